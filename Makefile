@@ -1,0 +1,45 @@
+# Mijra's workshop. `make help` lists what there is; everything happens inside .venv, nothing is installed elsewhere
+# (the one exception: on Debian without python3-venv, and as root, that package is fetched with apt-get).
+
+.DEFAULT_GOAL := help
+.PHONY: help install test lint format demo bench clean
+
+PY := .venv/bin/python
+# Written at the end of a complete installation; older than pyproject.toml means that one is due.
+INSTALLED := .venv/.installed
+BENCH_INSTALLED := .venv/.installed-bench
+
+help: ## this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' Makefile
+
+install: $(INSTALLED) ## make .venv and install Mijra with its test and lint tools into it
+
+$(INSTALLED): pyproject.toml
+	@./.ci/venv test,lint $@
+
+$(BENCH_INSTALLED): pyproject.toml $(INSTALLED)
+	@./.ci/venv bench $@
+
+test: install lint ## lint, then the whole test suite (ARGS="-k name" narrows it)
+	$(PY) -m pytest $(ARGS)
+
+lint: install ## ruff, mypy in strict mode, import contracts
+	$(PY) -m ruff check .
+	$(PY) -m ruff format --check .
+	$(PY) -m mypy
+	.venv/bin/lint-imports
+
+format: install ## let ruff lay out and repair what it can
+	$(PY) -m ruff check --fix .
+	$(PY) -m ruff format .
+
+demo: install ## a server, a WhatsApp simulator and customers that talk; SECONDS=n ends it after n seconds
+	.venv/bin/mijra demo $(if $(SECONDS),--seconds $(SECONDS))
+
+bench: $(BENCH_INSTALLED) ## NAME=mailbox ARGS=--quick runs one bench beside its peers
+	@test -n "$(NAME)" || { echo "Say which: make bench NAME=mailbox (see bench/)"; exit 2; }
+	$(PY) -m bench.$(NAME) $(ARGS)
+
+clean: ## remove .venv and the caches; data/ stays
+	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache build dist
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
