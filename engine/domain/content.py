@@ -1,0 +1,56 @@
+"""The public shape of a message's `content`, by type. One place, so that adapters, auto-replies,
+events and the API agree. All members are optional unless said otherwise.
+
+    text         {"body": str}
+    image, video, audio, voice, document, sticker
+                 {"caption": str, "filename": str, "animated": bool}; the file itself is an attachment
+    location     {"latitude": float, "longitude": float, "name": str, "address": str, "url": str}
+    contacts     {"contacts": [{"name": str, "phones": [str], "emails": [str], "organization": str, "raw": {…}}]}
+    interactive  from a customer: {"kind": "button_reply" | "list_reply" | "template_button" | "form_reply",
+                 "id": str, "title": str, "description": str, "payload": …};
+                 from us: {"kind": "buttons" | "list", "body": str, "header": str, "footer": str,
+                 "button": str, "options": [{"id", "title", "description", "section"}]}
+    template     {"name": str, "language": str, "variables": {…}}
+    reaction     {"emoji": str | null, "message_id": int | null, "platform_message_id": str}
+    order        {"catalog_id": str, "text": str, "items": [{"product_id", "quantity", "price", "currency"}]}
+    system       {"kind": str, "body": str, …}
+    unsupported  {"reason": str, "raw": {…}}
+
+Message metadata that adapters set: `forwarded`, `frequently_forwarded`, `referral` {…}, `referred_product`
+{…}, `group`, `identity`. The engine adds: `auto_reply` (rule id), `resent` (true), `reactions`, `edits`.
+"""
+
+from typing import Any
+
+PREVIEW_CHARACTERS = 120
+"""An inbox line shows about this much; longer previews only cost bytes in each conversation row."""
+
+_LABELS = {
+    "image": "Photo",
+    "video": "Video",
+    "audio": "Audio",
+    "voice": "Voice message",
+    "document": "Document",
+    "sticker": "Sticker",
+    "location": "Location",
+    "contacts": "Contact",
+    "interactive": "Interactive message",
+    "template": "Template",
+    "reaction": "Reaction",
+    "order": "Order",
+    "system": "System message",
+    "unsupported": "Unsupported message",
+}
+
+
+def preview(message_type: str, text: str) -> str:
+    """One line for the inbox: the text where there is one, else a word for the type."""
+    line = " ".join(text.split())
+    if not line:
+        return _LABELS.get(message_type, message_type)
+    return line if len(line) <= PREVIEW_CHARACTERS else line[: PREVIEW_CHARACTERS - 1] + "…"
+
+
+def compact(**members: Any) -> dict[str, Any]:
+    """A content object without the members that are None."""
+    return {name: value for name, value in members.items() if value is not None}

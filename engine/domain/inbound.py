@@ -1,0 +1,152 @@
+"""Inbound events: what adapters make of a webhook. The closed set that conversations decide on.
+
+One delivery becomes a list of these, one per item, nothing dropped: what an adapter does not know
+becomes `Unsupported` with the raw JSON. Times are the platform's own, in milliseconds. `content` is
+already in the public shape of a message's content (engine/domain/content.py).
+"""
+
+from typing import Any
+
+from msgspec import Struct
+
+Json = dict[str, Any]
+
+
+class Contact(Struct, frozen=True, kw_only=True):
+    """Who wrote. `keys` are the person's ids on this channel account, the preferred one first
+    (WhatsApp: wa_id, then the business-scoped user id and its parent). At least one."""
+
+    keys: tuple[str, ...]
+    name: str | None = None
+    phone: str | None = None  # E.164 with '+'
+    group: str | None = None  # the platform's group id when written in a group
+
+
+class Media(Struct, frozen=True, kw_only=True):
+    """A file to fetch later. `sha256` is lower-case hex."""
+
+    kind: str  # image | video | audio | voice | document | sticker
+    source_id: str | None = None
+    source_url: str | None = None
+    media_type: str | None = None
+    sha256: str | None = None
+    filename: str | None = None
+
+
+class PlatformError(Struct, frozen=True, kw_only=True):
+    """Why a platform refused, in its code and in a sentence a person understands."""
+
+    platform_code: str
+    message: str
+    retryable: bool = False
+
+
+class MessageReceived(Struct, frozen=True, tag=True, tag_field="event", kw_only=True):
+    contact: Contact
+    platform_id: str
+    at: int
+    type: str
+    content: Json
+    text: str
+    media: tuple[Media, ...] = ()
+    reply_to: str | None = None  # platform id of the quoted message
+    metadata: Json = {}
+
+
+class MessageEchoed(Struct, frozen=True, tag=True, tag_field="event", kw_only=True):
+    """The business wrote from the platform's own app. Stored as outbound, never answered."""
+
+    contact: Contact
+    platform_id: str
+    at: int
+    type: str
+    content: Json
+    text: str
+    media: tuple[Media, ...] = ()
+    reply_to: str | None = None
+    metadata: Json = {}
+
+
+class MessageEdited(Struct, frozen=True, tag=True, tag_field="event", kw_only=True):
+    contact: Contact
+    platform_id: str  # the edit's own id
+    original_id: str
+    at: int
+    type: str
+    content: Json
+    text: str
+    media: tuple[Media, ...] = ()
+    by_business: bool = False
+
+
+class MessageDeleted(Struct, frozen=True, tag=True, tag_field="event", kw_only=True):
+    contact: Contact
+    platform_id: str
+    original_id: str
+    at: int
+    by_business: bool = False
+
+
+class StatusChanged(Struct, frozen=True, tag=True, tag_field="event", kw_only=True):
+    """What became of a message of ours. `callback` is our message id, where the platform echoes it."""
+
+    contact: Contact
+    platform_id: str
+    status: str  # sent | delivered | read | failed
+    at: int
+    raw_status: str
+    callback: str | None = None
+    error: PlatformError | None = None
+    detail: Json = {}
+
+
+class ContactRenumbered(Struct, frozen=True, tag=True, tag_field="event", kw_only=True):
+    """The person goes by another id from now on (WhatsApp: user_changed_number)."""
+
+    contact: Contact
+    platform_id: str
+    at: int
+    new_key: str
+    new_phone: str | None
+    content: Json
+    text: str
+
+
+class Unsupported(Struct, frozen=True, tag=True, tag_field="event", kw_only=True):
+    """Authentic, and not understood. With a contact and an id it is stored in the conversation as a
+    message of type `unsupported`; without, only the raw delivery keeps it."""
+
+    contact: Contact | None
+    platform_id: str | None
+    at: int | None
+    raw: Json
+    reason: str
+
+
+class AccountNotice(Struct, frozen=True, tag=True, tag_field="event", kw_only=True):
+    """About the account, not about a conversation: template status, quality, account alerts, errors."""
+
+    kind: str
+    at: int | None
+    raw: Json
+
+
+InboundEvent = (
+    MessageReceived
+    | MessageEchoed
+    | MessageEdited
+    | MessageDeleted
+    | StatusChanged
+    | ContactRenumbered
+    | Unsupported
+    | AccountNotice
+)
+
+
+class RoutedEvent(Struct, frozen=True, kw_only=True):
+    """An event with the account it came in on (`external_id`: WhatsApp's phone_number_id; `parent_id`:
+    its WABA). One delivery may hold several accounts, of several tenants."""
+
+    external_id: str | None
+    parent_id: str | None
+    event: InboundEvent

@@ -1,0 +1,273 @@
+"""The public resources: what the API answers and events carry. One builder per resource, used by both,
+so that events folded into an old answer equal a fresh answer.
+
+Times leave as RFC 3339 UTC with milliseconds, ids as integers.
+"""
+
+from collections.abc import Callable, Iterable, Mapping
+from datetime import UTC, datetime
+from typing import Any
+
+import msgspec
+from msgspec import Struct
+
+from engine.domain.config import TenantConfig
+
+Json = dict[str, Any]
+
+
+def rfc3339(ms: int | None) -> str | None:
+    """Milliseconds since the epoch as `2026-01-31T12:00:00.000Z`."""
+    if ms is None:
+        return None
+    seconds, rest = divmod(ms, 1000)
+    return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%S.") + f"{rest:03d}Z"
+
+
+class CustomerRef(Struct, frozen=True, kw_only=True):
+    id: int
+    name: str
+    avatar_url: str | None = None
+
+
+class ChannelRef(Struct, frozen=True, kw_only=True):
+    id: int
+    platform: str
+    name: str
+
+
+class UserRef(Struct, frozen=True, kw_only=True):
+    id: int
+    name: str
+
+
+class TagRef(Struct, frozen=True, kw_only=True):
+    id: int
+    name: str
+    color: str
+
+
+class LastMessage(Struct, frozen=True, kw_only=True):
+    seq: int
+    direction: str
+    type: str
+    preview: str
+    at: str
+
+
+class ReplyWindow(Struct, frozen=True, kw_only=True):
+    """`reason` is None while open, else `expired` or `no_customer_message`. Platforms without a
+    window are always open with `ends_at` None."""
+
+    open: bool
+    ends_at: str | None
+    reason: str | None
+
+
+class ConversationResource(Struct, frozen=True, kw_only=True):
+    id: int
+    customer: CustomerRef
+    channel: ChannelRef
+    platform: str
+    channel_type: str
+    status: str
+    assigned_to: UserRef | None
+    department_id: int | None
+    last_message: LastMessage | None
+    last_message_at: str | None
+    first_response_at: str | None
+    resolved_at: str | None
+    snoozed_until: str | None
+    message_count: int
+    unread_count: int
+    last_seq: int
+    reply_window: ReplyWindow
+    sla: None
+    tags: tuple[TagRef, ...]
+    metadata: Json
+    created_at: str
+    updated_at: str
+
+
+class AttachmentResource(Struct, frozen=True, kw_only=True):
+    id: int
+    type: str
+    state: str
+    url: str | None
+    filename: str | None
+    media_type: str | None
+    size: int | None
+    width: int | None
+    height: int | None
+    duration: float | None
+
+
+class SenderRef(Struct, frozen=True, kw_only=True):
+    type: str
+    id: int | None
+    name: str | None
+
+
+class ReplyRef(Struct, frozen=True, kw_only=True):
+    id: int
+    seq: int
+
+
+class MessageError(Struct, frozen=True, kw_only=True):
+    code: str
+    platform_code: str | None
+    message: str
+    retryable: bool
+
+
+class MessageResource(Struct, frozen=True, kw_only=True):
+    id: int
+    conversation_id: int
+    seq: int
+    direction: str
+    sender: SenderRef
+    type: str
+    content: Json
+    reply_to: ReplyRef | None
+    attachments: tuple[AttachmentResource, ...]
+    status: str
+    sent_at: str | None
+    delivered_at: str | None
+    read_at: str | None
+    failed_at: str | None
+    error: MessageError | None
+    platform_message_id: str | None
+    client_key: str | None
+    edited_at: str | None
+    deleted_at: str | None
+    metadata: Json
+    trace: str
+    created_at: str
+
+
+SignUrl = Callable[[int, int], str]
+"""(tenant id, attachment id) -> a signed, expiring URL."""
+
+
+def reply_window(
+    platform: str, ends_at: int | None, now: int, *, windowed: bool = True
+) -> ReplyWindow:
+    """The window at `now`. `windowed` is False for platforms that have none."""
+    if not windowed:
+        return ReplyWindow(open=True, ends_at=None, reason=None)
+    if ends_at is None:
+        return ReplyWindow(open=False, ends_at=None, reason="no_customer_message")
+    is_open = now < ends_at
+    return ReplyWindow(open=is_open, ends_at=rfc3339(ends_at), reason=None if is_open else "expired")
+
+
+WINDOWED_PLATFORMS = frozenset({"whatsapp", "facebook", "instagram", "tiktok"})
+"""Platforms on which free-form messages are only allowed for a time after the customer wrote."""
+
+
+def conversation_resource(
+    row: Any, customer: CustomerRef, config: TenantConfig, now: int
+) -> ConversationResource:
+    """From anything with the columns of `conversations` as attributes (a ConversationRow, a resident
+    conversation, a database record behind an adapter) and the configuration for names."""
+    channel = config.channels.get(row.channel_id)
+    agent = config.agents.get(row.assigned_to) if row.assigned_to is not None else None
+    last: Mapping[str, Any] | None = row.last_message
+    assigned = None
+    if row.assigned_to is not None:
+        assigned = UserRef(id=row.assigned_to, name=agent.name if agent else "")
+    return ConversationResource(
+        id=row.id,
+        customer=customer,
+        channel=ChannelRef(
+            id=row.channel_id, platform=row.platform, name=channel.name if channel else ""
+        ),
+        platform=row.platform,
+        channel_type=row.channel_type,
+        status=row.status,
+        assigned_to=assigned,
+        department_id=row.department_id,
+        last_message=LastMessage(
+            seq=last["seq"],
+            direction=last["direction"],
+            type=last["type"],
+            preview=last["preview"],
+            at=rfc3339(last["at"]) or "",
+        )
+        if last
+        else None,
+        last_message_at=rfc3339(row.last_message_at),
+        first_response_at=rfc3339(row.first_response_at),
+        resolved_at=rfc3339(row.resolved_at),
+        snoozed_until=rfc3339(row.snoozed_until),
+        message_count=row.message_count,
+        unread_count=row.unread_count,
+        last_seq=row.last_seq,
+        reply_window=reply_window(
+            row.platform, row.reply_window_ends_at, now, windowed=row.platform in WINDOWED_PLATFORMS
+        ),
+        sla=None,
+        tags=tag_refs(row.tag_ids, config),
+        metadata=row.metadata,
+        created_at=rfc3339(row.created_at) or "",
+        updated_at=rfc3339(row.updated_at) or "",
+    )
+
+
+def tag_refs(tag_ids: Iterable[int], config: TenantConfig) -> tuple[TagRef, ...]:
+    found = (config.tags.get(tag_id) for tag_id in tag_ids)
+    return tuple(TagRef(id=tag.id, name=tag.name, color=tag.color) for tag in found if tag)
+
+
+def attachment_resource(row: Any, sign: SignUrl | None) -> AttachmentResource:
+    """Events carry no URL (`sign` None): a signed URL would expire in the log; clients ask for one."""
+    url = sign(row.tenant_id, row.id) if sign is not None and row.state == "stored" else None
+    return AttachmentResource(
+        id=row.id,
+        type=row.type,
+        state=row.state,
+        url=url,
+        filename=row.filename,
+        media_type=row.media_type,
+        size=row.size,
+        width=row.width,
+        height=row.height,
+        duration=row.duration,
+    )
+
+
+def message_resource(
+    row: Any, attachments: Iterable[Any] = (), sign: SignUrl | None = None
+) -> MessageResource:
+    """From anything with the columns of `messages` as attributes and its attachments' rows."""
+    reply_to = None
+    if row.reply_to_id is not None:
+        reply_to = ReplyRef(id=row.reply_to_id, seq=row.reply_to_seq)
+    return MessageResource(
+        id=row.id,
+        conversation_id=row.conversation_id,
+        seq=row.seq,
+        direction=row.direction,
+        sender=SenderRef(type=row.sender_type, id=row.sender_id, name=row.sender_name),
+        type=row.type,
+        content=row.content,
+        reply_to=reply_to,
+        attachments=tuple(attachment_resource(a, sign) for a in attachments),
+        status=row.status,
+        sent_at=rfc3339(row.sent_at),
+        delivered_at=rfc3339(row.delivered_at),
+        read_at=rfc3339(row.read_at),
+        failed_at=rfc3339(row.failed_at),
+        error=MessageError(**row.error) if row.error else None,
+        platform_message_id=row.platform_message_id,
+        client_key=row.client_key,
+        edited_at=rfc3339(row.edited_at),
+        deleted_at=rfc3339(row.deleted_at),
+        metadata=row.metadata,
+        trace=row.trace,
+        created_at=rfc3339(row.created_at) or "",
+    )
+
+
+encode = msgspec.json.Encoder().encode
+"""The one JSON encoder of resources and events."""

@@ -1,0 +1,249 @@
+"""Ports: what the engine needs from the outside, as Protocols. storage and adapters supply them,
+gateway/boot.py puts them together.
+
+All methods may raise StoreUnavailable; a cancelled call has no effect that matters.
+"""
+
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any, Protocol
+
+from msgspec import Struct
+
+from engine.domain.config import TenantConfig
+from engine.domain.inbound import RoutedEvent
+from engine.domain.outbound import OutboxItem
+from engine.domain.rows import AttachmentRow, ConversationRow, CustomerRow, HandleRow, TimerRow
+
+# ------------------------------------------------------------------ loading actors
+
+
+class TrackedMessage(Struct, kw_only=True):
+    """The part of a stored message that a conversation decides with."""
+
+    id: int
+    conversation_id: int
+    seq: int
+    direction: str
+    type: str
+    status: str
+    text: str
+    content: dict[str, Any]
+    platform_message_id: str | None
+    client_key: str | None
+    platform_at: int | None
+    sent_at: int | None
+    delivered_at: int | None
+    read_at: int | None
+    failed_at: int | None
+    edited_at: int | None
+    deleted_at: int | None
+    metadata: dict[str, Any]
+    created_at: int
+
+
+class ContactSnapshot(Struct, kw_only=True):
+    """All that an actor of one contact on one channel account needs to decide.
+
+    `conversation` is the newest one (open or not); `messages` are its and its predecessors' newest,
+    newest first, at most `recent_max`; `complete` says that there are no older ones.
+    """
+
+    customer: CustomerRow
+    handles: tuple[HandleRow, ...]
+    contact_key: str
+    conversation: ConversationRow | None
+    messages: tuple[TrackedMessage, ...]
+    complete: bool
+
+
+class ContactRequest(Struct, frozen=True, kw_only=True):
+    """`keys`: every external id known for the contact; the first is the key of the asking actor."""
+
+    tenant_id: int
+    channel_id: int
+    keys: tuple[str, ...]
+
+
+class MessageQuery(Struct, frozen=True, kw_only=True):
+    """Finds one stored message of a channel by exactly one of the three. Found: a FoundMessage."""
+
+    tenant_id: int
+    channel_id: int
+    platform_message_id: str | None = None
+    message_id: int | None = None
+    client_key: tuple[int, str] | None = None  # (conversation id, key)
+
+
+class ConversationQuery(Struct, frozen=True, kw_only=True):
+    """Finds a conversation that is not resident. Found: ConversationRow | None."""
+
+    tenant_id: int
+    conversation_id: int
+
+
+class FoundMessage(Struct, kw_only=True):
+    """`message` None: there is none. With the message's attachments and last outbox item's payload."""
+
+    message: Any | None  # MessageRow
+    attachments: tuple[AttachmentRow, ...] = ()
+    outbox: OutboxItem | None = None
+
+
+class ConversationStore(Protocol):
+    async def load_contacts(
+        self, requests: Sequence[ContactRequest], *, recent_max: int
+    ) -> Sequence[ContactSnapshot | None]:
+        """One query per database for all of them. None: nobody is known by any of the keys. The
+        snapshot's contact_key may differ from the asked key: then that actor owns the contact."""
+        ...
+
+    async def find(self, queries: Sequence[MessageQuery | ConversationQuery]) -> Sequence[object]:
+        """Answers lookups, batched; FoundMessage or ConversationRow | None, in the order asked."""
+        ...
+
+
+class WaitingConversation(Struct, frozen=True, kw_only=True):
+    conversation_id: int
+    channel_id: int
+    contact_key: str
+
+
+class AssignmentSnapshot(Struct, frozen=True, kw_only=True):
+    """Open conversations by agent, who was last given one from the pool, and who still waits
+    (oldest first, at most `waiting_max`; `more` says that there are others)."""
+
+    loads: dict[int, int]
+    last_user_id: int | None
+    waiting: tuple[WaitingConversation, ...]
+    more: bool
+
+
+class TenantStore(Protocol):
+    async def load_config(self, tenant_id: int) -> TenantConfig: ...
+    async def load_assignment(self, tenant_id: int, *, waiting_max: int) -> AssignmentSnapshot: ...
+    async def load_timers(self, tenant_id: int, *, due_before: int, limit: int) -> Sequence[TimerRow]: ...
+
+
+class OutboxStore(Protocol):
+    """The channel actors' and media fetchers' durable queues (written through the committer)."""
+
+    async def load_outbox(
+        self, tenant_id: int, channel_id: int, *, after_id: int, limit: int
+    ) -> Sequence[OutboxItem]:
+        """Open items (queued, sending, unknown) with id > after_id, in id order."""
+        ...
+
+    async def load_pending_media(
+        self, tenant_id: int, *, after_id: int, limit: int
+    ) -> Sequence[AttachmentRow]: ...
+
+    async def open_work(self, tenant_id: int) -> "OpenWork":
+        """What must be woken after a start: channels with open items, media, timers, waiting."""
+        ...
+
+
+class OpenWork(Struct, frozen=True, kw_only=True):
+    channel_ids: tuple[int, ...]
+    media: bool
+    timers: bool
+    waiting: bool
+
+
+# ------------------------------------------------------------------ the event log
+
+
+class LoggedEvent(Struct, frozen=True, kw_only=True):
+    """A committed event. `data` is its JSON as bytes, encoded once."""
+
+    tenant_id: int
+    cursor: int
+    name: str
+    channels: tuple[str, ...]
+    data: bytes
+    trace: str
+    at: int
+    local: Any = None
+
+
+class EventSink(Protocol):
+    def committed(self, events: Sequence[LoggedEvent]) -> None:
+        """Called in the trio thread once per committed batch, after the commit and before any reply
+        is released; per tenant in cursor order without holes. Must not block."""
+        ...
+
+
+class EventLog(Protocol):
+    async def head(self, tenant_id: int) -> int:
+        """The cursor of the last committed event; 0 before the first."""
+        ...
+
+    async def oldest(self, tenant_id: int) -> int:
+        """The smallest cursor still held (head + 1 when none is)."""
+        ...
+
+    async def read(
+        self, tenant_id: int, *, after: int, limit: int, channels: Sequence[str] | None = None
+    ) -> Sequence[LoggedEvent]: ...
+
+
+# ------------------------------------------------------------------ adapters
+
+
+class Endpoint(Struct, frozen=True, kw_only=True):
+    """A connected account as the edge sees it. `secrets` are opened credentials, never logged."""
+
+    platform: str
+    external_id: str
+    parent_id: str | None
+    tenant_id: int
+    channel_id: int
+    endpoint_key: str
+    secrets: dict[str, str]
+
+
+class WebhookRequest(Struct, frozen=True, kw_only=True):
+    """A webhook as it came, knowing nothing of any web framework. Header names are lower-case."""
+
+    method: str
+    path: str
+    query: str
+    headers: dict[str, str]
+    body: bytes
+
+
+class Receiver(Protocol):
+    """The inbound half of an adapter: pure functions over bytes. One instance per platform."""
+
+    platform: str
+
+    def challenge(self, request: WebhookRequest, endpoints: Sequence[Endpoint]) -> bytes | None:
+        """The body that answers the platform's GET handshake; None refuses it (403)."""
+        ...
+
+    def verify(self, request: WebhookRequest, endpoints: Sequence[Endpoint]) -> Sequence[Endpoint]:
+        """Of the candidates, those whose secret signed these bytes (constant time); empty refuses."""
+        ...
+
+    def parse(self, body: bytes) -> Sequence[RoutedEvent]:
+        """Everything in the delivery. Raises InvalidInput when it is not what the platform sends;
+        never anything else, whatever the bytes."""
+        ...
+
+
+class MediaFile(Struct, frozen=True, kw_only=True):
+    storage_key: str
+    size: int
+    sha256: str
+    media_type: str
+
+
+class MediaStore(Protocol):
+    async def write(
+        self, key: str, chunks: Callable[[], Awaitable[bytes]], *, media_type: str, bytes_max: int
+    ) -> MediaFile:
+        """Stores what `chunks` yields until b"". Raises InvalidInput code too_large over the limit;
+        what fails or is cancelled leaves nothing visible under the key."""
+        ...
+
+    async def read(self, key: str) -> bytes: ...
+    async def delete(self, key: str) -> None: ...
