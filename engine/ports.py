@@ -24,10 +24,8 @@ class TrackedMessage(Struct, kw_only=True):
     conversation_id: int
     seq: int
     direction: str
-    type: str
     status: str
-    text: str
-    content: dict[str, Any]
+    author: str  # customer | user:<id> | bot | system
     platform_message_id: str | None
     client_key: str | None
     platform_at: int | None
@@ -37,7 +35,6 @@ class TrackedMessage(Struct, kw_only=True):
     failed_at: int | None
     edited_at: int | None
     deleted_at: int | None
-    metadata: dict[str, Any]
     created_at: int
 
 

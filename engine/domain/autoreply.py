@@ -45,7 +45,9 @@ def check_pattern(pattern: str) -> None:
     try:
         _compile(pattern)
     except re2.error as error:
-        reason = str(error.args[0]) if error.args else "not valid"
+        reason = error.args[0] if error.args else "not valid"
+        if isinstance(reason, bytes):
+            reason = reason.decode("utf-8", "replace")
         raise InvalidInput(
             "The pattern is not a regular expression that can be used here.",
             fields={"patterns": [f"{reason}. RE2 syntax: no look-around and no back-references."]},

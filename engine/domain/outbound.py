@@ -98,7 +98,8 @@ class OutboxItem(Struct, frozen=True, kw_only=True):
     created_at: int
 
 
-# What the channel actor tells the conversation about an item (engine/domain/conversation).
+# What the channel actor tells the conversation about an item, inside an OutboxVerdict
+# (engine/domain/conversation/messages.py). What it is told itself: engine/domain/outbox.py.
 
 
 class Sent(Struct, frozen=True, tag=True, kw_only=True):

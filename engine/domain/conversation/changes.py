@@ -1,0 +1,121 @@
+"""A step in the making: collects what one message changes in a contact's state.
+
+Handlers write `change.…` lines in the order of the story; `done()` turns them into Effects. It knows the
+rows that always go together: a conversation touched twice is committed once, with its last standing, and
+events carry the resources as they are when the step ends.
+"""
+
+from typing import Any
+
+from engine.domain.config import TenantConfig
+from engine.domain.conversation.state import ContactState, Tracked, snapshot
+from engine.domain.resources import (
+    ConversationResource,
+    MessageResource,
+    conversation_resource,
+    encode,
+    message_resource,
+    rfc3339,
+)
+from engine.domain.rows import AttachmentRow, ConversationRow, EventRow, MessageRow, Row
+from engine.runtime import Context, Effects, SetTimer, Tell
+
+INBOX = "inbox"
+
+
+class Change:
+    """One message's effects on one contact. Used once."""
+
+    def __init__(self, state: ContactState, ctx: Context, trace: str) -> None:
+        self.state = state
+        self.ctx = ctx
+        self.now = ctx.now
+        self.config: TenantConfig = ctx.config
+        self.trace = trace
+        self.rows: list[Row] = []
+        self.tells: list[Tell] = []
+        self.timers: list[SetTimer] = []
+        self._touched: dict[int, ConversationRow] = {}
+        self._events: list[tuple[str, ConversationRow, dict[str, Any]]] = []
+
+    def add(self, row: Row) -> None:
+        self.rows.append(row)
+
+    def tell(self, tell: Tell) -> None:
+        self.tells.append(tell)
+
+    def touch(self, conversation: ConversationRow) -> None:
+        """The conversation's row is part of this commit, as it stands at the end of the step."""
+        conversation.updated_at = self.now
+        self._touched[conversation.id] = conversation
+
+    def event(self, name: str, conversation: ConversationRow, **data: Any) -> None:
+        """An event about this conversation. Members of `data` must be encodable; `conversation` is
+        added at the end of the step, so that all events of one step show the same standing."""
+        self._events.append((name, conversation, data))
+
+    def message_event(
+        self,
+        name: str,
+        conversation: ConversationRow,
+        row: MessageRow,
+        attachments: tuple[AttachmentRow, ...] = (),
+    ) -> MessageResource:
+        resource = message_resource(row, attachments)
+        self.event(name, conversation, message=resource)
+        return resource
+
+    def status_event(self, conversation_id: int, message: Tracked, error: Any) -> None:
+        """A status is about one message: it goes out without the conversation, which did not change,
+        and also where that conversation is not resident."""
+        data = {
+            "id": message.id,
+            "conversation_id": conversation_id,
+            "seq": message.seq,
+            "status": message.status,
+            "platform_message_id": message.platform_id,
+            "sent_at": rfc3339(message.sent_at),
+            "delivered_at": rfc3339(message.delivered_at),
+            "read_at": rfc3339(message.read_at),
+            "failed_at": rfc3339(message.failed_at),
+            "error": error,
+        }
+        self.rows.append(
+            self._event_row(
+                "message.status.updated", (INBOX, f"conversations.{conversation_id}"), encode(data)
+            )
+        )
+
+    def resource(self, conversation: ConversationRow) -> ConversationResource:
+        return conversation_resource(
+            conversation, self.state.customer_ref(), self.config, self.now
+        )
+
+    def done(self, reply: object = None) -> Effects:
+        """The effects of all that was collected."""
+        for conversation in self._touched.values():
+            self.rows.append(snapshot(conversation))
+        shown: dict[int, ConversationResource] = {}
+        for name, conversation, data in self._events:
+            resource = shown.get(conversation.id)
+            if resource is None:
+                resource = shown[conversation.id] = self.resource(conversation)
+            channels = (INBOX, f"conversations.{conversation.id}")
+            if conversation.assigned_to is not None:
+                channels = (*channels, f"users.{conversation.assigned_to}")
+            self.rows.append(
+                self._event_row(name, channels, encode({**data, "conversation": resource}))
+            )
+        return Effects(
+            commit=self.rows, tell=self.tells, timers=self.timers, reply=reply
+        )
+
+    def _event_row(self, name: str, channels: tuple[str, ...], data: bytes) -> EventRow:
+        return EventRow(
+            tenant_id=self.state.tenant_id,
+            name=name,
+            channels=channels,
+            data_json=data,
+            trace=self.trace,
+            at=self.now,
+        )

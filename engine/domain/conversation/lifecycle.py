@@ -1,0 +1,282 @@
+"""How a conversation comes to be, opens and closes again, changes hands and takes in messages.
+
+The verbs that both sides of the story share: the customer's (receiving.py) and the agent's (replying.py,
+desk.py). Each works on a Change and leaves the decision to its caller.
+"""
+
+from typing import Any
+
+from engine.domain.assigner.messages import ASSIGNER_LOAD, LoadChanged, Want, address_of as assigner_of
+from engine.domain.content import preview
+from engine.domain.conversation.changes import Change
+from engine.domain.conversation.messages import By
+from engine.domain.conversation.state import OPEN_STATUSES, snapshot, tracked_row
+from engine.domain.outbox import Fetch, media_address
+from engine.domain.rows import (
+    AssignmentRow,
+    AttachmentRow,
+    ConversationRow,
+    CustomerRow,
+    HandleRow,
+    MessageRow,
+    TimerDone,
+    TimerRow,
+)
+from engine.domain.timers.messages import Arm, Disarm, address_of as timers_of
+from engine.runtime import Lane, Tell
+
+SNOOZE_KEY = "snooze_timer"
+"""In a conversation's metadata: the id of the durable timer that will wake it."""
+
+LAST_SEEN_PRECISION_MS = 5 * 60 * 1000
+"""`last_seen_at` of a customer is this coarse: one row less to write for each message of a burst."""
+
+
+def know_customer(
+    change: Change, *, keys: tuple[str, ...], platform: str, name: str | None, phone: str | None
+) -> None:
+    """Creates the customer on first sight, adds handles that are new, keeps the name fresh."""
+    state, now = change.state, change.now
+    customer = state.customer
+    if customer is None:
+        customer = state.customer = CustomerRow(
+            tenant_id=state.tenant_id,
+            id=change.ctx.new_id(),
+            name=name or phone or keys[0],
+            avatar_url=None,
+            email=None,
+            phone=phone,
+            locale=None,
+            timezone=None,
+            attributes={},
+            source=platform,
+            first_seen_at=now,
+            last_seen_at=now,
+            created_at=now,
+        )
+        change.add(snapshot(customer))
+        keys = tuple(dict.fromkeys((state.key, *keys)))
+    elif _differs(customer, name, phone) or now - customer.last_seen_at > LAST_SEEN_PRECISION_MS:
+        customer.name = name or customer.name
+        customer.phone = customer.phone or phone
+        customer.last_seen_at = now
+        change.add(snapshot(customer))
+    if change.ctx.suspect and state.handles:
+        # One of the handles belongs to another contact: that is for a merge to settle, not for us.
+        return
+    for key in keys:
+        if key not in state.handles:
+            state.handles.add(key)
+            change.add(
+                HandleRow(
+                    tenant_id=state.tenant_id,
+                    channel_id=state.channel_id,
+                    external_id=key,
+                    contact_key=state.key,
+                    customer_id=customer.id,
+                    platform=platform,
+                    display=name,
+                    created_at=now,
+                )
+            )
+
+
+def new_conversation(
+    change: Change, *, platform: str, channel_type: str, status: str, recipient: str | None = None
+) -> ConversationRow:
+    """Opens a new conversation of the contact; the previous one, if any, is closed."""
+    state = change.state
+    assert state.customer is not None
+    previous = state.conversation
+    metadata: dict[str, Any] = {}
+    if recipient is not None:
+        metadata["recipient"] = recipient
+    elif previous is not None and "recipient" in previous.metadata:
+        metadata["recipient"] = previous.metadata["recipient"]
+    if previous is not None:
+        state.adopt(previous)
+    conversation = state.conversation = ConversationRow(
+        tenant_id=state.tenant_id,
+        id=change.ctx.new_id(),
+        channel_id=state.channel_id,
+        platform=platform,
+        contact_key=state.key,
+        customer_id=state.customer.id,
+        channel_type=channel_type,
+        status=status,
+        assigned_to=None,
+        department_id=None,
+        last_seq=0,
+        message_count=0,
+        unread_count=0,
+        last_message=None,
+        last_message_at=change.now,
+        last_inbound_at=None,
+        first_response_at=None,
+        resolved_at=None,
+        reply_window_ends_at=previous.reply_window_ends_at if previous is not None else None,
+        snoozed_until=None,
+        tag_ids=[],
+        auto_replied={},
+        metadata=metadata,
+        created_at=change.now,
+        updated_at=change.now,
+    )
+    change.touch(conversation)
+    change.event("conversation.created", conversation)
+    return conversation
+
+
+def set_status(change: Change, conversation: ConversationRow, status: str, by: By) -> None:
+    """Moves to `status` with all that follows: times, the snooze timer, the agent's load, the event."""
+    before = conversation.status
+    if before == status:
+        return
+    was_open, is_open = before in OPEN_STATUSES, status in OPEN_STATUSES
+    conversation.status = status
+    if status == "resolved":
+        conversation.resolved_at = change.now
+    elif is_open:
+        conversation.resolved_at = None
+    if status != "pending":
+        wake(change, conversation)
+    change.touch(conversation)
+    change.event(
+        "conversation.status.changed",
+        conversation,
+        previous_status=before,
+        by={"type": by.kind, "id": by.id, "name": by.name},
+    )
+    agent = conversation.assigned_to
+    if was_open != is_open and agent is not None:
+        report_load(change, conversation, agent if was_open else None, agent if is_open else None)
+
+
+def snooze(change: Change, conversation: ConversationRow, until: int) -> None:
+    """Arms the durable timer that reopens the conversation; an earlier one is replaced."""
+    wake(change, conversation)
+    row = TimerRow(
+        tenant_id=conversation.tenant_id,
+        id=change.ctx.new_id(),
+        kind="snooze",
+        channel_id=conversation.channel_id,
+        contact_key=conversation.contact_key,
+        conversation_id=conversation.id,
+        due_at=until,
+    )
+    conversation.snoozed_until = until
+    conversation.metadata = {**conversation.metadata, SNOOZE_KEY: row.id}
+    change.touch(conversation)
+    change.add(row)
+    change.tell(Tell(timers_of(conversation.tenant_id), Arm(row)))
+
+
+def wake(change: Change, conversation: ConversationRow) -> None:
+    """Drops the snooze, if there is one."""
+    timer_id = conversation.metadata.get(SNOOZE_KEY)
+    if timer_id is None:
+        return
+    conversation.snoozed_until = None
+    conversation.metadata = {k: v for k, v in conversation.metadata.items() if k != SNOOZE_KEY}
+    change.touch(conversation)
+    change.add(TimerDone(tenant_id=conversation.tenant_id, id=timer_id))
+    change.tell(Tell(timers_of(conversation.tenant_id), Disarm(timer_id)))
+
+
+def hand_to(
+    change: Change,
+    conversation: ConversationRow,
+    user_id: int | None,
+    *,
+    by: By,
+    kind: str,
+    note: str | None = None,
+) -> None:
+    """Assigns, unassigns (None) or transfers, with history, event and the agents' loads."""
+    before = conversation.assigned_to
+    conversation.assigned_to = user_id
+    change.add(
+        AssignmentRow(
+            tenant_id=conversation.tenant_id,
+            id=change.ctx.new_id(),
+            conversation_id=conversation.id,
+            kind=kind,
+            from_user_id=before,
+            to_user_id=user_id,
+            by_user_id=by.id,
+            note=note,
+            at=change.now,
+        )
+    )
+    if user_id is not None and conversation.status == "new":
+        conversation.status = "open"
+    change.touch(conversation)
+    name = "conversation.transferred" if kind == "transfer" else "conversation.assigned"
+    change.event(
+        name,
+        conversation,
+        previous_assigned_to=before,
+        note=note,
+        by={"type": by.kind, "id": by.id, "name": by.name},
+    )
+    if conversation.status in OPEN_STATUSES:
+        report_load(change, conversation, before, user_id)
+
+
+def report_load(
+    change: Change, conversation: ConversationRow, before: int | None, after: int | None
+) -> None:
+    """Tells the assigner that an open conversation left or reached an agent."""
+    if change.config.assignment.mode in ASSIGNER_LOAD and before != after:
+        change.tell(
+            Tell(assigner_of(conversation.tenant_id), LoadChanged(conversation.id, before, after))
+        )
+
+
+def want_agent(change: Change, conversation: ConversationRow) -> None:
+    """Asks the assigner for an agent, where the tenant assigns automatically."""
+    if conversation.assigned_to is None and change.config.assignment.mode in ASSIGNER_LOAD:
+        change.tell(
+            Tell(
+                assigner_of(conversation.tenant_id),
+                Want(conversation.id, conversation.channel_id, conversation.contact_key),
+            )
+        )
+
+
+def append(
+    change: Change,
+    conversation: ConversationRow,
+    row: MessageRow,
+    attachments: tuple[AttachmentRow, ...] = (),
+) -> None:
+    """Stores a message as the next of its conversation: sequence, counts, last message, tracking.
+    `row.seq` must be `conversation.last_seq + 1`."""
+    assert row.seq == conversation.last_seq + 1, "a sequence number is given out once, in order"
+    conversation.last_seq = row.seq
+    conversation.message_count += 1
+    conversation.last_message = {
+        "seq": row.seq,
+        "direction": row.direction,
+        "type": row.type,
+        "preview": preview(row.type, row.text),
+        "at": row.created_at,
+    }
+    conversation.last_message_at = row.created_at
+    change.touch(conversation)
+    change.add(row)
+    for attachment in attachments:
+        change.add(attachment)
+        if attachment.state == "pending":
+            change.tell(
+                Tell(
+                    media_address(conversation.tenant_id),
+                    Fetch(attachment, conversation.platform),
+                    Lane.NORMAL,
+                )
+            )
+    change.state.track(tracked_row(row))
+
+
+def _differs(customer: CustomerRow, name: str | None, phone: str | None) -> bool:
+    return bool((name and name != customer.name) or (phone and customer.phone is None))

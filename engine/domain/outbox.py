@@ -1,0 +1,46 @@
+"""What conversations tell the actors whose job is I/O: the channel actor of an account (kind "channel",
+key = channel id) and the media fetcher of a tenant (kind "media"). The actors live in adapters/."""
+
+from msgspec import Struct
+
+from engine.domain.outbound import OutboxItem
+from engine.domain.rows import AttachmentRow
+from engine.runtime import Address
+
+CHANNEL_KIND = "channel"
+MEDIA_KIND = "media"
+
+
+def channel_address(tenant_id: int, channel_id: int) -> Address:
+    return Address(CHANNEL_KIND, tenant_id, channel_id)
+
+
+def media_address(tenant_id: int) -> Address:
+    return Address(MEDIA_KIND, tenant_id, "media")
+
+
+class Deliver(Struct, frozen=True, tag=True):
+    """To the channel: an item whose row is committed. Send it in its turn."""
+
+    item: OutboxItem
+
+
+class Settled(Struct, frozen=True, tag=True):
+    """To the channel: the platform has told by other means what became of this item; let go of it."""
+
+    outbox_id: int
+
+
+class Wake(Struct, frozen=True, tag=True):
+    """To channel or fetcher: open rows may be waiting in the store; look."""
+
+
+class Refresh(Struct, frozen=True, tag=True):
+    """To the channel: its settings or credentials have changed; also ends a stop for bad credentials."""
+
+
+class Fetch(Struct, frozen=True, tag=True):
+    """To the fetcher: download this attachment. Its row is committed."""
+
+    row: AttachmentRow
+    platform: str
