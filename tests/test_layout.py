@@ -24,7 +24,7 @@ MAY_IMPORT: Final[Mapping[str, tuple[str, ...]]] = {
     "engine": ("engine",),
     "engine.errors": (),
     "engine.runtime": ("engine.errors",),
-    "engine.ports": ("engine.domain", "engine.errors", "engine.runtime"),
+    "engine.ports": ("engine.domain",),
     "engine.domain": ("engine.runtime", "engine.ports", "engine.errors"),
     "storage": ("engine",),
     "adapters": ("engine",),
