@@ -23,15 +23,19 @@ COMMANDS: Final[Mapping[str, str]] = {
 
 
 class LazyGroup(click.Group):
-    """A group whose commands live in modules that are imported on first use."""
+    """A group whose commands live in modules (name to module) that are imported on first use."""
+
+    def __init__(self, *args: Any, modules: Mapping[str, str], **options: Any) -> None:
+        super().__init__(*args, **options)
+        self._modules = modules
 
     def list_commands(self, ctx: click.Context) -> list[str]:
-        return list(COMMANDS)
+        return list(self._modules)
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        if cmd_name not in COMMANDS:
+        if cmd_name not in self._modules:
             return None
-        command = importlib.import_module(COMMANDS[cmd_name]).command
+        command = importlib.import_module(self._modules[cmd_name]).command
         assert isinstance(command, click.Command)
         return command
 
@@ -44,7 +48,7 @@ class LazyGroup(click.Group):
             raise click.ClickException(error.message) from error
 
 
-@click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(cls=LazyGroup, modules=COMMANDS, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(package_name="mijra", prog_name="mijra")
 def main() -> None:
     """A multi-tenant, omni-channel customer messaging engine."""

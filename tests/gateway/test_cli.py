@@ -2,12 +2,11 @@
 
 import subprocess
 import sys
+from pathlib import Path
 
-import click
 import pytest
 from click.testing import CliRunner
 
-from engine.errors import NotFound
 from gateway.cli import COMMANDS, LazyGroup, main
 
 
@@ -26,15 +25,14 @@ def test_an_unknown_command_is_a_usage_error() -> None:
     assert "nonsense" in result.stderr
 
 
-def test_errors_of_the_project_are_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_errors_of_the_project_are_one_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Whatever a command raises from the error tree ends with its sentence and status 1."""
-
-    @click.command()
-    def failing() -> None:
-        raise NotFound("there is no tenant demo")
-
-    monkeypatch.setattr(LazyGroup, "get_command", lambda *_: failing)
-    result = CliRunner().invoke(main, ["failing"])
+    (tmp_path / "failing_command.py").write_text(
+        "import click\nfrom engine.errors import NotFound\n"
+        "@click.command()\ndef command():\n    raise NotFound('there is no tenant demo')\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    result = CliRunner().invoke(LazyGroup("mijra", modules={"fail": "failing_command"}), ["fail"])
     assert (result.exit_code, result.stderr) == (1, "Error: there is no tenant demo\n")
 
 
