@@ -80,10 +80,12 @@ class Change:
             "failed_at": rfc3339(message.failed_at),
             "error": error,
         }
+        self.plain_event("message.status.updated", conversation_id, data)
+
+    def plain_event(self, name: str, conversation_id: int, data: dict[str, Any]) -> None:
+        """An event that carries no conversation."""
         self.rows.append(
-            self._event_row(
-                "message.status.updated", (INBOX, f"conversations.{conversation_id}"), encode(data)
-            )
+            self._event_row(name, (INBOX, f"conversations.{conversation_id}"), encode(data))
         )
 
     def resource(self, conversation: ConversationRow) -> ConversationResource:

@@ -1,0 +1,253 @@
+"""What becomes of our messages: statuses from the platform, verdicts from the channel, media. Pure."""
+
+from engine.domain.conversation.changes import Change
+from engine.domain.conversation.finding import by_id, by_platform, found_message
+from engine.domain.conversation.messages import MediaVerdict, OutboxVerdict, Receive, Received
+from engine.domain.conversation.state import ContactState, Early, Tracked, tracked_row
+from engine.domain.conversation.statuses import UNDECIDED, advance
+from engine.domain.inbound import StatusChanged
+from engine.domain.outbound import OutcomeUnknown, Refused, Resending, Sent
+from engine.domain.outbox import Settled, channel_address
+from engine.domain.rows import AttachmentPatch, MessagePatch, OutboxPatch, StatusRow
+from engine.runtime import Context, Effects, Lane, Lookup, Tell
+
+DUPLICATE = Received(outcome="duplicate")
+
+
+def receive_status(
+    state: ContactState, message: Receive, event: StatusChanged, ctx: Context
+) -> Effects | Lookup:
+    own_id = int(event.callback) if event.callback and event.callback.isdecimal() else None
+    target = state.messages.get(own_id) if own_id is not None else None
+    if target is None:
+        target = state.known(event.platform_id)
+    if target is None:
+        found = found_message(ctx)
+        if found is None:
+            query = by_id(state, own_id) if own_id is not None else by_platform(state, event.platform_id)
+            return Lookup(query)
+        if found.message is not None and found.message.channel_id == state.channel_id:
+            target = tracked_row(found.message)
+    change = Change(state, ctx, message.trace)
+    if target is not None and not target.outbound:
+        target = None
+    if target is not None and _reported_before(target, event.status):
+        return Effects(reply=DUPLICATE)
+    change.add(
+        StatusRow(
+            tenant_id=state.tenant_id,
+            id=ctx.new_id(),
+            message_id=target.id if target is not None else None,
+            platform_message_id=event.platform_id,
+            status=event.raw_status,
+            code=event.error.platform_code if event.error is not None else None,
+            detail=event.detail or None,
+            at=event.at,
+            received_at=message.received_at,
+        )
+    )
+    if target is None:
+        # It overtook the answer to our own send: kept for the moment when the message gets its id.
+        state.remember_early(event.platform_id, Early(status=event))
+        return change.done(Received(outcome="applied"))
+    apply_status(change, target, event)
+    return change.done(
+        Received(
+            outcome="applied",
+            conversation_id=target.conversation_id,
+            message_id=target.id,
+            seq=target.seq,
+        )
+    )
+
+
+def apply_status(change: Change, target: Tracked, event: StatusChanged) -> None:
+    """Moves a message of ours on: rank, times, platform id, and its outbox item where that was open."""
+    state = change.state
+    was_undecided = target.status in UNDECIDED
+    patch = MessagePatch(tenant_id=state.tenant_id, id=target.id)
+    if target.platform_id is None:
+        state.learn_platform_id(target, event.platform_id)
+        patch.platform_message_id = event.platform_id
+    error = None
+    match event.status:
+        case "sent" if target.sent_at is None:
+            target.sent_at = patch.sent_at = event.at
+        case "delivered" if target.delivered_at is None:
+            target.delivered_at = patch.delivered_at = event.at
+        case "read" if target.read_at is None:
+            target.read_at = patch.read_at = event.at
+        case "failed" if target.failed_at is None:
+            target.failed_at = patch.failed_at = event.at
+    after = advance(target.status, event.status)
+    if after is not None:
+        if target.status == "failed":
+            patch.clear_failure = True
+            target.failed_at = None
+        target.status = patch.status = after
+        if after == "failed" and event.error is not None:
+            error = {
+                "code": "delivery_failed",
+                "platform_code": event.error.platform_code,
+                "message": event.error.message,
+                "retryable": event.error.retryable,
+            }
+            patch.error = error
+    change.add(patch)
+    if was_undecided:
+        change.add(
+            OutboxPatch(
+                tenant_id=state.tenant_id,
+                id=target.id,
+                state="dead" if event.status == "failed" else "done",
+                updated_at=change.now,
+            )
+        )
+        change.tell(
+            Tell(
+                channel_address(state.tenant_id, state.channel_id), Settled(target.id), Lane.REALTIME
+            )
+        )
+    if after is not None:
+        change.status_event(target.conversation_id, target, error)
+
+
+def _reported_before(target: Tracked, status: str) -> bool:
+    return {
+        "sent": target.sent_at,
+        "delivered": target.delivered_at,
+        "read": target.read_at,
+        "failed": target.failed_at,
+    }.get(status) is not None and target.status not in UNDECIDED
+
+
+def outbox_verdict(state: ContactState, message: OutboxVerdict, ctx: Context) -> Effects | Lookup:
+    """The channel actor's word on an outbox item; the row's end is committed with the status."""
+    change = Change(state, ctx, message.trace)
+    if message.message_id is None:
+        done = "dead" if isinstance(message.outcome, Refused) else "done"
+        change.add(_outbox(change, message.outbox_id, done))
+        return change.done()
+    target = state.messages.get(message.message_id)
+    if target is None:
+        found = found_message(ctx)
+        if found is None:
+            return Lookup(by_id(state, message.message_id))
+        if found.message is None:
+            change.add(_outbox(change, message.outbox_id, "dead"))
+            return change.done()
+        target = tracked_row(found.message)
+    match message.outcome:
+        case Sent(platform_id=platform_id, at=at):
+            _sent(change, target, platform_id, at)
+        case Refused() as refused:
+            if target.status in UNDECIDED:
+                _refused(change, target, refused)
+        case OutcomeUnknown():
+            if target.status in UNDECIDED:
+                change.add(_outbox(change, target.id, "unknown"))
+                _move(change, target, "unknown")
+        case Resending():
+            if target.status in UNDECIDED:
+                _move(change, target, "pending", resent=True)
+    return change.done()
+
+
+def media_verdict(state: ContactState, message: MediaVerdict, ctx: Context) -> Effects:
+    change = Change(state, ctx, message.trace)
+    after = "stored" if message.stored else "failed"
+    change.add(
+        AttachmentPatch(
+            tenant_id=state.tenant_id,
+            id=message.attachment_id,
+            state=after,
+            sha256=message.sha256,
+            media_type=message.media_type,
+            size=message.size,
+            storage_key=message.storage_key,
+            attempts=message.attempts,
+            error=message.error,
+        )
+    )
+    change.plain_event(
+        "message.attachment.updated",
+        message.conversation_id,
+        {
+            "id": message.attachment_id,
+            "message_id": message.message_id,
+            "conversation_id": message.conversation_id,
+            "state": after,
+            "media_type": message.media_type,
+            "size": message.size,
+        },
+    )
+    return change.done()
+
+
+def _sent(change: Change, target: Tracked, platform_id: str, at: int) -> None:
+    state = change.state
+    early = state.early.pop(platform_id, None)
+    already = target.platform_id is not None
+    patch = MessagePatch(tenant_id=state.tenant_id, id=target.id)
+    if not already:
+        state.learn_platform_id(target, platform_id)
+        patch.platform_message_id = platform_id
+    if target.sent_at is None:
+        target.sent_at = patch.sent_at = at
+    after = advance(target.status, "sent")
+    if after is not None:
+        if target.status == "failed":
+            patch.clear_failure = True
+        target.status = patch.status = after
+    change.add(patch)
+    change.add(_outbox(change, target.id, "done"))
+    if after is not None:
+        change.status_event(target.conversation_id, target, None)
+    if early is not None and early.status is not None:
+        apply_status(change, target, early.status)
+
+
+def _refused(change: Change, target: Tracked, refused: Refused) -> None:
+    error = {
+        "code": "delivery_failed",
+        "platform_code": refused.platform_code,
+        "message": refused.message,
+        "retryable": refused.retryable,
+    }
+    target.status = "failed"
+    target.failed_at = refused.at
+    change.add(
+        MessagePatch(
+            tenant_id=change.state.tenant_id,
+            id=target.id,
+            status="failed",
+            failed_at=refused.at,
+            error=error,
+        )
+    )
+    patch = _outbox(change, target.id, "dead")
+    patch.error = error
+    change.add(patch)
+    change.status_event(target.conversation_id, target, error)
+
+
+def _move(change: Change, target: Tracked, status: str, *, resent: bool = False) -> None:
+    """Between the undecided statuses, which have no order of their own."""
+    if target.status == status:
+        return
+    target.status = status
+    change.add(
+        MessagePatch(
+            tenant_id=change.state.tenant_id,
+            id=target.id,
+            status=status,
+            metadata={"resent": True} if resent else None,
+        )
+    )
+    change.status_event(target.conversation_id, target, None)
+
+
+def _outbox(change: Change, outbox_id: int, state: str) -> OutboxPatch:
+    return OutboxPatch(
+        tenant_id=change.state.tenant_id, id=outbox_id, state=state, updated_at=change.now
+    )

@@ -1,0 +1,582 @@
+"""The customer's side: what one inbound event changes. Pure.
+
+Order of a stored message: dedup, customer and handles, find or create or reopen the conversation, the
+message with its sequence number, the agent to be found, the automated reply. All in one commit.
+"""
+
+from typing import Any
+
+from msgspec import convert, to_builtins
+
+from engine.domain import autoreply
+from engine.domain.conversation.changes import Change
+from engine.domain.conversation.delivery import receive_status
+from engine.domain.conversation.finding import by_platform, found_message
+from engine.domain.conversation.lifecycle import (
+    append,
+    know_customer,
+    new_conversation,
+    set_status,
+    want_agent,
+)
+from engine.domain.conversation.messages import SYSTEM, By, Receive, Received
+from engine.domain.conversation.replying import queue_reply
+from engine.domain.conversation.state import OPEN_STATUSES, ContactState, Early, Tracked, tracked_row
+from engine.domain.inbound import (
+    AccountNotice,
+    Contact,
+    ContactRenumbered,
+    Media,
+    MessageDeleted,
+    MessageEchoed,
+    MessageEdited,
+    MessageReceived,
+    StatusChanged,
+    Unsupported,
+)
+from engine.domain.outbound import SendInteractive, SendText
+from engine.domain.resources import WINDOWED_PLATFORMS, rfc3339
+from engine.domain.rows import (
+    AttachmentRow,
+    ConversationRow,
+    HandleRow,
+    MessagePatch,
+    MessageRow,
+)
+from engine.ports import FoundMessage
+from engine.runtime import Context, Effects, Lane, Lookup
+
+REPLY_WINDOW_MS = 24 * 3600 * 1000
+"""From the customer's last message (WhatsApp sheet, 6.1)."""
+
+FUTURE_MS_MAX = 5 * 60 * 1000
+"""A platform time further ahead of ours is not believed: a wrong clock must not hold a window open."""
+
+DUPLICATE = Received(outcome="duplicate")
+IGNORED = Received(outcome="ignored")
+
+SILENT_TYPES = frozenset({"reaction", "system"})
+"""Kept in the history, but no new thing to read, to answer or to open a conversation's window."""
+
+
+def receive(state: ContactState, message: Receive, ctx: Context) -> Effects | Lookup:
+    event = message.event
+    match event:
+        case MessageReceived():
+            return _message(state, message, event, ctx)
+        case MessageEchoed():
+            return _echo(state, message, event, ctx)
+        case MessageEdited():
+            return _edited(state, message, event, ctx)
+        case MessageDeleted():
+            return _deleted(state, message, event, ctx)
+        case StatusChanged():
+            return receive_status(state, message, event, ctx)
+        case ContactRenumbered():
+            return _renumbered(state, message, event, ctx)
+        case Unsupported():
+            return _unsupported(state, message, event, ctx)
+        case AccountNotice():
+            return Effects(reply=IGNORED)
+
+
+# ------------------------------------------------------------------ messages
+
+
+def _message(
+    state: ContactState,
+    message: Receive,
+    event: MessageReceived,
+    ctx: Context,
+    looked_up: FoundMessage | None = None,
+) -> Effects | Lookup:
+    seen = _seen(state, event.platform_id, event.at, ctx, looked_up or found_message(ctx))
+    if seen is not None:
+        return seen
+    change = Change(state, ctx, message.trace)
+    contact = event.contact
+    know_customer(
+        change,
+        keys=_keys(contact),
+        platform=_platform(change),
+        name=None if contact.group else contact.name,
+        phone=None if contact.group else contact.phone,
+    )
+    silent = event.type in SILENT_TYPES
+    conversation, opened = _conversation_for(change, contact)
+    at = min(event.at, ctx.now + FUTURE_MS_MAX)
+    content, reply_to = _linked(state, event.type, event.content, event.reply_to)
+    row = _row(
+        change,
+        conversation,
+        direction="inbound",
+        type_=event.type,
+        content=content,
+        text=event.text,
+        platform_id=event.platform_id,
+        at=event.at,
+        reply_to=reply_to,
+        metadata={**event.metadata, **_quoted(event.reply_to, reply_to)},
+        sender_name=contact.name,
+    )
+    attachments = _attachments(change, row, event.media)
+    conversation.last_inbound_at = max(conversation.last_inbound_at or 0, at)
+    if not silent:
+        conversation.unread_count += 1
+        if conversation.platform in WINDOWED_PLATFORMS:
+            conversation.reply_window_ends_at = max(
+                conversation.reply_window_ends_at or 0, at + REPLY_WINDOW_MS
+            )
+    early = state.early.pop(event.platform_id, None)
+    if early is not None and early.deleted_at is not None:
+        row.deleted_at = early.deleted_at
+    append(change, conversation, row, attachments)
+    change.message_event("message.received", conversation, row, attachments)
+    want_agent(change, conversation)
+    if not silent and contact.group is None:
+        _answer_automatically(change, conversation, event, opened)
+    return change.done(
+        Received(outcome="stored", conversation_id=conversation.id, message_id=row.id, seq=row.seq)
+    )
+
+
+def _echo(
+    state: ContactState, message: Receive, event: MessageEchoed, ctx: Context
+) -> Effects | Lookup:
+    """Written by the business in the platform's own app: part of the history, never answered."""
+    seen = _seen(state, event.platform_id, event.at, ctx, found_message(ctx))
+    if seen is not None:
+        return seen
+    change = Change(state, ctx, message.trace)
+    contact = event.contact
+    know_customer(
+        change,
+        keys=_keys(contact),
+        platform=_platform(change),
+        name=contact.name,
+        phone=contact.phone,
+    )
+    conversation, _ = _conversation_for(change, contact, reopen=False)
+    content, reply_to = _linked(state, event.type, event.content, event.reply_to)
+    row = _row(
+        change,
+        conversation,
+        direction="outbound",
+        type_=event.type,
+        content=content,
+        text=event.text,
+        platform_id=event.platform_id,
+        at=event.at,
+        reply_to=reply_to,
+        metadata={**event.metadata, "echo": True, **_quoted(event.reply_to, reply_to)},
+        sender_name=None,
+    )
+    attachments = _attachments(change, row, event.media)
+    append(change, conversation, row, attachments)
+    change.message_event("message.sent", conversation, row, attachments)
+    return change.done(
+        Received(outcome="stored", conversation_id=conversation.id, message_id=row.id, seq=row.seq)
+    )
+
+
+def _unsupported(
+    state: ContactState, message: Receive, event: Unsupported, ctx: Context
+) -> Effects | Lookup:
+    if event.contact is None or event.platform_id is None:
+        return Effects(reply=IGNORED)
+    stored = MessageReceived(
+        contact=event.contact,
+        platform_id=event.platform_id,
+        at=event.at if event.at is not None else message.received_at,
+        type="unsupported",
+        content={"reason": event.reason, "raw": event.raw},
+        text="",
+    )
+    return _message(state, message, stored, ctx)
+
+
+def _seen(
+    state: ContactState, platform_id: str, at: int, ctx: Context, found: FoundMessage | None
+) -> Effects | Lookup | None:
+    """The answer for an event that was stored before; None when it is new.
+
+    Recent ids are resident. One that may be older than what is resident is looked up, and so is one
+    whose write set met a conflict. The store's unique key stands behind both.
+    """
+    if platform_id in state.by_platform:
+        return Effects(reply=DUPLICATE)
+    if found is not None:
+        return Effects(reply=DUPLICATE) if found.message is not None else None
+    if ctx.suspect or (not state.complete and at <= state.floor):
+        return Lookup(by_platform(state, platform_id))
+    return None
+
+
+def _conversation_for(
+    change: Change, contact: Contact, *, reopen: bool = True
+) -> tuple[ConversationRow, bool]:
+    """The open conversation, the last one reopened, or a new one; and whether it is new.
+
+    With `reopen` False (an echo, a system message) a resolved conversation is used as it is."""
+    conversation = change.state.conversation
+    if conversation is not None and conversation.status != "archived":
+        if conversation.status in OPEN_STATUSES:
+            if conversation.status == "pending" and reopen:
+                set_status(change, conversation, "open", SYSTEM)
+            return conversation, False
+        if not reopen:
+            return conversation, False
+        age = change.now - (conversation.resolved_at or 0)
+        if age <= change.config.conversations.reopen_seconds * 1000:
+            if _needs_other_agent(change, conversation):
+                conversation.assigned_to = None
+            set_status(change, conversation, "open", SYSTEM)
+            return conversation, False
+    created = new_conversation(
+        change,
+        platform=_platform(change),
+        channel_type="group" if contact.group else "direct",
+        status="new",
+    )
+    return created, True
+
+
+def _needs_other_agent(change: Change, conversation: ConversationRow) -> bool:
+    """A reopened conversation goes back to its agent, unless the tenant or the agent's absence for
+    good says otherwise."""
+    if conversation.assigned_to is None:
+        return False
+    agent = change.config.agents.get(conversation.assigned_to)
+    return change.config.assignment.reassign_on_reopen or agent is None or not agent.active
+
+
+def _answer_automatically(
+    change: Change, conversation: ConversationRow, event: MessageReceived, opened: bool
+) -> None:
+    config = change.config
+    if not config.rules:
+        return
+    rule = autoreply.choose(
+        config,
+        channel_id=conversation.channel_id,
+        text=event.text,
+        now=change.now,
+        first_message=opened,
+        answered={int(rule_id): at for rule_id, at in conversation.auto_replied.items()},
+    )
+    if rule is None:
+        return
+    agent = config.agents.get(conversation.assigned_to) if conversation.assigned_to else None
+    customer = change.state.customer
+    assert customer is not None
+    variables = autoreply.variables_for(config, customer.name, agent.name if agent else None)
+    send, type_, content, text = _automatic_send(rule.reply, variables)
+    conversation.auto_replied = {**conversation.auto_replied, str(rule.id): change.now}
+    queue_reply(
+        change,
+        conversation,
+        send=send,
+        type_=type_,
+        content=content,
+        text=text,
+        by=By(kind="bot", id=None, name=rule.name),
+        metadata={"auto_reply": rule.id},
+        lane=Lane.NORMAL,
+    )
+
+
+def _automatic_send(
+    reply: dict[str, Any], variables: dict[str, str]
+) -> tuple[SendText | SendInteractive, str, dict[str, Any], str]:
+    """A rule's reply: {"type": "text", "body"} or {"type": "interactive", "kind", "body", "options", …}."""
+    body = autoreply.render(str(reply.get("body", "")), variables)
+    if reply.get("type") == "interactive":
+        members = {**{k: v for k, v in reply.items() if k != "type"}, "body": body}
+        send = convert(members, SendInteractive)
+        content = {k: v for k, v in to_builtins(send).items() if v is not None and k != "type"}
+        return send, "interactive", content, body
+    return SendText(body=body), "text", {"body": body}, body
+
+
+# ------------------------------------------------------------------ edits and deletions
+
+
+def _edited(
+    state: ContactState, message: Receive, event: MessageEdited, ctx: Context
+) -> Effects | Lookup:
+    looked = _target(state, event, ctx)
+    if isinstance(looked, Lookup):
+        return looked
+    target, own = looked
+    if target is None:
+        # The original never came, or comes later: the edit holds the whole new content, so keep it
+        # as a message of its own.
+        stored = MessageReceived(
+            contact=event.contact,
+            platform_id=event.platform_id,
+            at=event.at,
+            type=event.type,
+            content=event.content,
+            text=event.text,
+            media=event.media,
+            metadata={"edit_of": event.original_id},
+        )
+        return _message(state, message, stored, ctx, own)
+    if target.edited_at is not None and event.at <= target.edited_at:
+        return Effects(reply=DUPLICATE)
+    target.edited_at = event.at
+    return _patched(
+        state,
+        message,
+        target,
+        MessagePatch(
+            tenant_id=state.tenant_id,
+            id=target.id,
+            content=event.content,
+            text=event.text,
+            edited_at=event.at,
+        ),
+        ctx,
+        {"content": event.content, "edited_at": rfc3339(event.at)},
+    )
+
+
+def _deleted(
+    state: ContactState, message: Receive, event: MessageDeleted, ctx: Context
+) -> Effects | Lookup:
+    looked = _target(state, event, ctx)
+    if isinstance(looked, Lookup):
+        return looked
+    target, own = looked
+    if target is None:
+        state.remember_early(event.original_id, Early(deleted_at=event.at))
+        stored = MessageReceived(
+            contact=event.contact,
+            platform_id=event.platform_id,
+            at=event.at,
+            type="system",
+            content={"kind": "message_deleted", "body": "", "platform_message_id": event.original_id},
+            text="",
+        )
+        return _message(state, message, stored, ctx, own)
+    if target.deleted_at is not None:
+        return Effects(reply=DUPLICATE)
+    target.deleted_at = event.at
+    return _patched(
+        state,
+        message,
+        target,
+        MessagePatch(tenant_id=state.tenant_id, id=target.id, deleted_at=event.at),
+        ctx,
+        {"deleted_at": rfc3339(event.at)},
+    )
+
+
+def _patched(
+    state: ContactState,
+    message: Receive,
+    target: Tracked,
+    patch: MessagePatch,
+    ctx: Context,
+    data: dict[str, Any],
+) -> Effects:
+    change = Change(state, ctx, message.trace)
+    change.add(patch)
+    change.plain_event(
+        "message.updated",
+        target.conversation_id,
+        {"id": target.id, "conversation_id": target.conversation_id, "seq": target.seq, **data},
+    )
+    return change.done(
+        Received(
+            outcome="applied",
+            conversation_id=target.conversation_id,
+            message_id=target.id,
+            seq=target.seq,
+        )
+    )
+
+
+# ------------------------------------------------------------------ renumbering
+
+
+def _renumbered(
+    state: ContactState, message: Receive, event: ContactRenumbered, ctx: Context
+) -> Effects | Lookup:
+    """The same person under a new number: the new handle leads to this contact from now on, and what
+    we send goes to the new number."""
+    seen = _seen(state, event.platform_id, event.at, ctx, found_message(ctx))
+    if seen is not None:
+        return seen
+    change = Change(state, ctx, message.trace)
+    know_customer(
+        change,
+        keys=_keys(event.contact),
+        platform=_platform(change),
+        name=event.contact.name,
+        phone=event.contact.phone,
+    )
+    customer = state.customer
+    assert customer is not None
+    conversation, _ = _conversation_for(change, event.contact, reopen=False)
+    if event.new_key not in state.handles and not ctx.suspect:
+        state.handles.add(event.new_key)
+        change.add(
+            HandleRow(
+                tenant_id=state.tenant_id,
+                channel_id=state.channel_id,
+                external_id=event.new_key,
+                contact_key=state.key,
+                customer_id=customer.id,
+                platform=conversation.platform,
+                display=customer.name,
+                created_at=ctx.now,
+            )
+        )
+    conversation.metadata = {
+        **conversation.metadata,
+        "recipient": event.new_phone or event.new_key,
+    }
+    row = _row(
+        change,
+        conversation,
+        direction="inbound",
+        type_="system",
+        content=event.content,
+        text=event.text,
+        platform_id=event.platform_id,
+        at=event.at,
+        reply_to=None,
+        metadata={},
+        sender_name=customer.name,
+    )
+    append(change, conversation, row)
+    change.message_event("message.received", conversation, row)
+    return change.done(
+        Received(outcome="stored", conversation_id=conversation.id, message_id=row.id, seq=row.seq)
+    )
+
+
+# ------------------------------------------------------------------ small parts
+
+
+def _row(
+    change: Change,
+    conversation: ConversationRow,
+    *,
+    direction: str,
+    type_: str,
+    content: dict[str, Any],
+    text: str,
+    platform_id: str,
+    at: int,
+    reply_to: Tracked | None,
+    metadata: dict[str, Any],
+    sender_name: str | None,
+) -> MessageRow:
+    inbound = direction == "inbound"
+    customer = change.state.customer
+    assert customer is not None
+    return MessageRow(
+        tenant_id=conversation.tenant_id,
+        conversation_id=conversation.id,
+        seq=conversation.last_seq + 1,
+        id=change.ctx.new_id(),
+        channel_id=conversation.channel_id,
+        contact_key=conversation.contact_key,
+        direction=direction,
+        type=type_,
+        sender_type="customer" if inbound else "user",
+        sender_id=customer.id if inbound else None,
+        sender_name=(sender_name or customer.name) if inbound else sender_name,
+        content=content,
+        text=text,
+        reply_to_id=reply_to.id if reply_to is not None else None,
+        reply_to_seq=reply_to.seq if reply_to is not None else None,
+        status="received" if inbound else "sent",
+        platform_message_id=platform_id,
+        client_key=None,
+        platform_at=at,
+        sent_at=None if inbound else at,
+        delivered_at=None,
+        read_at=None,
+        failed_at=None,
+        error=None,
+        edited_at=None,
+        deleted_at=None,
+        metadata=metadata,
+        trace=change.trace,
+        created_at=change.now,
+    )
+
+
+def _attachments(
+    change: Change, row: MessageRow, media: tuple[Media, ...]
+) -> tuple[AttachmentRow, ...]:
+    return tuple(
+        AttachmentRow(
+            tenant_id=row.tenant_id,
+            id=change.ctx.new_id(),
+            conversation_id=row.conversation_id,
+            message_id=row.id,
+            channel_id=row.channel_id,
+            contact_key=row.contact_key,
+            type=each.kind,
+            state="pending",
+            source_id=each.source_id,
+            source_url=each.source_url,
+            sha256=each.sha256,
+            filename=each.filename,
+            media_type=each.media_type,
+            size=None,
+            width=None,
+            height=None,
+            duration=None,
+            storage_key=None,
+            attempts=0,
+            next_try_at=change.now,
+            error=None,
+            created_at=change.now,
+        )
+        for each in media
+    )
+
+
+def _linked(
+    state: ContactState, type_: str, content: dict[str, Any], reply_to: str | None
+) -> tuple[dict[str, Any], Tracked | None]:
+    """Puts our own ids where the platform's are known: the quoted message, a reaction's target."""
+    target = state.known(reply_to) if reply_to is not None else None
+    if type_ == "reaction":
+        content = {**content, "message_id": target.id if target is not None else None}
+    return content, target
+
+
+def _quoted(reply_to: str | None, target: Tracked | None) -> dict[str, Any]:
+    """A quoted message that is not resident keeps its platform id, so that clients can still find it."""
+    return {"reply_to_platform_id": reply_to} if reply_to is not None and target is None else {}
+
+
+def _target(
+    state: ContactState, event: MessageEdited | MessageDeleted, ctx: Context
+) -> tuple[Tracked | None, FoundMessage | None] | Lookup:
+    """The message that an edit or deletion is about (None: never seen), and what was found under the
+    event's own id, which is asked for in the same lookup: it may become a message itself."""
+    resident = state.known(event.original_id)
+    if resident is not None:
+        return resident, None
+    if state.complete and not ctx.suspect:
+        return None, None
+    if not isinstance(ctx.found, tuple):
+        return Lookup((by_platform(state, event.original_id), by_platform(state, event.platform_id)))
+    original, own = ctx.found
+    return (tracked_row(original.message) if original.message is not None else None), own
+
+
+def _keys(contact: Contact) -> tuple[str, ...]:
+    return (contact.group,) if contact.group is not None else contact.keys
+
+
+def _platform(change: Change) -> str:
+    channel = change.config.channels.get(change.state.channel_id)
+    return channel.platform if channel is not None else "unknown"

@@ -1,0 +1,529 @@
+"""The business' side: what is sent to a customer, by whom, and when that is refused. Pure.
+
+A message and its outbox row are committed together; the outbox row has the message's id. The channel
+actor hears of it after the commit.
+"""
+
+from typing import Any
+
+from msgspec import structs, to_builtins
+
+from engine.domain.conversation.changes import Change
+from engine.domain.conversation.finding import by_id, conversation_of
+from engine.domain.conversation.lifecycle import (
+    append,
+    hand_to,
+    know_customer,
+    new_conversation,
+    set_status,
+)
+from engine.domain.conversation.messages import (
+    By,
+    NewAttachment,
+    Retry,
+    SendMessage,
+    ShowTyping,
+    Start,
+    Started,
+)
+from engine.domain.conversation.state import OPEN_STATUSES, ContactState, Tracked, tracked_row
+from engine.domain.outbound import MarkRead, OutboxItem, OutboxPayload, Send, SendReaction, SendTemplate
+from engine.domain.outbox import Deliver, channel_address
+from engine.domain.resources import MessageResource, message_resource, reply_window
+from engine.domain.resources import WINDOWED_PLATFORMS as WINDOWED
+from engine.domain.rows import (
+    AttachmentRow,
+    ConversationRow,
+    MessagePatch,
+    MessageRow,
+    OutboxPatch,
+    OutboxRow,
+)
+from engine.errors import Conflicting, MijraError, NotFound
+from engine.ports import ConversationQuery, FoundMessage, MessageQuery
+from engine.runtime import Context, Effects, Lane, Lookup, Tell
+
+MISSED_MAX = 50
+"""So many sequence numbers are named in a stale_conversation refusal; the client refetches beyond."""
+
+
+def send(state: ContactState, message: SendMessage, ctx: Context) -> Effects | Lookup:
+    if ctx.found is None:
+        query = _needed(state, message, ctx)
+        if query:
+            return Lookup(query)
+    found = ctx.found if isinstance(ctx.found, tuple) else ()
+    conversation = state.resident(message.conversation_id) or _found_conversation(state, found)
+    if conversation is None:
+        return Effects(refuse=_not_found())
+    first = _first_answer(state, message, found)
+    if first is not None:
+        return Effects(reply=first)
+    refusal = _refusal(state, conversation, message, ctx)
+    if refusal is not None:
+        return Effects(refuse=refusal)
+    reply_to = _message_named(state, message.reply_to, found)
+    target = _message_named(state, message.target_message_id, found)
+    if (message.reply_to is not None and reply_to is None) or (
+        message.target_message_id is not None and (target is None or target.platform_id is None)
+    ):
+        return Effects(refuse=_not_found("The message that this one refers to was not found."))
+    what, content = message.send, message.content
+    if isinstance(what, SendReaction) and target is not None and target.platform_id is not None:
+        what = structs.replace(what, platform_message_id=target.platform_id)
+        content = {**content, "platform_message_id": target.platform_id, "message_id": target.id}
+        reply_to = None
+    change = Change(state, ctx, message.trace)
+    if conversation.status not in OPEN_STATUSES or conversation.status == "pending":
+        set_status(change, conversation, "open", message.by)
+    resource = queue_reply(
+        change,
+        conversation,
+        send=what,
+        type_=message.type,
+        content=content,
+        text=message.text,
+        by=message.by,
+        attachments=message.attachments,
+        reply_to=reply_to if reply_to is not None else target,
+        quote=reply_to,
+        client_key=message.client_key,
+        lane=Lane(message.lane),
+    )
+    return change.done(resource)
+
+
+def start(state: ContactState, message: Start, ctx: Context) -> Effects | Lookup:
+    """The business writes first. The open conversation is used where there is one."""
+    change = Change(state, ctx, message.trace)
+    windowed = message.platform in WINDOWED
+    existing = state.conversation
+    if message.send is not None and windowed and not isinstance(message.send, SendTemplate):
+        ends_at = existing.reply_window_ends_at if existing is not None else None
+        if ends_at is None or ctx.now >= ends_at:
+            return Effects(refuse=_window_closed(message.platform, ends_at, ctx.now))
+    phone = message.recipient if message.recipient.startswith("+") else None
+    know_customer(
+        change, keys=(state.key,), platform=message.platform, name=message.name, phone=phone
+    )
+    created = False
+    conversation = existing
+    if conversation is None or conversation.status not in OPEN_STATUSES:
+        conversation = new_conversation(
+            change, platform=message.platform, channel_type="direct", status="open"
+        )
+        if message.by.id is not None:
+            hand_to(change, conversation, message.by.id, by=message.by, kind="assign")
+        created = True
+    resource: MessageResource | None = None
+    if message.send is not None:
+        resource = queue_reply(
+            change,
+            conversation,
+            send=message.send,
+            type_=message.type,
+            content=message.content,
+            text=message.text,
+            by=message.by,
+            attachments=message.attachments,
+            client_key=message.client_key,
+            lane=Lane.REALTIME,
+        )
+    shown = change.resource(conversation)
+    return change.done(Started(conversation=shown, message=resource, created=created))
+
+
+def retry(state: ContactState, message: Retry, ctx: Context) -> Effects | Lookup:
+    """Sends a failed message again: the same message, the same outbox row."""
+    found = ctx.found
+    if not isinstance(found, FoundMessage):
+        return Lookup(by_id(state, message.message_id))
+    row = found.message
+    if row is None or row.conversation_id != message.conversation_id or found.outbox is None:
+        return Effects(refuse=_not_found("There is no such message to send again."))
+    target = state.messages.get(row.id) or tracked_row(row)
+    if target.status not in ("failed", "unknown"):
+        return Effects(
+            refuse=Conflicting(
+                f"The message is {target.status}; only failed messages can be sent again.",
+                code="not_retryable",
+            )
+        )
+    item = structs.replace(found.outbox, state="queued", attempts=0, not_before=ctx.now)
+    if _needs_window(item.send):
+        conversation = state.resident(message.conversation_id) or state.conversation
+        ends_at = conversation.reply_window_ends_at if conversation is not None else None
+        platform = conversation.platform if conversation is not None else ""
+        if platform in WINDOWED and (ends_at is None or ctx.now >= ends_at):
+            return Effects(refuse=_window_closed(platform, ends_at, ctx.now))
+    change = Change(state, ctx, message.trace)
+    flagged = target.status == "unknown"
+    target.status = "pending"
+    target.failed_at = None
+    change.add(
+        MessagePatch(tenant_id=state.tenant_id, id=target.id, status="pending", clear_failure=True)
+    )
+    change.add(
+        OutboxPatch(
+            tenant_id=state.tenant_id,
+            id=item.id,
+            state="queued",
+            attempts=0,
+            not_before=ctx.now,
+            payload=to_builtins(OutboxPayload(send=item.send, reply_to=item.reply_to, resent=flagged)),
+            updated_at=ctx.now,
+        )
+    )
+    change.tell(
+        Tell(channel_address(state.tenant_id, state.channel_id), Deliver(item), Lane.REALTIME)
+    )
+    change.status_event(target.conversation_id, target, None)
+    row.status, row.failed_at, row.error = "pending", None, None
+    return change.done(message_resource(row, found.attachments))
+
+
+def show_typing(state: ContactState, message: ShowTyping, ctx: Context) -> Effects | Lookup:
+    conversation = conversation_of(state, message.conversation_id, ctx)
+    if isinstance(conversation, Lookup):
+        return conversation
+    if conversation is None:
+        return Effects(refuse=_not_found())
+    change = Change(state, ctx, message.trace)
+    queue_signal(change, conversation, typing=True)
+    return change.done()
+
+
+def queue_reply(
+    change: Change,
+    conversation: ConversationRow,
+    *,
+    send: Send,
+    type_: str,
+    content: dict[str, Any],
+    text: str,
+    by: By,
+    attachments: tuple[NewAttachment, ...] = (),
+    reply_to: Tracked | None = None,
+    quote: Tracked | None = None,
+    client_key: str | None = None,
+    metadata: dict[str, Any] | None = None,
+    lane: Lane,
+) -> MessageResource:
+    """Stores a message of ours as pending with its outbox row, and tells the channel after the commit."""
+    message_id = change.ctx.new_id()
+    row = MessageRow(
+        tenant_id=conversation.tenant_id,
+        conversation_id=conversation.id,
+        seq=conversation.last_seq + 1,
+        id=message_id,
+        channel_id=conversation.channel_id,
+        contact_key=conversation.contact_key,
+        direction="outbound",
+        type=type_,
+        sender_type=by.kind,
+        sender_id=by.id,
+        sender_name=by.name,
+        content=content,
+        text=text,
+        reply_to_id=reply_to.id if reply_to is not None else None,
+        reply_to_seq=reply_to.seq if reply_to is not None else None,
+        status="pending",
+        platform_message_id=None,
+        client_key=client_key,
+        platform_at=None,
+        sent_at=None,
+        delivered_at=None,
+        read_at=None,
+        failed_at=None,
+        error=None,
+        edited_at=None,
+        deleted_at=None,
+        metadata=metadata or {},
+        trace=change.trace,
+        created_at=change.now,
+    )
+    files = tuple(_attachment(change, row, each) for each in attachments)
+    if by.kind == "user":
+        conversation.unread_count = 0
+        if conversation.status == "new":
+            conversation.status = "open"
+        if conversation.first_response_at is None and conversation.last_inbound_at is not None:
+            conversation.first_response_at = change.now
+    append(change, conversation, row, files)
+    _queue(
+        change,
+        conversation,
+        outbox_id=message_id,
+        message_id=message_id,
+        send=send,
+        reply_to=quote.platform_id if quote is not None else None,
+        lane=lane,
+    )
+    resource = change.message_event("message.sent", conversation, row, files)
+    change.state.messages[message_id].answer = resource
+    return resource
+
+
+def queue_signal(change: Change, conversation: ConversationRow, *, typing: bool) -> None:
+    """Mark-read (and typing) on the platform, about the newest message of the customer that is known."""
+    newest = _newest_inbound(change.state, conversation.id)
+    if newest is None or newest.platform_id is None:
+        return
+    _queue(
+        change,
+        conversation,
+        outbox_id=change.ctx.new_id(),
+        message_id=None,
+        send=MarkRead(platform_message_id=newest.platform_id, typing=typing),
+        reply_to=None,
+        lane=Lane.REALTIME,
+    )
+
+
+def _queue(
+    change: Change,
+    conversation: ConversationRow,
+    *,
+    outbox_id: int,
+    message_id: int | None,
+    send: Send,
+    reply_to: str | None,
+    lane: Lane,
+) -> None:
+    recipient = conversation.metadata.get("recipient") or _recipient(conversation)
+    row = OutboxRow(
+        tenant_id=conversation.tenant_id,
+        id=outbox_id,
+        channel_id=conversation.channel_id,
+        conversation_id=conversation.id,
+        contact_key=conversation.contact_key,
+        message_id=message_id,
+        recipient=recipient,
+        lane=int(lane),
+        state="queued",
+        attempts=0,
+        not_before=change.now,
+        payload=to_builtins(OutboxPayload(send=send, reply_to=reply_to)),
+        error=None,
+        trace=change.trace,
+        created_at=change.now,
+        updated_at=change.now,
+    )
+    change.add(row)
+    item = OutboxItem(
+        id=row.id,
+        tenant_id=row.tenant_id,
+        channel_id=row.channel_id,
+        conversation_id=row.conversation_id,
+        contact_key=row.contact_key,
+        message_id=message_id,
+        recipient=recipient,
+        lane=row.lane,
+        state="queued",
+        attempts=0,
+        not_before=row.not_before,
+        send=send,
+        reply_to=reply_to,
+        trace=row.trace,
+        created_at=row.created_at,
+    )
+    change.tell(
+        Tell(channel_address(conversation.tenant_id, conversation.channel_id), Deliver(item), lane)
+    )
+
+
+def _recipient(conversation: ConversationRow) -> str:
+    """WhatsApp's contact keys are numbers without '+', or business-scoped ids, which stay as they are."""
+    key = conversation.contact_key
+    return f"+{key}" if conversation.platform == "whatsapp" and key.isdecimal() else key
+
+
+def _attachment(change: Change, row: MessageRow, new: NewAttachment) -> AttachmentRow:
+    return AttachmentRow(
+        tenant_id=row.tenant_id,
+        id=change.ctx.new_id(),
+        conversation_id=row.conversation_id,
+        message_id=row.id,
+        channel_id=row.channel_id,
+        contact_key=row.contact_key,
+        type=new.kind,
+        state="stored",
+        source_id=None,
+        source_url=new.link,
+        sha256=new.sha256,
+        filename=new.filename,
+        media_type=new.media_type,
+        size=new.size,
+        width=None,
+        height=None,
+        duration=None,
+        storage_key=new.storage_key,
+        attempts=0,
+        next_try_at=None,
+        error=None,
+        created_at=change.now,
+    )
+
+
+# ------------------------------------------------------------------ what must be known, what is refused
+
+
+def _needed(
+    state: ContactState, message: SendMessage, ctx: Context
+) -> tuple[ConversationQuery | MessageQuery, ...]:
+    """All that is not resident and that the decision needs, asked for at once."""
+    needed: list[ConversationQuery | MessageQuery] = []
+    if state.resident(message.conversation_id) is None:
+        needed.append(
+            ConversationQuery(tenant_id=state.tenant_id, conversation_id=message.conversation_id)
+        )
+    for message_id in (message.reply_to, message.target_message_id):
+        if message_id is not None and message_id not in state.messages:
+            needed.append(by_id(state, message_id))
+    key = message.client_key
+    if key is not None:
+        first = state.client_keys.get((message.conversation_id, key))
+        known = state.messages.get(first) if first is not None else None
+        if (known is None and ctx.suspect) or (known is not None and known.answer is None):
+            needed.append(
+                MessageQuery(
+                    tenant_id=state.tenant_id,
+                    channel_id=state.channel_id,
+                    client_key=(message.conversation_id, key),
+                )
+            )
+    return tuple(needed)
+
+
+def _first_answer(
+    state: ContactState, message: SendMessage, found: tuple[object, ...]
+) -> MessageResource | None:
+    """The message that this client key stands for already."""
+    key = message.client_key
+    if key is None:
+        return None
+    first = state.client_keys.get((message.conversation_id, key))
+    known = state.messages.get(first) if first is not None else None
+    if known is not None and known.answer is not None:
+        return known.answer
+    for each in found:
+        if isinstance(each, FoundMessage) and each.message is not None:
+            row = each.message
+            if row.client_key == key and row.conversation_id == message.conversation_id:
+                return message_resource(row, each.attachments)
+    return None
+
+
+def _refusal(
+    state: ContactState, conversation: ConversationRow, message: SendMessage, ctx: Context
+) -> MijraError | None:
+    if conversation.status == "archived":
+        return Conflicting("The conversation is archived.", code="conversation_closed")
+    if conversation.status not in OPEN_STATUSES and _other_open(state, conversation):
+        return Conflicting(
+            "The customer has another open conversation on this channel; answer there.",
+            code="conversation_closed",
+        )
+    channel = ctx.config.channels.get(conversation.channel_id)
+    if channel is None or channel.status == "disabled":
+        return Conflicting("The channel is not connected any more.", code="channel_disabled")
+    if conversation.channel_type == "group":
+        return Conflicting(
+            "Messages to groups cannot be sent on this channel.", code="not_supported"
+        )
+    ends_at = conversation.reply_window_ends_at
+    if (
+        conversation.platform in WINDOWED
+        and _needs_window(message.send)
+        and (ends_at is None or ctx.now >= ends_at)
+    ):
+        return _window_closed(conversation.platform, ends_at, ctx.now)
+    if message.seen_seq is not None and not message.force:
+        missed = _missed(state, conversation, message.seen_seq, message.by)
+        if missed:
+            return Conflicting(
+                "Others have written since you last looked.",
+                code="stale_conversation",
+                data={"last_seq": conversation.last_seq, "missed_seqs": missed},
+            )
+    return None
+
+
+def _missed(
+    state: ContactState, conversation: ConversationRow, seen_seq: int, by: By
+) -> list[int]:
+    """Sequence numbers after `seen_seq` that a customer or a colleague wrote. Those that are not
+    resident count: better one question too many than an answer past the customer."""
+    authors = {
+        each.seq: each.author
+        for each in state.messages.values()
+        if each.conversation_id == conversation.id
+    }
+    own = f"user:{by.id}"
+    missed: list[int] = []
+    for seq in range(max(seen_seq, 0) + 1, conversation.last_seq + 1):
+        author = authors.get(seq, "customer")
+        if author == "customer" or (author.startswith("user:") and author != own):
+            missed.append(seq)
+            if len(missed) == MISSED_MAX:
+                break
+    return missed
+
+
+def _other_open(state: ContactState, conversation: ConversationRow) -> bool:
+    newest = state.conversation
+    return newest is not None and newest.id != conversation.id and newest.status in OPEN_STATUSES
+
+
+def _needs_window(send: Send) -> bool:
+    return not isinstance(send, SendTemplate | MarkRead)
+
+
+def _window_closed(platform: str, ends_at: int | None, now: int) -> Conflicting:
+    return Conflicting(
+        "The reply window is closed; only an approved template can be sent now.",
+        code="window_closed",
+        data={"reply_window": reply_window(platform, ends_at, now)},
+    )
+
+
+def _not_found(sentence: str = "There is no such conversation.") -> NotFound:
+    return NotFound(sentence)
+
+
+def _message_named(
+    state: ContactState, message_id: int | None, found: tuple[object, ...]
+) -> Tracked | None:
+    if message_id is None:
+        return None
+    resident = state.messages.get(message_id)
+    if resident is not None:
+        return resident
+    for each in found:
+        if isinstance(each, FoundMessage) and each.message is not None:
+            row = each.message
+            if row.id == message_id and row.contact_key == state.key:
+                return tracked_row(row)
+    return None
+
+
+def _found_conversation(
+    state: ContactState, found: tuple[object, ...]
+) -> ConversationRow | None:
+    for each in found:
+        if (
+            isinstance(each, ConversationRow)
+            and each.channel_id == state.channel_id
+            and each.contact_key == state.key
+        ):
+            return state.adopt(each)
+    return None
+
+
+def _newest_inbound(state: ContactState, conversation_id: int) -> Tracked | None:
+    newest: Tracked | None = None
+    for each in state.messages.values():
+        if not each.outbound and each.conversation_id == conversation_id:
+            if newest is None or each.seq > newest.seq:
+                newest = each
+    return newest
