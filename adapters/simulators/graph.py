@@ -1,0 +1,373 @@
+"""The Graph API of the played platform: what a business calls.
+
+Promises    Routes, answers and error bodies of the sheet's sections 5, 6 and 8: `messages`, `media` with
+            look-up, download and delete, phone numbers, templates, `subscribed_apps`, `register`. A send is
+            never idempotent: each accepted POST is a new message, as on the real platform.
+Limits      1 MB for a call, 100 MB for an upload (the sheet's largest kind, with its frame).
+Leaves      Statuses and customers' answers to `whatsapp`, through the `accepted` callback.
+"""
+
+import itertools
+import re
+import zlib
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import msgspec
+import trio
+from msgspec import Struct
+
+from adapters.simulators.accounts import WhatsAppAccount
+from adapters.simulators.faults import Fault, FaultBook, Route
+from adapters.simulators.graph_errors import GraphError
+from adapters.simulators.http import Cut, Request, Response
+from adapters.simulators.ledger import Ledger, Mark, Send
+from adapters.simulators.limits import NumberLimit, PairLimit
+from adapters.simulators.media import MediaObject, MediaStore
+from adapters.simulators.sends import OutboundMessage, ReadMark, read_send
+from adapters.simulators.settings import Settings
+from adapters.simulators.webhooks import now_ms
+from engine.errors import Unavailable
+
+CALL_BYTES_MAX = 1_000_000
+UPLOAD_BYTES_MAX = 101_000_000
+_VERSION = re.compile(r"v\d{1,3}\.\d{1,2}")
+_GARBAGE = b"<!DOCTYPE html><html><body><h1>Sorry, something went wrong</h1></body></html>"
+
+Accepted = Callable[[WhatsAppAccount, OutboundMessage, Send], None]
+
+
+def body_limit(method: str, path: str) -> int:
+    """How much body a call may carry."""
+    return UPLOAD_BYTES_MAX if method == "POST" and path.endswith("/media") else CALL_BYTES_MAX
+
+
+class _Call(Struct, frozen=True):
+    route: Route
+    node: str
+    edge: str
+
+
+class _Done(Struct, frozen=True):
+    response: Response
+    send: Send | None = None
+
+
+class GraphApi:
+    """Answers calls. State that others see lives in the ledger, the media store and the fault book."""
+
+    def __init__(
+        self,
+        accounts: Mapping[str, WhatsAppAccount],
+        *,
+        settings: Callable[[], Settings],
+        ledger: Ledger,
+        media: MediaStore,
+        faults: FaultBook,
+        new_id: Callable[[str, bool], str],
+        base_url: Callable[[], str],
+        accepted: Accepted,
+    ) -> None:
+        self._accounts = accounts
+        self._settings = settings
+        self._ledger = ledger
+        self._media = media
+        self._faults = faults
+        self._new_id = new_id
+        self._base_url = base_url
+        self._accepted = accepted
+        self._traces = itertools.count(1)
+        self._pairs = PairLimit(settings().pair_seconds, settings().pair_burst_max)
+        self._numbers = {id_: NumberLimit(settings().sends_per_second_max) for id_ in accounts}
+        self._throttles: dict[str, tuple[int, float]] = {}
+
+    def throttle(self, phone_number_id: str, per_second: int, until: float) -> None:
+        """Another limit for one number until a monotonic time; 0 per second refuses everything."""
+        self._throttles[phone_number_id] = (per_second, until)
+
+    def settings_changed(self) -> None:
+        """Take over new limits; debts of pairs stay as they are."""
+        self._pairs.seconds = self._settings().pair_seconds
+        self._pairs.burst = self._settings().pair_burst_max
+
+    def peaks(self) -> dict[str, int]:
+        """The most accepted sends of each number in any one second so far."""
+        return {phone_number_id: limit.peak for phone_number_id, limit in self._numbers.items()}
+
+    async def answer(self, request: Request) -> Response:
+        """One call, with a fault when one is armed for it."""
+        trace = f"Sim{next(self._traces):08d}"
+        fault: Fault | None = None
+        try:
+            call = _route(request)
+            fault = self._faults.take(call.route, call.node, trio.current_time())
+            if fault is not None and fault.kind not in ("slow", "drip"):
+                return await self._misbehave(fault, call, request)
+            if fault is not None and fault.kind == "slow":
+                await trio.sleep(fault.seconds)
+            done = self._do(call, request)
+            if fault is not None and fault.kind == "drip":
+                return msgspec.structs.replace(done.response, pace_bytes_per_second=fault.bytes_per_second)
+            return done.response
+        except GraphError as error:
+            self._ledger.record_refusal(error.code)
+            return error.response(
+                trace, retry_after_seconds=None if fault is None else fault.retry_after_seconds
+            )
+
+    async def _misbehave(self, fault: Fault, call: _Call, request: Request) -> Response:
+        if fault.accepts:
+            done = self._do(call, request)
+            if done.send is not None:
+                done.send.answered = False
+        match fault.kind:
+            case "garbage":
+                return Response(fault.status or 200, _GARBAGE, "text/html; charset=utf-8")
+            case "hang":
+                await trio.sleep(fault.seconds)
+                raise Cut(reset=False)
+            case "reset":
+                raise Cut(reset=True)
+            case _:
+                raise GraphError(fault.code, "A fault was set for this call", status=fault.status)
+
+    def _do(self, call: _Call, request: Request) -> _Done:
+        now = trio.current_time()
+        accounts = self._authorised(request)
+        if call.route == "media_download":
+            return _Done(self._download(call.node, request.query.get("hash", ""), accounts, now))
+        if call.route == "send":
+            account = _own(accounts, call.node)
+            parsed = read_send(_json(request.body), self._settings().templates)
+            if isinstance(parsed, ReadMark):
+                return _Done(self._mark(account, parsed))
+            return self._send(account, parsed, now)
+        if call.route == "media_upload":
+            return _Done(self._upload(_own(accounts, call.node), request, now))
+        stored = self._media.get(call.node, now)
+        if stored is not None and not call.edge and _may_see(stored, accounts):
+            return _Done(self._media_node(request, stored, now))
+        return _Done(self._manage(request, call, accounts))
+
+    def _authorised(self, request: Request) -> list[WhatsAppAccount]:
+        scheme, _, token = request.headers.get("authorization", "").partition(" ")
+        if scheme.lower() not in ("bearer", "oauth") or not token:
+            token = request.query.get("access_token", "")
+        accounts = [account for account in self._accounts.values() if account.access_token == token]
+        if not accounts:
+            raise GraphError(190, "The access token is missing, malformed, expired or not known")
+        return accounts
+
+    # ── messages ─────────────────────────────────────────────────────────────────────────────────
+
+    def _send(self, account: WhatsAppAccount, message: OutboundMessage, now: float) -> _Done:
+        if message.recipient == account.display_phone_number:
+            raise GraphError(131021, "The recipient is the sender")
+        if message.media_id is not None:
+            stored = self._media.get(message.media_id, now)
+            if stored is None or stored.phone_number_id != account.phone_number_id:
+                raise GraphError(131009, "The media id is not known to this number")
+        self._admit(account.phone_number_id, message.recipient, now)
+        send = Send(
+            id=self._new_id(message.recipient, False),
+            phone_number_id=account.phone_number_id,
+            recipient=message.recipient,
+            type=message.type,
+            callback_data=message.callback_data,
+            accepted_at=now_ms(),
+        )
+        self._ledger.record_send(send, message.body)
+        self._accepted(account, message, send)
+        by_user_id = not message.recipient.isdigit()
+        person = {"user_id": message.recipient} if by_user_id else {"wa_id": message.recipient}
+        answer = {
+            "messaging_product": "whatsapp",
+            "contacts": [{"input": message.given, **person}],
+            "messages": [{"id": send.id}],
+        }
+        if message.type == "template":
+            answer["messages"] = [{"id": send.id, "message_status": "accepted"}]
+        return _Done(_ok(answer), send)
+
+    def _admit(self, phone_number_id: str, recipient: str, now: float) -> None:
+        settings = self._settings()
+        try:
+            self._ledger.ensure_room()
+        except Unavailable as full:
+            raise GraphError(131016, full.message) from full
+        number = self._numbers[phone_number_id]
+        per_second, until = self._throttles.get(phone_number_id, (0, 0.0))
+        number.per_second = per_second if until > now else settings.sends_per_second_max
+        if not number.has_room(now):
+            raise GraphError(
+                130429,
+                f"More than {number.per_second} messages per second",
+                status=settings.rate_limit_http_status,
+            )
+        if not self._pairs.admit(phone_number_id, recipient, now):
+            raise GraphError(131056, "Too many messages to this user in a short time")
+        number.count(now)
+
+    def _mark(self, account: WhatsAppAccount, mark: ReadMark) -> Response:
+        known = self._ledger.message(mark.message_id)
+        if known is None or known.phone_number_id != account.phone_number_id:
+            raise GraphError(131009, "message_id is not that of a message to this number")
+        self._ledger.record_mark(
+            Mark(
+                message_id=mark.message_id,
+                phone_number_id=account.phone_number_id,
+                typing=mark.typing,
+                at=now_ms(),
+            )
+        )
+        return _ok({"success": True})
+
+    # ── media ────────────────────────────────────────────────────────────────────────────────────
+
+    def _upload(self, account: WhatsAppAccount, request: Request, now: float) -> Response:
+        parts = _multipart(request)
+        if parts.get("messaging_product", (b"", ""))[0] != b"whatsapp":
+            raise GraphError(100, "messaging_product must be whatsapp")
+        if "file" not in parts:
+            raise GraphError(131008, "file is required")
+        content, part_type = parts["file"]
+        mime_type = parts["type"][0].decode("latin-1") if "type" in parts else part_type
+        return _ok({"id": self._media.upload(account.phone_number_id, mime_type, content, now).id})
+
+    def _media_node(self, request: Request, stored: MediaObject, now: float) -> Response:
+        if request.query.get("phone_number_id", stored.phone_number_id) != stored.phone_number_id:
+            raise _no_such_object(stored.id)
+        if request.method == "DELETE":
+            return _ok({"success": self._media.delete(stored.id)})
+        if request.method != "GET":
+            raise GraphError(100, f"Unsupported {request.method.lower()} request")
+        secret = self._media.new_url_secret(stored, now)
+        return _ok(
+            {
+                "messaging_product": "whatsapp",
+                "url": f"{self._base_url()}/whatsapp_business/attachments/?mid={stored.id}&hash={secret}",
+                "mime_type": stored.mime_type,
+                "sha256": stored.sha256.hex(),
+                "file_size": len(stored.content),
+                "id": stored.id,
+            }
+        )
+
+    def _download(self, media_id: str, secret: str, accounts: list[WhatsAppAccount], now: float) -> Response:
+        stored = self._media.by_url(media_id, secret, now)
+        if stored is None or not _may_see(stored, accounts):
+            return Response(404, b"", "text/plain")
+        return Response(200, stored.content, stored.mime_type)
+
+    # ── management ───────────────────────────────────────────────────────────────────────────────
+
+    def _manage(self, request: Request, call: _Call, accounts: list[WhatsAppAccount]) -> Response:
+        numbers = [one for one in accounts if one.waba_id == call.node]
+        match (request.method, call.edge):
+            case ("GET", ""):
+                return _ok(_phone_number(_own(accounts, call.node), self._settings()))
+            case ("GET", "phone_numbers") if numbers:
+                return _ok(_page([_phone_number(one, self._settings()) for one in numbers]))
+            case ("GET", "message_templates") if numbers:
+                return _ok(_page([_template(one) for one in self._settings().templates]))
+            case ("GET", "subscribed_apps") if numbers:
+                return _ok(_page([{"whatsapp_business_api_data": {"id": "1", "name": "Simulated app"}}]))
+            case ("POST", "subscribed_apps") if numbers:
+                return _ok({"success": True})
+            case ("POST", "register"):
+                _own(accounts, call.node)
+                return _ok({"success": True})
+            case _:
+                raise _no_such_object(call.node)
+
+
+def _route(request: Request) -> _Call:
+    parts = request.path.strip("/").split("/")
+    if parts[:2] == ["whatsapp_business", "attachments"] and request.method == "GET":
+        return _Call("media_download", request.query.get("mid", ""), "")
+    if not _VERSION.fullmatch(parts[0]) or not 2 <= len(parts) <= 3:
+        raise GraphError(100, "Unknown path: expected /{version}/{id} or /{version}/{id}/{edge}", status=404)
+    node, edge = parts[1], parts[2] if len(parts) == 3 else ""
+    if request.method == "POST" and edge == "messages":
+        return _Call("send", node, edge)
+    if request.method == "POST" and edge == "media":
+        return _Call("media_upload", node, edge)
+    if request.method == "GET" and not edge:
+        return _Call("media_look_up", node, edge)
+    return _Call("management", node, edge)
+
+
+def _own(accounts: list[WhatsAppAccount], phone_number_id: str) -> WhatsAppAccount:
+    for account in accounts:
+        if account.phone_number_id == phone_number_id:
+            return account
+    raise _no_such_object(phone_number_id)
+
+
+def _may_see(stored: MediaObject, accounts: list[WhatsAppAccount]) -> bool:
+    return any(account.phone_number_id == stored.phone_number_id for account in accounts)
+
+
+def _no_such_object(node: str) -> GraphError:
+    return GraphError(
+        100, f"Object {node!r:.60} does not exist or is not visible with this token", subcode=33
+    )
+
+
+def _ok(content: object) -> Response:
+    return Response(200, msgspec.json.encode(content))
+
+
+def _page(items: list[dict[str, Any]]) -> dict[str, Any]:
+    return {"data": items, "paging": {"cursors": {"before": "MAZDZD", "after": "MjQZD"}}}
+
+
+def _phone_number(account: WhatsAppAccount, settings: Settings) -> dict[str, Any]:
+    high = settings.sends_per_second_max > 80
+    return {
+        "id": account.phone_number_id,
+        "display_phone_number": f"+{account.display_phone_number}",
+        "verified_name": "Simulated business",
+        "quality_rating": "GREEN",
+        "code_verification_status": "VERIFIED",
+        "platform_type": "CLOUD_API",
+        "throughput": {"level": "HIGH" if high else "STANDARD"},
+        "whatsapp_business_manager_messaging_limit": "TIER_UNLIMITED",
+    }
+
+
+def _template(template: Any) -> dict[str, Any]:
+    return {
+        "id": str(zlib.crc32(f"{template.name}/{template.language}".encode())),
+        "name": template.name,
+        "language": template.language,
+        "category": template.category,
+        "status": "APPROVED",
+        "components": [{"type": "BODY", "text": template.text}],
+    }
+
+
+def _json(body: bytes) -> object:
+    try:
+        return msgspec.json.decode(body)
+    except msgspec.DecodeError as error:
+        raise GraphError(100, "The body is not JSON") from error
+
+
+def _multipart(request: Request) -> dict[str, tuple[bytes, str]]:
+    """name -> (content, content type) of a multipart/form-data body (RFC 7578); 20 parts at most."""
+    found = re.search(
+        r'multipart/form-data;.*boundary="?([^";]{1,70})', request.headers.get("content-type", "")
+    )
+    if found is None:
+        raise GraphError(100, "The body must be multipart/form-data")
+    parts: dict[str, tuple[bytes, str]] = {}
+    pieces = (b"\r\n" + request.body).split(b"\r\n--" + found[1].encode("latin-1"), 21)
+    for piece in pieces[1:]:
+        head, separator, content = piece.partition(b"\r\n\r\n")
+        text = head.decode("utf-8", "replace")
+        name = re.search(r'[; ]name="([^"]*)"', text)
+        if separator and name is not None:
+            kind = re.search(r"content-type: *([^\r\n]+)", text, re.IGNORECASE)
+            parts[name[1]] = (content, kind[1].strip() if kind else "application/octet-stream")
+    return parts

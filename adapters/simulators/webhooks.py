@@ -1,0 +1,301 @@
+"""Tells the server what happened: signed POSTs, repeated until they are acknowledged.
+
+Owns        The events that are not acknowledged yet, and the connections to the callback addresses.
+Limits      `events_waiting_max` events (telling more is refused with `MailboxFull`), and
+            `webhook_connections_max` calls at a time.
+Promises    An event is repeated with growing gaps until an HTTP 200 or the end of the retry time; every
+            attempt is in the ledger. Order is not promised, as on the real platform: calls are concurrent,
+            retries come late. Late events, duplicates and batches appear by the settings' probabilities.
+Restart     Nothing is kept.
+"""
+
+import heapq
+import itertools
+import random
+import time
+from collections import deque
+from collections.abc import AsyncGenerator, Callable, Sequence
+from contextlib import aclosing
+from typing import cast
+
+import httpx
+import trio
+from msgspec import Struct
+
+from adapters.simulators import builders
+from adapters.simulators.accounts import WhatsAppAccount
+from adapters.simulators.builders import Json
+from adapters.simulators.ledger import Attempt, Fact, Ledger
+from adapters.simulators.settings import Settings
+from engine.errors import MailboxFull
+
+_ANSWER_BYTES_MAX = 65_536
+"""A callback's answer is of no interest beyond its status; a longer one ends the connection."""
+
+
+def now_ms() -> int:
+    """The platform's wall clock."""
+    return time.time_ns() // 1_000_000
+
+
+class Event(Struct, frozen=True):
+    """One change to tell, for one account; `facts` are what the ledger knows of it."""
+
+    account: WhatsAppAccount
+    url: str
+    change: Json
+    facts: tuple[Fact, ...]
+
+
+class _Delivery(Struct):
+    """One body on its way, perhaps of several events."""
+
+    id: int
+    url: str
+    body: bytes
+    signature: str
+    facts: tuple[Fact, ...]
+    events: int
+    began: float
+    attempts: int = 0
+    acknowledged: bool = False
+    repeats_left: int = 0
+
+
+class WebhookSender:
+    """`run` in a nursery; `tell` from anywhere in the same trio run."""
+
+    def __init__(self, ledger: Ledger, rng: random.Random, settings: Callable[[], Settings]) -> None:
+        self._ledger = ledger
+        self._rng = rng
+        self._settings = settings
+        self._serial = itertools.count(1)
+        self._ready: deque[_Delivery] = deque()
+        self._later: list[tuple[float, int, Callable[[], None]]] = []
+        self._batches: dict[tuple[str, str], list[Event]] = {}
+        self._idle_workers = trio.lowlevel.ParkingLot()
+        self._timer = trio.Event()
+        self._quiet = trio.lowlevel.ParkingLot()
+        self._waiting = 0
+        self._planned = 0
+        self._in_flight = 0
+
+    def tell(self, event: Event, *, after_seconds: float = 0.0) -> None:
+        """Take responsibility for an event; never blocks. `MailboxFull` when too many are waiting."""
+        settings = self._settings()
+        if self._waiting >= settings.events_waiting_max:
+            raise MailboxFull(f"{self._waiting} events wait to be acknowledged by {event.url}")
+        if self._rng.random() < settings.late_probability:
+            after_seconds += self._rng.uniform(*settings.late_seconds)
+        self._waiting += 1
+        if after_seconds > 0:
+            self._at(after_seconds, lambda: self._release(event))
+        else:
+            self._release(event)
+
+    def after(self, seconds: float, action: Callable[[], None]) -> bool:
+        """Run a plain function later, in no task of its own. False (and never) when too much is planned."""
+        if self._planned >= self._settings().events_waiting_max:
+            return False
+        self._planned += 1
+
+        def act() -> None:
+            self._planned -= 1
+            action()
+            self._tell_if_quiet()
+
+        self._at(seconds, act)
+        return True
+
+    async def post_raw(self, account: WhatsAppAccount, url: str, body: bytes, signature: str | None) -> str:
+        """One POST of any bytes, once, unrecorded; returns the outcome. For tests of bad input."""
+        async with _client(1) as client:
+            return await self._outcome(client, url, body, signature)
+
+    async def wait_quiet(self) -> None:
+        """Wait until every event is acknowledged or given up and nothing is planned."""
+        while not self._is_quiet():
+            await self._quiet.park()
+
+    def statistics(self) -> dict[str, int]:
+        """Waiting (not yet acknowledged), in flight, planned, and the limit."""
+        return {
+            "waiting": self._waiting,
+            "in_flight": self._in_flight,
+            "planned": self._planned,
+            "limit": self._settings().events_waiting_max,
+        }
+
+    async def run(self, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        """Work until cancelled; what is in flight then is cut off, its outcome unrecorded."""
+        workers = self._settings().webhook_connections_max
+        async with _client(workers) as client, trio.open_nursery() as nursery:
+            nursery.start_soon(self._keep_time)
+            for _ in range(workers):
+                nursery.start_soon(self._work, client)
+            task_status.started()
+
+    # ── time ─────────────────────────────────────────────────────────────────────────────────────
+
+    def _at(self, seconds: float, action: Callable[[], None]) -> None:
+        due = trio.current_time() + seconds
+        first = not self._later or due < self._later[0][0]
+        heapq.heappush(self._later, (due, next(self._serial), action))
+        if first:
+            self._timer.set()
+
+    async def _keep_time(self) -> None:
+        while True:
+            self._timer = trio.Event()
+            now = trio.current_time()
+            while self._later and self._later[0][0] <= now:
+                heapq.heappop(self._later)[2]()
+            with trio.move_on_at(self._later[0][0] if self._later else float("inf")):
+                await self._timer.wait()
+
+    # ── batching ─────────────────────────────────────────────────────────────────────────────────
+
+    def _release(self, event: Event) -> None:
+        settings = self._settings()
+        # Only what goes to the same address under the same key can share a body.
+        destination = (event.url, event.account.app_secret)
+        batch = self._batches.get(destination)
+        if batch is not None:
+            batch.append(event)
+            if len(batch) >= settings.batch_events_max:
+                self._close_batch(destination, batch)
+        elif self._rng.random() < settings.batch_probability:
+            opened = self._batches[destination] = [event]
+            self._at(settings.batch_seconds, lambda: self._close_batch(destination, opened))
+        else:
+            self._enqueue([event])
+
+    def _close_batch(self, destination: tuple[str, str], batch: list[Event]) -> None:
+        if self._batches.get(destination) is batch:
+            del self._batches[destination]
+            self._enqueue(batch)
+
+    def _enqueue(self, events: Sequence[Event]) -> None:
+        first = events[0]
+        body = builders.webhook_bytes(
+            builders.merged([(event.account.waba_id, event.change) for event in events])
+        )
+        delivery = _Delivery(
+            id=next(self._serial),
+            url=first.url,
+            body=body,
+            signature=builders.signature(first.account.app_secret, body),
+            facts=tuple(fact for event in events for fact in event.facts),
+            events=len(events),
+            began=trio.current_time(),
+            repeats_left=self._settings().duplicates_max,
+        )
+        self._make_ready(delivery)
+
+    def _make_ready(self, delivery: _Delivery) -> None:
+        self._ready.append(delivery)
+        self._idle_workers.unpark()
+
+    # ── the calls ────────────────────────────────────────────────────────────────────────────────
+
+    async def _work(self, client: httpx.AsyncClient) -> None:
+        while True:
+            while not self._ready:
+                await self._idle_workers.park()
+            delivery = self._ready.popleft()
+            self._in_flight += 1
+            try:
+                await self._attempt(client, delivery)
+            finally:
+                self._in_flight -= 1
+            self._tell_if_quiet()
+
+    async def _attempt(self, client: httpx.AsyncClient, delivery: _Delivery) -> None:
+        delivery.attempts += 1
+        began = trio.current_time()
+        outcome = await self._outcome(client, delivery.url, delivery.body, delivery.signature)
+        attempt = Attempt(
+            delivery=delivery.id,
+            number=delivery.attempts,
+            outcome=outcome,
+            facts=len(delivery.facts),
+            bytes=len(delivery.body),
+            milliseconds=round((trio.current_time() - began) * 1_000, 3),
+            at=now_ms(),
+        )
+        acknowledged = outcome == "200"
+        self._ledger.record_attempt(attempt, delivery.facts, acknowledged=acknowledged)
+        if acknowledged and not delivery.acknowledged:
+            delivery.acknowledged = True
+            self._waiting -= delivery.events
+        self._plan_next(delivery, acknowledged=acknowledged)
+
+    def _plan_next(self, delivery: _Delivery, *, acknowledged: bool) -> None:
+        settings = self._settings()
+        if acknowledged:
+            if delivery.repeats_left and self._rng.random() < settings.duplicate_probability:
+                delivery.repeats_left -= 1
+                self.after(self._rng.uniform(*settings.duplicate_seconds), lambda: self._make_ready(delivery))
+            return
+        if delivery.acknowledged:
+            # A duplicate that was refused: the platform has had its 200 and lets it rest.
+            return
+        gaps = settings.retry_gaps_seconds
+        gap = gaps[min(delivery.attempts, len(gaps)) - 1] * settings.time_factor
+        if trio.current_time() + gap - delivery.began > settings.retry_seconds_max * settings.time_factor:
+            self._waiting -= delivery.events
+            for fact in delivery.facts:
+                fact.abandoned = True
+            return
+        # A tenth of jitter, so that retries after an outage do not all come at once.
+        self._at(gap * self._rng.uniform(1.0, 1.1), lambda: self._make_ready(delivery))
+
+    async def _outcome(self, client: httpx.AsyncClient, url: str, body: bytes, signature: str | None) -> str:
+        headers = {"Content-Type": "application/json", "User-Agent": "facebookexternalua"}
+        if signature is not None:
+            headers["X-Hub-Signature-256"] = signature
+        with trio.move_on_after(self._settings().webhook_answer_seconds_max):
+            try:
+                async with client.stream("POST", url, content=body, headers=headers) as response:
+                    received = 0
+                    # httpx promises an iterator and gives a generator, which must be closed when left early.
+                    pieces = cast("AsyncGenerator[bytes]", response.aiter_raw())
+                    async with aclosing(pieces):
+                        async for piece in pieces:
+                            received += len(piece)
+                            if received > _ANSWER_BYTES_MAX:
+                                return "cut"
+                    return str(response.status_code)
+            except httpx.ConnectError:
+                return "refused"
+            except httpx.TimeoutException:
+                return "timeout"
+            except (httpx.TransportError, httpx.InvalidURL):
+                return "cut"
+        return "timeout"
+
+    # ── quiet ────────────────────────────────────────────────────────────────────────────────────
+
+    def _is_quiet(self) -> bool:
+        return not (self._waiting or self._planned or self._in_flight or self._ready)
+
+    def _tell_if_quiet(self) -> None:
+        if self._is_quiet():
+            self._quiet.unpark_all()
+
+
+async def handshake(account: WhatsAppAccount, url: str, challenge: str) -> tuple[int, str]:
+    """The platform's GET to a new callback address (section 1): the answer's status and body.
+
+    Raises httpx's `TransportError` when there is no answer within 10 seconds.
+    """
+    query = {"hub.mode": "subscribe", "hub.challenge": challenge, "hub.verify_token": account.verify_token}
+    async with _client(1) as client:
+        response = await client.get(url, params=query)
+        return response.status_code, response.text
+
+
+def _client(connections: int) -> httpx.AsyncClient:
+    limits = httpx.Limits(max_connections=connections, max_keepalive_connections=connections)
+    # Proxies from the environment would send a sandbox's calls out of the machine.
+    return httpx.AsyncClient(limits=limits, timeout=10.0, trust_env=False)
