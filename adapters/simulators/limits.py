@@ -45,8 +45,8 @@ class PairLimit:
         """Whether one more message of `number` to `user` fits now; if so it is counted."""
         pair = (number, user)
         paid_at = max(self._paid_at.get(pair, now), now)
-        # Half a step of slack absorbs floating point: the 45th of a burst must fit.
-        if paid_at + self.seconds - now > (self.burst + 0.5) * self.seconds:
+        # A hundredth of a step of slack (60 ms as delivered) absorbs floating point and the network's jitter.
+        if paid_at + self.seconds - now > (self.burst + 0.01) * self.seconds:
             return False
         self._paid_at[pair] = paid_at + self.seconds
         if len(self._paid_at) > self.users_max:

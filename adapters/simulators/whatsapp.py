@@ -84,6 +84,8 @@ class Simulator:
         self._untold = 0
         self._talk: Talk | None = None
         self._talk_scope: trio.CancelScope | None = None
+        self._talk_over = trio.Event()
+        self._talk_over.set()
         self._talked = 0
         self._nursery: trio.Nursery | None = None
         self.graph = GraphApi(
@@ -302,7 +304,7 @@ class Simulator:
         assert self._nursery is not None
         self.stop_talking()
         people = self.cast.ensure(talk.customers)
-        self._talk, self._talk_scope = talk, trio.CancelScope()
+        self._talk, self._talk_scope, self._talk_over = talk, trio.CancelScope(), trio.Event()
         self._nursery.start_soon(self._keep_talking, talk, people, self._talk_scope)
 
     def stop_talking(self) -> None:
@@ -310,6 +312,11 @@ class Simulator:
         if self._talk_scope is not None:
             self._talk_scope.cancel()
         self._talk = self._talk_scope = None
+        self._talk_over.set()
+
+    async def wait_talked(self) -> None:
+        """Wait until the present talk is over; returns at once when nobody talks."""
+        await self._talk_over.wait()
 
     @property
     def talking(self) -> bool:
@@ -337,7 +344,7 @@ class Simulator:
                 # One gap for each message of the burst keeps the mean rate; a late loop catches up.
                 due += sum(self._rng.expovariate(talk.messages_per_second) for _ in range(burst))
         if self._talk_scope is scope:
-            self._talk = self._talk_scope = None
+            self.stop_talking()
 
     def _say_burst(self, talk: Talk, customer: Customer, burst: int) -> None:
         account = self._rng.choice(list(self.accounts.values()))

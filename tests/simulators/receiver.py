@@ -95,5 +95,7 @@ async def playing(
         Simulator(accounts, seed=seed, settings=settings, username_share=0.0).running() as platform,
     ):
         receiver.url = f"{server.base_url}/hook"
-        await platform.connect(receiver.url)
+        for account in accounts:
+            if account.verify_token == receiver.verify_token:
+                await platform.connect(receiver.url, account.phone_number_id)
         yield platform, receiver
