@@ -113,9 +113,7 @@ class Reads(Protocol):
 
     # ------------------------------------------------------------- idempotency keys
 
-    async def claim_key(
-        self, tenant_id: int, user_id: int, key: str, request: bytes, now: int
-    ) -> "KeyClaim":
+    async def claim_key(self, tenant_id: int, user_id: int, key: str, request: bytes, now: int) -> "KeyClaim":
         """Atomically claims (user, key) for 24 h. `request` is the SHA-256 of method, path and body."""
         ...
 
@@ -126,7 +124,6 @@ class Reads(Protocol):
     async def release_key(self, tenant_id: int, user_id: int, key: str) -> None:
         """The call failed without effect (5xx, 429): the next one may try again."""
         ...
-
 
 
 class KeyClaim(Struct, frozen=True, kw_only=True):
@@ -261,5 +258,13 @@ class Landlord(Protocol):
     ) -> None: ...
 
     async def audit(
-        self, *, audit_id: int, user_id: int | None, action: str, subject: str, after: Any, trace: str, now: int
+        self,
+        *,
+        audit_id: int,
+        user_id: int | None,
+        action: str,
+        subject: str,
+        after: Any,
+        trace: str,
+        now: int,
     ) -> None: ...

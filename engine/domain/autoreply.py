@@ -88,9 +88,7 @@ def would_trigger(
     config: TenantConfig, channel_id: int, text: str, now: int, first_message: bool
 ) -> ReplyRule | None:
     """What `choose` would say in a fresh conversation: the API's dry run."""
-    return choose(
-        config, channel_id=channel_id, text=text, now=now, first_message=first_message, answered={}
-    )
+    return choose(config, channel_id=channel_id, text=text, now=now, first_message=first_message, answered={})
 
 
 def render(template: str, variables: Mapping[str, str]) -> str:

@@ -5,7 +5,8 @@ events and the API agree. All members are optional unless said otherwise.
     image, video, audio, voice, document, sticker
                  {"caption": str, "filename": str, "animated": bool}; the file itself is an attachment
     location     {"latitude": float, "longitude": float, "name": str, "address": str, "url": str}
-    contacts     {"contacts": [{"name": str, "phones": [str], "emails": [str], "organization": str, "raw": {…}}]}
+    contacts     {"contacts": [{"name": str, "phones": [str], "emails": [str],
+                 "organization": str, "raw": {…}}]}
     interactive  from a customer: {"kind": "button_reply" | "list_reply" | "template_button" | "form_reply",
                  "id": str, "title": str, "description": str, "payload": …};
                  from us: {"kind": "buttons" | "list", "body": str, "header": str, "footer": str,

@@ -12,6 +12,7 @@ import msgspec
 from msgspec import Struct
 
 from engine.domain.config import TenantConfig
+from engine.domain.rows import NoteRow
 
 Json = dict[str, Any]
 
@@ -149,9 +150,7 @@ SignUrl = Callable[[int, int], str]
 """(tenant id, attachment id) -> a signed, expiring URL."""
 
 
-def reply_window(
-    platform: str, ends_at: int | None, now: int, *, windowed: bool = True
-) -> ReplyWindow:
+def reply_window(platform: str, ends_at: int | None, now: int, *, windowed: bool = True) -> ReplyWindow:
     """The window at `now`. `windowed` is False for platforms that have none."""
     if not windowed:
         return ReplyWindow(open=True, ends_at=None, reason=None)
@@ -179,9 +178,7 @@ def conversation_resource(
     return ConversationResource(
         id=row.id,
         customer=customer,
-        channel=ChannelRef(
-            id=row.channel_id, platform=row.platform, name=channel.name if channel else ""
-        ),
+        channel=ChannelRef(id=row.channel_id, platform=row.platform, name=channel.name if channel else ""),
         platform=row.platform,
         channel_type=row.channel_type,
         status=row.status,
@@ -267,6 +264,19 @@ def message_resource(
         trace=row.trace,
         created_at=rfc3339(row.created_at) or "",
     )
+
+
+def note_resource(note: NoteRow) -> dict[str, object]:
+    """A note as the API and events show it."""
+    return {
+        "id": note.id,
+        "conversation_id": note.conversation_id,
+        "user": {"id": note.user_id, "name": note.user_name},
+        "body": note.body,
+        "created_at": rfc3339(note.created_at),
+        "updated_at": rfc3339(note.updated_at),
+        "deleted_at": rfc3339(note.deleted_at),
+    }
 
 
 encode = msgspec.json.Encoder().encode

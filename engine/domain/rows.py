@@ -9,7 +9,8 @@ Three kinds, told apart by the class they derive from:
     Insert   a new row; its key must not exist (a unique key that refuses it is a CommitConflict).
     Upsert   the whole row; the last one of a batch wins, so ten changes cost one.
     Patch    some columns of an existing row; None leaves a column alone, later ones of a batch win
-             column by column.
+             column by column. JSON columns are replaced, but MessagePatch.metadata is merged into
+             the object that is there.
 """
 
 from typing import Any

@@ -84,14 +84,10 @@ class Change:
 
     def plain_event(self, name: str, conversation_id: int, data: dict[str, Any]) -> None:
         """An event that carries no conversation."""
-        self.rows.append(
-            self._event_row(name, (INBOX, f"conversations.{conversation_id}"), encode(data))
-        )
+        self.rows.append(self._event_row(name, (INBOX, f"conversations.{conversation_id}"), encode(data)))
 
     def resource(self, conversation: ConversationRow) -> ConversationResource:
-        return conversation_resource(
-            conversation, self.state.customer_ref(), self.config, self.now
-        )
+        return conversation_resource(conversation, self.state.customer_ref(), self.config, self.now)
 
     def done(self, reply: object = None) -> Effects:
         """The effects of all that was collected."""
@@ -102,15 +98,11 @@ class Change:
             resource = shown.get(conversation.id)
             if resource is None:
                 resource = shown[conversation.id] = self.resource(conversation)
-            channels = (INBOX, f"conversations.{conversation.id}")
+            channels: tuple[str, ...] = (INBOX, f"conversations.{conversation.id}")
             if conversation.assigned_to is not None:
                 channels = (*channels, f"users.{conversation.assigned_to}")
-            self.rows.append(
-                self._event_row(name, channels, encode({**data, "conversation": resource}))
-            )
-        return Effects(
-            commit=self.rows, tell=self.tells, timers=self.timers, reply=reply
-        )
+            self.rows.append(self._event_row(name, channels, encode({**data, "conversation": resource})))
+        return Effects(commit=self.rows, tell=self.tells, timers=self.timers, reply=reply)
 
     def _event_row(self, name: str, channels: tuple[str, ...], data: bytes) -> EventRow:
         return EventRow(

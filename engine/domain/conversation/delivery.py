@@ -104,9 +104,7 @@ def apply_status(change: Change, target: Tracked, event: StatusChanged) -> None:
             )
         )
         change.tell(
-            Tell(
-                channel_address(state.tenant_id, state.channel_id), Settled(target.id), Lane.REALTIME
-            )
+            Tell(channel_address(state.tenant_id, state.channel_id), Settled(target.id), Lane.REALTIME)
         )
     if after is not None:
         change.status_event(target.conversation_id, target, error)
@@ -248,6 +246,4 @@ def _move(change: Change, target: Tracked, status: str, *, resent: bool = False)
 
 
 def _outbox(change: Change, outbox_id: int, state: str) -> OutboxPatch:
-    return OutboxPatch(
-        tenant_id=change.state.tenant_id, id=outbox_id, state=state, updated_at=change.now
-    )
+    return OutboxPatch(tenant_id=change.state.tenant_id, id=outbox_id, state=state, updated_at=change.now)

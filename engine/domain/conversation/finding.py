@@ -13,9 +13,7 @@ def by_platform(state: ContactState, platform_id: str) -> MessageQuery:
 
 
 def by_id(state: ContactState, message_id: int) -> MessageQuery:
-    return MessageQuery(
-        tenant_id=state.tenant_id, channel_id=state.channel_id, message_id=message_id
-    )
+    return MessageQuery(tenant_id=state.tenant_id, channel_id=state.channel_id, message_id=message_id)
 
 
 def found_message(ctx: Context) -> FoundMessage | None:
@@ -31,9 +29,7 @@ def conversation_of(
     if resident is not None:
         return resident
     if ctx.found is None:
-        return Lookup(
-            ConversationQuery(tenant_id=state.tenant_id, conversation_id=conversation_id)
-        )
+        return Lookup(ConversationQuery(tenant_id=state.tenant_id, conversation_id=conversation_id))
     row = ctx.found
     if not isinstance(row, ConversationRow):
         return None

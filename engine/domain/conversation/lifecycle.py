@@ -6,7 +6,8 @@ desk.py). Each works on a Change and leaves the decision to its caller.
 
 from typing import Any
 
-from engine.domain.assigner.messages import ASSIGNER_LOAD, LoadChanged, Want, address_of as assigner_of
+from engine.domain.assigner.messages import ASSIGNER_LOAD, LoadChanged, Want
+from engine.domain.assigner.messages import address_of as assigner_of
 from engine.domain.content import preview
 from engine.domain.conversation.changes import Change
 from engine.domain.conversation.messages import By
@@ -22,7 +23,8 @@ from engine.domain.rows import (
     TimerDone,
     TimerRow,
 )
-from engine.domain.timers.messages import Arm, Disarm, address_of as timers_of
+from engine.domain.timers.messages import Arm, Disarm
+from engine.domain.timers.messages import address_of as timers_of
 from engine.runtime import Lane, Tell
 
 SNOOZE_KEY = "snooze_timer"
@@ -223,14 +225,10 @@ def hand_to(
         report_load(change, conversation, before, user_id)
 
 
-def report_load(
-    change: Change, conversation: ConversationRow, before: int | None, after: int | None
-) -> None:
+def report_load(change: Change, conversation: ConversationRow, before: int | None, after: int | None) -> None:
     """Tells the assigner that an open conversation left or reached an agent."""
     if change.config.assignment.mode in ASSIGNER_LOAD and before != after:
-        change.tell(
-            Tell(assigner_of(conversation.tenant_id), LoadChanged(conversation.id, before, after))
-        )
+        change.tell(Tell(assigner_of(conversation.tenant_id), LoadChanged(conversation.id, before, after)))
 
 
 def want_agent(change: Change, conversation: ConversationRow) -> None:

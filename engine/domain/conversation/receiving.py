@@ -140,9 +140,7 @@ def _message(
     )
 
 
-def _echo(
-    state: ContactState, message: Receive, event: MessageEchoed, ctx: Context
-) -> Effects | Lookup:
+def _echo(state: ContactState, message: Receive, event: MessageEchoed, ctx: Context) -> Effects | Lookup:
     """Written by the business in the platform's own app: part of the history, never answered."""
     seen = _seen(state, event.platform_id, event.at, ctx, found_message(ctx))
     if seen is not None:
@@ -179,9 +177,7 @@ def _echo(
     )
 
 
-def _unsupported(
-    state: ContactState, message: Receive, event: Unsupported, ctx: Context
-) -> Effects | Lookup:
+def _unsupported(state: ContactState, message: Receive, event: Unsupported, ctx: Context) -> Effects | Lookup:
     if event.contact is None or event.platform_id is None:
         return Effects(reply=IGNORED)
     stored = MessageReceived(
@@ -301,9 +297,7 @@ def _automatic_send(
 # ------------------------------------------------------------------ edits and deletions
 
 
-def _edited(
-    state: ContactState, message: Receive, event: MessageEdited, ctx: Context
-) -> Effects | Lookup:
+def _edited(state: ContactState, message: Receive, event: MessageEdited, ctx: Context) -> Effects | Lookup:
     looked = _target(state, event, ctx)
     if isinstance(looked, Lookup):
         return looked
@@ -341,9 +335,7 @@ def _edited(
     )
 
 
-def _deleted(
-    state: ContactState, message: Receive, event: MessageDeleted, ctx: Context
-) -> Effects | Lookup:
+def _deleted(state: ContactState, message: Receive, event: MessageDeleted, ctx: Context) -> Effects | Lookup:
     looked = _target(state, event, ctx)
     if isinstance(looked, Lookup):
         return looked
@@ -510,9 +502,7 @@ def _row(
     )
 
 
-def _attachments(
-    change: Change, row: MessageRow, media: tuple[Media, ...]
-) -> tuple[AttachmentRow, ...]:
+def _attachments(change: Change, row: MessageRow, media: tuple[Media, ...]) -> tuple[AttachmentRow, ...]:
     return tuple(
         AttachmentRow(
             tenant_id=row.tenant_id,

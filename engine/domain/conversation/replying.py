@@ -29,8 +29,8 @@ from engine.domain.conversation.messages import (
 from engine.domain.conversation.state import OPEN_STATUSES, ContactState, Tracked, tracked_row
 from engine.domain.outbound import MarkRead, OutboxItem, OutboxPayload, Send, SendReaction, SendTemplate
 from engine.domain.outbox import Deliver, channel_address
-from engine.domain.resources import MessageResource, message_resource, reply_window
 from engine.domain.resources import WINDOWED_PLATFORMS as WINDOWED
+from engine.domain.resources import MessageResource, message_resource, reply_window
 from engine.domain.rows import (
     AttachmentRow,
     ConversationRow,
@@ -103,9 +103,7 @@ def start(state: ContactState, message: Start, ctx: Context) -> Effects | Lookup
         if ends_at is None or ctx.now >= ends_at:
             return Effects(refuse=_window_closed(message.platform, ends_at, ctx.now))
     phone = message.recipient if message.recipient.startswith("+") else None
-    know_customer(
-        change, keys=(state.key,), platform=message.platform, name=message.name, phone=phone
-    )
+    know_customer(change, keys=(state.key,), platform=message.platform, name=message.name, phone=phone)
     created = False
     conversation = existing
     if conversation is None or conversation.status not in OPEN_STATUSES:
@@ -160,9 +158,7 @@ def retry(state: ContactState, message: Retry, ctx: Context) -> Effects | Lookup
     flagged = target.status == "unknown"
     target.status = "pending"
     target.failed_at = None
-    change.add(
-        MessagePatch(tenant_id=state.tenant_id, id=target.id, status="pending", clear_failure=True)
-    )
+    change.add(MessagePatch(tenant_id=state.tenant_id, id=target.id, status="pending", clear_failure=True))
     change.add(
         OutboxPatch(
             tenant_id=state.tenant_id,
@@ -174,9 +170,7 @@ def retry(state: ContactState, message: Retry, ctx: Context) -> Effects | Lookup
             updated_at=ctx.now,
         )
     )
-    change.tell(
-        Tell(channel_address(state.tenant_id, state.channel_id), Deliver(item), Lane.REALTIME)
-    )
+    change.tell(Tell(channel_address(state.tenant_id, state.channel_id), Deliver(item), Lane.REALTIME))
     change.status_event(target.conversation_id, target, None)
     row.status, row.failed_at, row.error = "pending", None, None
     return change.done(message_resource(row, found.attachments))
@@ -327,9 +321,7 @@ def _queue(
         trace=row.trace,
         created_at=row.created_at,
     )
-    change.tell(
-        Tell(channel_address(conversation.tenant_id, conversation.channel_id), Deliver(item), lane)
-    )
+    change.tell(Tell(channel_address(conversation.tenant_id, conversation.channel_id), Deliver(item), lane))
 
 
 def _recipient(conversation: ConversationRow) -> str:
@@ -374,9 +366,7 @@ def _needed(
     """All that is not resident and that the decision needs, asked for at once."""
     needed: list[ConversationQuery | MessageQuery] = []
     if state.resident(message.conversation_id) is None:
-        needed.append(
-            ConversationQuery(tenant_id=state.tenant_id, conversation_id=message.conversation_id)
-        )
+        needed.append(ConversationQuery(tenant_id=state.tenant_id, conversation_id=message.conversation_id))
     for message_id in (message.reply_to, message.target_message_id):
         if message_id is not None and message_id not in state.messages:
             needed.append(by_id(state, message_id))
@@ -428,9 +418,7 @@ def _refusal(
     if channel is None or channel.status == "disabled":
         return Conflicting("The channel is not connected any more.", code="channel_disabled")
     if conversation.channel_type == "group":
-        return Conflicting(
-            "Messages to groups cannot be sent on this channel.", code="not_supported"
-        )
+        return Conflicting("Messages to groups cannot be sent on this channel.", code="not_supported")
     ends_at = conversation.reply_window_ends_at
     if (
         conversation.platform in WINDOWED
@@ -449,15 +437,11 @@ def _refusal(
     return None
 
 
-def _missed(
-    state: ContactState, conversation: ConversationRow, seen_seq: int, by: By
-) -> list[int]:
+def _missed(state: ContactState, conversation: ConversationRow, seen_seq: int, by: By) -> list[int]:
     """Sequence numbers after `seen_seq` that a customer or a colleague wrote. Those that are not
     resident count: better one question too many than an answer past the customer."""
     authors = {
-        each.seq: each.author
-        for each in state.messages.values()
-        if each.conversation_id == conversation.id
+        each.seq: each.author for each in state.messages.values() if each.conversation_id == conversation.id
     }
     own = f"user:{by.id}"
     missed: list[int] = []
@@ -491,9 +475,7 @@ def _not_found(sentence: str = "There is no such conversation.") -> NotFound:
     return NotFound(sentence)
 
 
-def _message_named(
-    state: ContactState, message_id: int | None, found: tuple[object, ...]
-) -> Tracked | None:
+def _message_named(state: ContactState, message_id: int | None, found: tuple[object, ...]) -> Tracked | None:
     if message_id is None:
         return None
     resident = state.messages.get(message_id)
@@ -507,9 +489,7 @@ def _message_named(
     return None
 
 
-def _found_conversation(
-    state: ContactState, found: tuple[object, ...]
-) -> ConversationRow | None:
+def _found_conversation(state: ContactState, found: tuple[object, ...]) -> ConversationRow | None:
     for each in found:
         if (
             isinstance(each, ConversationRow)
@@ -523,7 +503,8 @@ def _found_conversation(
 def _newest_inbound(state: ContactState, conversation_id: int) -> Tracked | None:
     newest: Tracked | None = None
     for each in state.messages.values():
-        if not each.outbound and each.conversation_id == conversation_id:
-            if newest is None or each.seq > newest.seq:
-                newest = each
+        if each.outbound or each.conversation_id != conversation_id:
+            continue
+        if newest is None or each.seq > newest.seq:
+            newest = each
     return newest

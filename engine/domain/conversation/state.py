@@ -148,9 +148,7 @@ def snapshot(row: Any) -> Any:
     return copy.copy(row)
 
 
-def from_snapshot(
-    tenant_id: int, channel_id: int, key: str, found: ContactSnapshot | None
-) -> ContactState:
+def from_snapshot(tenant_id: int, channel_id: int, key: str, found: ContactSnapshot | None) -> ContactState:
     """The state of an activation."""
     if found is None:
         return _fresh(tenant_id, channel_id, key)

@@ -1,0 +1,180 @@
+"""The engine in one piece: the tree of actors, and the typed calls by which the gateway reaches them.
+
+Built by the composition root (gateway/boot.py), which supplies the ports. Knows no HTTP and no database.
+"""
+
+import random
+from collections.abc import Callable, Sequence
+from typing import Any, Protocol
+
+import trio
+from msgspec import to_builtins
+
+from engine.domain.assigner.actor import assigners
+from engine.domain.assigner.messages import Reconsider
+from engine.domain.assigner.messages import address_of as assigner_of
+from engine.domain.config import TenantConfig
+from engine.domain.configs import Configs
+from engine.domain.conversation.actor import conversations
+from engine.domain.conversation.messages import address_of as conversation_of
+from engine.domain.intake import Intake
+from engine.domain.outbox import Wake, channel_address, media_address
+from engine.domain.rows import DeadLetterRow, Row
+from engine.domain.tenant.actor import tenants
+from engine.domain.tenant.messages import address_of as tenant_of
+from engine.domain.timers.actor import timers
+from engine.domain.timers.messages import Tick
+from engine.domain.timers.messages import address_of as timers_of
+from engine.ports import ConversationStore, OpenWork, TenantStore
+from engine.runtime import (
+    Committer,
+    DeadLetter,
+    Lane,
+    Observer,
+    Supervisor,
+    System,
+    Worker,
+)
+
+ASK_SECONDS_MAX = 10.0
+"""An API call that was not durable by then is answered 503; its key makes the repetition safe."""
+
+RESIDENT_CONVERSATIONS_MAX = 100_000
+
+
+class ConversationAddress(Protocol):
+    """What `ask_conversation` needs to know of a conversation (engine.reading.ConversationPlace)."""
+
+    @property
+    def channel_id(self) -> int: ...
+    @property
+    def contact_key(self) -> str: ...
+
+
+class Engine:
+    """`run` is the engine's life; everything else may be called while it runs."""
+
+    def __init__(
+        self,
+        *,
+        conversation_store: ConversationStore,
+        tenant_store: TenantStore,
+        committer: Committer,
+        workers: Sequence[Worker],
+        new_id: Callable[[], int],
+        wall_ms: Callable[[], int],
+        observer: Observer | None = None,
+        rng: random.Random | None = None,
+        resident_conversations_max: int = RESIDENT_CONVERSATIONS_MAX,
+        idle_seconds_max: float = 600.0,
+    ) -> None:
+        self.new_id = new_id
+        self.now = wall_ms
+        self.configs = Configs(tenant_store)
+        options: dict[str, Any] = {} if observer is None else {"observer": observer}
+        self.system = System(
+            static=(),
+            tenant=Supervisor(
+                name="tenant",
+                # Start order is dependency order: channels come last and stop first, so that the
+                # verdicts of their last calls still find the conversations.
+                children=(
+                    tenants(tenant_store),
+                    conversations(
+                        conversation_store,
+                        resident_max=resident_conversations_max,
+                        idle_seconds_max=idle_seconds_max,
+                    ),
+                    assigners(tenant_store),
+                    timers(tenant_store, wall_ms),
+                    *workers,
+                ),
+            ),
+            committer=committer,
+            ids=new_id,
+            wall_ms=wall_ms,
+            random=rng if rng is not None else random.SystemRandom(),
+            config_for=self.configs.get,
+            dead_letter=self._dead_letter,
+            **options,
+        )
+        self.intake = Intake(self.system, committer, self.configs, new_id)
+
+    async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        """Until `stop`. Raises when the root of the tree gives up."""
+        await self.system.run(task_status=task_status)
+
+    async def stop(self, seconds_max: float) -> None:
+        await self.system.stop(seconds_max)
+
+    async def config(self, tenant_id: int) -> TenantConfig:
+        return await self.configs.ensure(tenant_id)
+
+    async def ask_conversation(
+        self,
+        tenant_id: int,
+        place: ConversationAddress,
+        message: Any,
+        *,
+        timeout_seconds: float = ASK_SECONDS_MAX,
+    ) -> Any:
+        """The conversation's answer, durable when it comes. Refusals are raised as Rejected, a full or
+        stopping engine as Unavailable. On timeout or cancel the message may still take effect."""
+        return await self.ask_contact(
+            tenant_id, place.channel_id, place.contact_key, message, timeout_seconds=timeout_seconds
+        )
+
+    async def ask_contact(
+        self,
+        tenant_id: int,
+        channel_id: int,
+        contact_key: str,
+        message: Any,
+        *,
+        timeout_seconds: float = ASK_SECONDS_MAX,
+    ) -> Any:
+        """As ask_conversation, for a contact that may have no conversation yet."""
+        await self.configs.ensure(tenant_id)
+        return await self.system.ask(
+            conversation_of(tenant_id, channel_id, contact_key),
+            message,
+            lane=Lane.REALTIME,
+            timeout_seconds=timeout_seconds,
+        )
+
+    async def ask_tenant(
+        self, tenant_id: int, message: Any, *, timeout_seconds: float = ASK_SECONDS_MAX
+    ) -> Any:
+        """A change of the tenant's configuration; in force when it is answered."""
+        await self.configs.ensure(tenant_id)
+        return await self.system.ask(
+            tenant_of(tenant_id), message, lane=Lane.REALTIME, timeout_seconds=timeout_seconds
+        )
+
+    async def wake(self, tenant_id: int, work: OpenWork) -> None:
+        """After a start: tells the actors of a tenant what an earlier process left to do."""
+        await self.configs.ensure(tenant_id)
+        for channel_id in work.channel_ids:
+            await self.system.tell(channel_address(tenant_id, channel_id), Wake())
+        if work.media:
+            await self.system.tell(media_address(tenant_id), Wake())
+        if work.timers:
+            await self.system.tell(timers_of(tenant_id), Tick())
+        if work.waiting:
+            await self.system.tell(assigner_of(tenant_id), Reconsider())
+
+    def _dead_letter(self, letter: DeadLetter) -> Sequence[Row]:
+        address = letter.address
+        return (
+            DeadLetterRow(
+                tenant_id=address.tenant,
+                id=self.new_id(),
+                address=f"{address.kind}/{address.tenant}/{address.key}",
+                message=to_builtins(letter.message),
+                error=letter.error,
+                attempts=letter.attempts,
+                state="parked",
+                trace=getattr(letter.message, "trace", ""),
+                created_at=self.now(),
+            ),
+        )

@@ -1,0 +1,173 @@
+"""From a verified delivery to durable effects: the door between the edge and the conversations.
+
+`deliver` returns only when everything in the delivery is committed: the raw body of each tenant's part, and
+what its conversation made of each event. It is the promise behind every 200 that a platform gets.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+
+import trio
+from msgspec import Struct
+
+from engine.domain.configs import Configs
+from engine.domain.conversation.messages import Receive, Received, address_of
+from engine.domain.inbound import AccountNotice, InboundEvent, StatusChanged
+from engine.domain.rows import DeliveryRow
+from engine.errors import AskTimeout, CommitFailed, MailboxFull, MijraError, Parked, StoreUnavailable
+from engine.ports import Endpoint
+from engine.runtime import Address, Committer, Gather, Lane, ReplySlot, System
+
+WAIT_SECONDS_MAX = 10.0
+"""Platforms give up after about this long and send again (Meta: more than 1 s counts as slow); what is
+not durable by then is answered 503, and dedup makes the next delivery harmless."""
+
+RETRY_AFTER_SECONDS = 2.0
+
+_KEPT_HEADERS = frozenset(
+    {"content-type", "user-agent", "x-hub-signature-256", "x-forwarded-for", "x-request-id"}
+)
+
+
+class Delivery(Struct, frozen=True, kw_only=True):
+    """One webhook request whose signature was right. `groups`: its events by the account they are for.
+    `outcome`: accepted, or not_understood for an authentic body that is kept and not interpreted."""
+
+    platform: str
+    trace: str
+    received_at: int
+    headers: Mapping[str, str]
+    body: bytes
+    groups: Sequence[tuple[Endpoint, Sequence[InboundEvent]]]
+    outcome: str = "accepted"
+
+
+class DeliveryReceipt(Struct, frozen=True, kw_only=True):
+    """What became of the events; `parked` went to the dead letters, which is durable too."""
+
+    stored: int = 0
+    duplicates: int = 0
+    applied: int = 0
+    ignored: int = 0
+    parked: int = 0
+    tenants: tuple[int, ...] = ()
+
+
+class Intake:
+    def __init__(
+        self,
+        system: System,
+        committer: Committer,
+        configs: Configs,
+        new_id: Callable[[], int],
+    ) -> None:
+        self._system = system
+        self._committer = committer
+        self._configs = configs
+        self._new_id = new_id
+
+    async def deliver(
+        self, delivery: Delivery, *, wait_seconds_max: float = WAIT_SECONDS_MAX
+    ) -> DeliveryReceipt:
+        """Makes the delivery durable. Raises Unavailable (MailboxFull, AskTimeout, StoreUnavailable): the
+        platform must send it again; parts of it may be durable already, which its repetition settles.
+        On cancel the same holds."""
+        with trio.move_on_after(wait_seconds_max):
+            return await self._deliver(delivery)
+        raise AskTimeout(
+            "The delivery could not be made durable in time.", retry_after_seconds=RETRY_AFTER_SECONDS
+        )
+
+    async def _deliver(self, delivery: Delivery) -> DeliveryReceipt:
+        by_tenant: dict[int, list[tuple[Endpoint, Sequence[InboundEvent]]]] = {}
+        for endpoint, events in delivery.groups:
+            by_tenant.setdefault(endpoint.tenant_id, []).append((endpoint, events))
+        for tenant_id in by_tenant:
+            await self._configs.ensure(tenant_id)
+            if not self._committer.has_room(tenant_id):
+                raise StoreUnavailable(
+                    "The store has as much waiting as it may.",
+                    retry_after_seconds=RETRY_AFTER_SECONDS,
+                )
+        gather = Gather()
+        for tenant_id, groups in by_tenant.items():
+            self._keep_raw(delivery, tenant_id, groups, gather.slot())
+            for endpoint, events in groups:
+                for event in events:
+                    self._hand_over(delivery, endpoint, event, gather)
+        return _receipt(await gather.wait(), tuple(by_tenant))
+
+    def _hand_over(self, delivery: Delivery, endpoint: Endpoint, event: InboundEvent, gather: Gather) -> None:
+        slot = gather.slot()
+        if isinstance(event, AccountNotice) or event.contact is None:
+            slot.resolve(Received(outcome="ignored"))
+            return
+        key = event.contact.group or event.contact.keys[0]
+        # Statuses give way: they are three for each message and nobody waits on a screen for them.
+        lane = Lane.NORMAL if isinstance(event, StatusChanged) else Lane.REALTIME
+        taken = self._system.offer(
+            address_of(endpoint.tenant_id, endpoint.channel_id, key),
+            Receive(event=event, trace=delivery.trace, received_at=delivery.received_at),
+            lane=lane,
+            reply_to=slot,
+        )
+        if not taken:
+            slot.fail(
+                MailboxFull(
+                    "The conversation has as much waiting as it may.",
+                    retry_after_seconds=RETRY_AFTER_SECONDS,
+                )
+            )
+
+    def _keep_raw(
+        self,
+        delivery: Delivery,
+        tenant_id: int,
+        groups: Sequence[tuple[Endpoint, Sequence[InboundEvent]]],
+        slot: ReplySlot,
+    ) -> None:
+        """The raw body goes into the same batch as what is made of it, once for each tenant in it."""
+        row = DeliveryRow(
+            tenant_id=tenant_id,
+            id=self._new_id(),
+            platform=delivery.platform,
+            channel_id=groups[0][0].channel_id,
+            headers={name: value for name, value in delivery.headers.items() if name in _KEPT_HEADERS},
+            body=delivery.body,
+            outcome=delivery.outcome,
+            items=sum(len(events) for _, events in groups),
+            trace=delivery.trace,
+            received_at=delivery.received_at,
+        )
+
+        def done(error: CommitFailed | None) -> None:
+            if error is None:
+                slot.resolve(None)
+            else:
+                slot.fail(error)
+
+        # An address of its own: one delivery's failure must not void another's.
+        self._committer.submit(Address("intake", tenant_id, row.id), 0, (row,), done)
+
+
+def _receipt(outcomes: Sequence[object], tenants: tuple[int, ...]) -> DeliveryReceipt:
+    counts = {"stored": 0, "duplicate": 0, "applied": 0, "ignored": 0}
+    parked = 0
+    for outcome in outcomes:
+        if isinstance(outcome, Parked):
+            parked += 1
+        elif isinstance(outcome, CommitFailed):
+            raise StoreUnavailable(
+                "The delivery was refused by the store.", retry_after_seconds=RETRY_AFTER_SECONDS
+            ) from outcome
+        elif isinstance(outcome, MijraError):
+            raise outcome
+        elif isinstance(outcome, Received):
+            counts[outcome.outcome] += 1
+    return DeliveryReceipt(
+        stored=counts["stored"],
+        duplicates=counts["duplicate"],
+        applied=counts["applied"],
+        ignored=counts["ignored"],
+        parked=parked,
+        tenants=tenants,
+    )

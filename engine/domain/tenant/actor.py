@@ -1,0 +1,329 @@
+"""The tenant: the only writer of its configuration.
+
+Owns       the TenantConfig snapshot: agents, channels, tags, automated replies, settings.
+Limits     64 changes wait at most; at most 500 agents, 200 channels, 500 tags and 500 rules, because the
+           whole snapshot stays in memory and is replaced on each change.
+Promises   a change is validated against the present snapshot, committed with its audit row, and in force
+           everywhere in this process before it is answered. A tenant always keeps an active owner.
+Restart    the snapshot is read afresh.
+"""
+
+from collections.abc import Callable
+from typing import Any, Final, assert_never
+
+from msgspec import Struct, structs, to_builtins
+
+from engine.domain.assigner.messages import Reconsider
+from engine.domain.assigner.messages import address_of as assigner_of
+from engine.domain.config import (
+    Agent,
+    Channel,
+    ReplyRule,
+    Tag,
+    TenantConfig,
+)
+from engine.domain.outbox import Refresh, channel_address
+from engine.domain.resources import encode
+from engine.domain.rows import (
+    AuditRow,
+    ChannelRow,
+    ConfigDelete,
+    EventRow,
+    Json,
+    ReplyRuleRow,
+    Row,
+    SettingRow,
+    TagRow,
+    UserRow,
+)
+from engine.domain.tenant.messages import KIND, Remove, Save, TenantCommand
+from engine.errors import Conflicting, InvalidInput, MijraError, NotFound
+from engine.ports import TenantStore
+from engine.runtime import Context, Decider, Effects, LoadRequest, Tell
+
+CONFIG_CHANGED: Final = "config.changed"
+"""The event that carries a new snapshot to this process (`local`) and the news of it to others."""
+
+NUMBER_MAX: Final = {"agent": 500, "channel": 200, "tag": 500, "rule": 500}
+
+
+class TenantState(Struct):
+    config: TenantConfig
+
+
+def decide(state: TenantState, message: TenantCommand, ctx: Context) -> Effects:
+    try:
+        match message:
+            case Save():
+                return _save(state, message, ctx)
+            case Remove():
+                return _remove(state, message, ctx)
+    except MijraError as refusal:
+        # Raised before anything of the state was touched.
+        return Effects(refuse=refusal)
+    assert_never(message)
+
+
+def tenants(store: TenantStore) -> Decider:
+    async def load(requests: Any) -> list[TenantState | BaseException]:
+        states: list[TenantState | BaseException] = []
+        for request in requests:
+            states.append(await _load_one(store, request))
+        return states
+
+    return Decider(
+        kind=KIND,
+        decide=decide,
+        load=load,
+        mailbox_max=64,
+        idle_seconds_max=300.0,
+        resident_max=10_000,
+    )
+
+
+async def _load_one(store: TenantStore, request: LoadRequest) -> TenantState:
+    return TenantState(await store.load_config(request.address.tenant))
+
+
+def _save(state: TenantState, message: Save, ctx: Context) -> Effects:
+    config, values, now = state.config, message.values, ctx.now
+    tells: list[Tell] = []
+    match message.kind:
+        case "agent" | "channel" | "tag" | "rule":
+            kind = _KINDS[message.kind]
+            entities: dict[int, Any] = getattr(config, kind.member)
+            before, entity = _entity(kind, entities, message, ctx)
+            _check_unique(kind, entities, entity)
+            after = structs.replace(config, **{kind.member: {**entities, entity.id: entity}})
+            row = kind.row(config.tenant_id, entity)
+            subject = f"{message.kind}:{entity.id}"
+            if message.kind == "agent":
+                _check_owner(after)
+                tells.append(Tell(assigner_of(config.tenant_id), Reconsider()))
+            elif message.kind == "channel":
+                tells.append(Tell(channel_address(config.tenant_id, entity.id), Refresh()))
+        case "assignment":
+            before = config.assignment
+            entity = structs.replace(before, **values)
+            after = structs.replace(config, assignment=entity)
+            row, subject = _setting(config, "assignment", to_builtins(entity), now)
+            tells.append(Tell(assigner_of(config.tenant_id), Reconsider(afresh=entity.mode != before.mode)))
+        case "conversations":
+            before = config.conversations
+            entity = structs.replace(before, **values)
+            after = structs.replace(config, conversations=entity)
+            row, subject = _setting(config, "conversations", to_builtins(entity), now)
+        case "work_hours":
+            before = config.week
+            entity = values["week"]
+            after = structs.replace(config, week=entity)
+            row, subject = _setting(config, "work_hours", {"week": to_builtins(entity)}, now)
+            tells.append(Tell(assigner_of(config.tenant_id), Reconsider()))
+        case other:
+            raise InvalidInput(f"There is no configuration called {other}.")
+    state.config = after
+    action = "created" if before is None else "changed"
+    return Effects(
+        commit=(row, *_trail(after, message, action, subject, before, entity, ctx)),
+        tell=tells,
+        reply=entity,
+    )
+
+
+def _remove(state: TenantState, message: Remove, ctx: Context) -> Effects:
+    config = state.config
+    kind = _KINDS.get(message.kind)
+    if kind is None:
+        raise InvalidInput(f"There is no configuration called {message.kind}.")
+    entities: dict[int, Any] = getattr(config, kind.member)
+    entity = entities.get(message.id)
+    if entity is None:
+        raise NotFound(f"There is no such {message.kind}.")
+    rest = {each: value for each, value in entities.items() if each != message.id}
+    after = structs.replace(config, **{kind.member: rest})
+    tells: list[Tell] = []
+    if message.kind == "agent":
+        _check_owner(after)
+        tells.append(Tell(assigner_of(config.tenant_id), Reconsider()))
+    elif message.kind == "channel":
+        tells.append(Tell(channel_address(config.tenant_id, message.id), Refresh()))
+    state.config = after
+    subject = f"{message.kind}:{message.id}"
+    return Effects(
+        commit=(
+            ConfigDelete(tenant_id=config.tenant_id, table=kind.table, id=message.id),
+            *_trail(after, message, "removed", subject, entity, None, ctx),
+        ),
+        tell=tells,
+    )
+
+
+def _entity(kind: "_Kind", entities: dict[int, Any], message: Save, ctx: Context) -> tuple[Any | None, Any]:
+    """The entity before (None: new) and after."""
+    if message.id is not None and not message.create:
+        before = entities.get(message.id)
+        if before is None:
+            raise NotFound(f"There is no such {message.kind}.")
+        return before, structs.replace(before, **message.values, updated_at=ctx.now)
+    if message.id is not None and message.id in entities:
+        raise Conflicting(f"This {message.kind} exists already.")
+    if len(entities) >= NUMBER_MAX[message.kind]:
+        raise Conflicting(
+            f"A tenant has at most {NUMBER_MAX[message.kind]} of this kind.", code="limit_reached"
+        )
+    new_id = message.id if message.id is not None else ctx.new_id()
+    return None, kind.type(**message.values, id=new_id, created_at=ctx.now, updated_at=ctx.now)
+
+
+def _check_unique(kind: "_Kind", entities: dict[int, Any], entity: Any) -> None:
+    if kind.unique is None:
+        return
+    field, key = kind.unique
+    wanted = key(entity)
+    for other in entities.values():
+        if other.id != entity.id and key(other) == wanted:
+            raise Conflicting(
+                f"Another {type(entity).__name__.lower()} has this {field}.",
+                code="conflict",
+                fields={field: ["Is in use already."]},
+            )
+
+
+def _check_owner(config: TenantConfig) -> None:
+    if not any(agent.role == "owner" and agent.active for agent in config.agents.values()):
+        raise Conflicting("A tenant must keep an active owner.", code="last_owner")
+
+
+def _trail(
+    config: TenantConfig,
+    message: Save | Remove,
+    action: str,
+    subject: str,
+    before: Any,
+    after: Any,
+    ctx: Context,
+) -> tuple[Row, Row]:
+    audit = AuditRow(
+        tenant_id=config.tenant_id,
+        id=ctx.new_id(),
+        user_id=message.by.id,
+        action=action,
+        subject=subject,
+        before=_shown(before),
+        after=_shown(after),
+        trace=message.trace,
+        at=ctx.now,
+    )
+    event = EventRow(
+        tenant_id=config.tenant_id,
+        name=CONFIG_CHANGED,
+        channels=(),
+        data_json=encode({"subject": subject, "action": action}),
+        trace=message.trace,
+        at=ctx.now,
+        local=config,
+    )
+    return audit, event
+
+
+def _shown(entity: Any) -> Json | None:
+    """An entity for the audit log: never with credentials, not even sealed ones."""
+    if entity is None:
+        return None
+    shown = to_builtins(entity)
+    if isinstance(entity, Channel):
+        shown.pop("credentials", None)
+    return shown if isinstance(shown, dict) else {"value": shown}
+
+
+def _setting(config: TenantConfig, name: str, value: Json, now: int) -> tuple[SettingRow, str]:
+    row = SettingRow(tenant_id=config.tenant_id, name=name, value=value, updated_at=now)
+    return row, f"settings:{name}"
+
+
+# ------------------------------------------------------------------ entities and their rows
+
+
+def _agent_row(tenant_id: int, agent: Agent) -> UserRow:
+    return UserRow(
+        tenant_id=tenant_id,
+        id=agent.id,
+        name=agent.name,
+        email=agent.email,
+        role=agent.role,
+        active=agent.active,
+        availability=agent.availability,
+        work_hours=to_builtins(agent.week) if agent.week is not None else None,
+        capacity=agent.capacity,
+        created_at=agent.created_at,
+        updated_at=agent.updated_at,
+    )
+
+
+def _channel_row(tenant_id: int, channel: Channel) -> ChannelRow:
+    return ChannelRow(
+        tenant_id=tenant_id,
+        id=channel.id,
+        platform=channel.platform,
+        name=channel.name,
+        external_id=channel.external_id,
+        credentials=channel.credentials,
+        settings=channel.settings,
+        status=channel.status,
+        status_note=channel.status_note,
+        created_at=channel.created_at,
+        updated_at=channel.updated_at,
+    )
+
+
+def _tag_row(tenant_id: int, tag: Tag) -> TagRow:
+    return TagRow(
+        tenant_id=tenant_id,
+        id=tag.id,
+        name=tag.name,
+        color=tag.color,
+        created_at=tag.created_at,
+        updated_at=tag.updated_at,
+    )
+
+
+def _rule_row(tenant_id: int, rule: ReplyRule) -> ReplyRuleRow:
+    return ReplyRuleRow(
+        tenant_id=tenant_id,
+        id=rule.id,
+        kind=rule.kind,
+        name=rule.name,
+        active=rule.active,
+        priority=rule.priority,
+        channel_ids=list(rule.channel_ids),
+        match=rule.match,
+        patterns=list(rule.patterns),
+        reply=rule.reply,
+        cooldown_seconds=rule.cooldown_seconds,
+        created_at=rule.created_at,
+        updated_at=rule.updated_at,
+    )
+
+
+class _Kind(Struct, frozen=True):
+    """How one kind of entity is kept: its member of TenantConfig, table, type, row and unique key."""
+
+    member: str
+    table: str
+    type: type[Any]
+    row: Callable[[int, Any], Row]
+    unique: tuple[str, Callable[[Any], Any]] | None
+
+
+_KINDS: Final = {
+    "agent": _Kind("agents", "users", Agent, _agent_row, ("email", lambda each: each.email.lower())),
+    "channel": _Kind(
+        "channels",
+        "channels",
+        Channel,
+        _channel_row,
+        ("external_id", lambda each: (each.platform, each.external_id)),
+    ),
+    "tag": _Kind("tags", "tags", Tag, _tag_row, ("name", lambda each: each.name.casefold())),
+    "rule": _Kind("rules", "automated_replies", ReplyRule, _rule_row, None),
+}
