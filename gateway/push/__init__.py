@@ -1,0 +1,74 @@
+"""Push: committed events to agents' screens. This page is for whoever writes a client.
+
+Connect
+-------
+Open a WebSocket to `/ws` and speak JSON in text frames. The first message, within 10 seconds:
+
+    → {"type": "auth", "token": "<id>|<secret>", "tenant": "acme"}
+    ← {"type": "welcome", "epoch": "…", "cursor": 4711, "session": "…", "user_id": 7,
+       "silence_seconds_max": 75}
+
+The token goes into a message and not into the URL, because URLs are logged on the way. Say something at
+least every `silence_seconds_max` seconds; `{"type": "ping"}` every 30 seconds is answered by `{"type":
+"pong"}`, and a client that misses the answer knows that the connection is dead.
+
+Listen
+------
+    → {"type": "subscribe", "channel": "conversations.42", "since": 4650}
+    ← {"type": "subscribed", "channel": "conversations.42", "cursor": 4650}
+    ← {"type": "event", "cursor": 4660, "channel": "conversations.42", "name": "message.received",
+       "data": {…}, "trace": "…", "at": "2026-03-01T09:00:00.123Z"}
+
+    inbox                        everything of the tenant; for those who may see all conversations
+    conversations.{id}           one conversation
+    users.{id}                   one's own: assignments, notices
+    campaigns.{id}               a campaign's progress
+    presence-conversations.{id}  who is looking at a conversation, who is typing
+
+`unsubscribe {channel}` is answered by `unsubscribed {channel}`. What may not be listened to is answered by
+`error {code, message, channel}`, and the connection goes on. Rights are checked again when roles or
+assignments change; a channel that is lost is announced by the same `error`.
+
+Resume
+------
+Each event of a tenant has one cursor, rising in the order of commits. One event can be on several channels
+and is then sent once for each, so **keep the last cursor per channel**. After a lost connection, subscribe
+with `since` = that cursor: everything after it comes once and in order, from memory or from the database,
+and then what is new. Without `since`, only what is new.
+
+    ← {"type": "gap", "channel": "inbox", "from": 4651, "to": 4655}
+
+says that these cursors are no longer held, or that fetching anew is cheaper than so long a replay: load the
+channel's state by the API; what follows the gap goes on from there. A `welcome` with another `epoch` than
+last time means that the log started anew: forget all cursors. `GET /api/{tenant}/events?since=` reads the
+same log.
+
+To open a view without a race: subscribe without `since`, wait for `subscribed`, fetch the view by the API,
+then apply the events. An event that the fetched view contains already has the same effect again.
+
+Others
+------
+    → {"type": "typing", "channel": "presence-conversations.42", "state": true}
+    ← {"type": "typing", "channel": "presence-conversations.42", "user_id": 8, "name": "Noor", "state": true}
+    ← {"type": "presence", "channel": "presence-conversations.42", "user_ids": [7, 8]}
+    → {"type": "ack", "channel": "inbox", "cursor": 4660}
+
+Typing and presence are for those who are there; they are not stored and have no cursor. A `typing` with
+`state` true should be forgotten after some seconds without another. `ack` is optional: it shows operators
+how far behind a client is.
+
+Closed
+------
+Close codes (`gateway/push/codes.py`) advise by range: 4000-4099 do not come back unchanged, 4100-4199 come
+back later with growing pauses, 4200-4299 come back at once and resume. A client that reads too slowly is
+closed with 4201 or 4202 and loses nothing by it. A connection lost without a code: come back with growing
+pauses.
+
+Limits: 8 KiB per message, 200 messages at once and 20 per second, 200 subscriptions per connection.
+
+Inside
+------
+`hub` holds rings and subscriptions and argues why nothing is missed; `frames` encodes; `queue` bounds what
+waits for a connection; `session` is one connection of the native protocol, `protocol` its messages, `codes`
+its ends. A session's writer sends one frame after another; a lane that writes shared frames straight to
+sockets, and the Pusher protocol, are other implementations of `hub.Subscriber` and `frames.Encoder`."""
