@@ -21,6 +21,15 @@ CREATE FUNCTION mijra_fold(input text) RETURNS text LANGUAGE sql IMMUTABLE PARAL
         'اااايهوي01234567890123456789'
     );
 
+-- What full-text search indexes and looks for. Cut off, because PostgreSQL refuses a document whose words
+-- together pass 1 MB, and a long e-mail must not be refused for being long.
+CREATE FUNCTION mijra_words(input text) RETURNS tsvector LANGUAGE sql IMMUTABLE PARALLEL SAFE
+    RETURN to_tsvector('simple', mijra_fold(left(input, 50000)));
+
+-- The engine's milliseconds since the epoch.
+CREATE FUNCTION mijra_at(milliseconds bigint) RETURNS timestamptz LANGUAGE sql IMMUTABLE PARALLEL SAFE
+    RETURN to_timestamp(milliseconds / 1000::double precision);
+
 -- Who may write for a tenant. Every batch checks the epoch and moves the cursor in its first
 -- statement; a writer with an older epoch is refused by the database, whatever its own clock says.
 CREATE TABLE ownership (
@@ -128,7 +137,7 @@ CREATE TABLE customers (
 );
 CREATE INDEX customers_phone ON customers (tenant_id, phone) WHERE phone IS NOT NULL;
 CREATE INDEX customers_search ON customers USING gin
-    (to_tsvector('simple', mijra_fold(name || ' ' || coalesce(phone, '') || ' ' || coalesce(email, ''))));
+    (mijra_words(name || ' ' || coalesce(phone, '') || ' ' || coalesce(email, '')));
 
 -- A handle is one name of a person on one channel account. `contact_key` is the key of the actor that
 -- owns the contact: all handles of one contact carry the same one, whichever handle came first.
@@ -186,7 +195,8 @@ CREATE INDEX conversations_inbox_status ON conversations (tenant_id, status, las
 CREATE INDEX conversations_inbox_agent ON conversations (tenant_id, assigned_to, last_message_at DESC, id DESC);
 CREATE INDEX conversations_waiting ON conversations (tenant_id, id)
     WHERE assigned_to IS NULL AND status IN ('new', 'open');
-CREATE INDEX conversations_tags ON conversations USING gin (tag_ids);
+-- Most conversations have no tags, and each of their messages would otherwise pay for this index.
+CREATE INDEX conversations_tags ON conversations USING gin (tag_ids) WHERE tag_ids <> '{}';
 
 CREATE TABLE messages (
     tenant_id           bigint      NOT NULL,
@@ -226,7 +236,7 @@ CREATE UNIQUE INDEX messages_platform_id ON messages (tenant_id, channel_id, pla
     WHERE platform_message_id IS NOT NULL;
 CREATE UNIQUE INDEX messages_client_key ON messages (tenant_id, conversation_id, client_key)
     WHERE client_key IS NOT NULL;
-CREATE INDEX messages_search ON messages USING gin (to_tsvector('simple', mijra_fold(text)))
+CREATE INDEX messages_search ON messages USING gin (mijra_words(text))
     WHERE text <> '';
 
 CREATE TABLE attachments (
@@ -255,7 +265,7 @@ CREATE TABLE attachments (
     PRIMARY KEY (tenant_id, id)
 );
 CREATE INDEX attachments_message ON attachments (tenant_id, message_id);
-CREATE INDEX attachments_pending ON attachments (tenant_id, next_try_at) WHERE state = 'pending';
+CREATE INDEX attachments_pending ON attachments (tenant_id, id) WHERE state = 'pending';
 
 -- Every status that a platform reported, as it came.
 CREATE TABLE message_statuses (
@@ -371,7 +381,7 @@ CREATE TABLE events (
     cursor    bigint      NOT NULL,
     name      text        NOT NULL,
     channels  text[]      NOT NULL,
-    data      jsonb       NOT NULL,
+    data      json        NOT NULL,              -- not jsonb: what is read again is what was pushed, byte for byte
     trace     text        NOT NULL,
     at        timestamptz NOT NULL,
     PRIMARY KEY (tenant_id, cursor, at)
