@@ -236,7 +236,7 @@ async def test_an_ordinary_user_runs_its_own_server(tmp_path: Path) -> None:
     os.chown(tmp_path, nobody, nobody)
     for directory in (tmp_path, *tmp_path.parents):
         directory.chmod(directory.stat().st_mode | 0o011)
-    # Begun as root, since the interpreter may be out of an ordinary user's reach, and dropped before the call.
+    # Begun as root, since an ordinary user may not reach the interpreter, and dropped before the call.
     code = _OWNER.replace("await trio.sleep_forever()", "pass").replace(
         "trio.run", "import os\nos.setgroups([])\nos.setgid(65534)\nos.setuid(65534)\ntrio.run"
     )
