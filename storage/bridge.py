@@ -21,7 +21,8 @@ The thread was chosen by measurement, and trio-asyncio stays as an argument for 
 otherwise. `python -m bench.bridge --quick`, Python 3.11, embedded PostgreSQL 18 on the same two cores, which
 were shared with other work (load 2 to 4); medians of five interleaved rounds. Rows are batches of 100, each
 committed durably, beside a trio task that computes without pause in slices of 2 ms; the stall is how much
-later than asked another trio task wakes up meanwhile.
+later than asked another trio task wakes up meanwhile. A round's load lasts 0.6 s, so the stalls rest on few
+samples: take them for an order of magnitude.
 
     ======================  =======  =======  =======  =============  =============
     candidate               idle µs  calls/s  rows/s   stall p99 ms   stall max ms
