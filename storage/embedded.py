@@ -48,8 +48,8 @@ SUPERUSER: Final = "postgres"
 # struct sockaddr_un holds 108 bytes with the closing zero (unix(7)); PostgreSQL appends the name below.
 SOCKET_PATH_BYTES_MAX: Final = 107
 SOCKET_NAME: Final = ".s.PGSQL.5432"
-# Recovery replays about max_wal_size (below) at worst. Not measured at that size: the kill tests leave little to
-# replay and start in about a second. The rest is for slow disks.
+# Recovery replays about max_wal_size (below) at worst. Not measured at that size: the kill tests leave little
+# to replay and start in about a second. The rest is for slow disks.
 START_SECONDS_MAX: Final = 300
 # A fast shutdown writes one last checkpoint of at most shared_buffers.
 STOP_SECONDS_MAX: Final = 60
