@@ -33,7 +33,7 @@ BATCH_MAX: Final = 500
 its gain."""
 
 SWEEP_MAX: Final = 2000
-"""Activations looked at in one go by the sweep or by eviction; about 2 ms."""
+"""Activations looked at in one go by the sweep or by eviction; 1 to 2 ms."""
 
 EVICTION_LOOK_MAX: Final = 64
 """Busy activations passed over in one attempt to make room."""
@@ -78,9 +78,10 @@ class Activator:
         cell.phase = Phase.LOADING
         cell.generation = next(self._generations)
         kind = cell.group.kind
-        kind.to_load.append((cell, cell.generation))
-        self._gathering[kind] = None
-        self.dispatcher.wake()
+        if not kind.to_load:
+            self._gathering[kind] = None
+            self.dispatcher.wake()
+        kind.to_load.append(cell)
 
     def reopen(self, cell: Cell) -> None:
         """The activation of `cell` has ended: load again, after its delay if it has one, if anything waits
@@ -128,17 +129,19 @@ class Activator:
             if not kind.to_load and not kind.to_look:
                 del self._gathering[kind]
 
-    async def _load(self, kind: Kind, batch: list[tuple[Cell, int]]) -> None:
-        batch = [(cell, generation) for cell, generation in batch if _waits(cell, generation, Phase.LOADING)]
-        requests = [LoadRequest(cell.address, cell.first_message()) for cell, _ in batch]
+    async def _load(self, kind: Kind, cells: list[Cell]) -> None:
+        cells = [cell for cell in cells if cell.phase is Phase.LOADING]
+        generations = [cell.generation for cell in cells]
+        requests = [LoadRequest(cell.address, cell.first_message()) for cell in cells]
         try:
             states = await _in_halves(kind.spec.load, requests)
         finally:
             kind.loading -= 1
-        kind.loads += len(batch)
+        make_ready = self.dispatcher.make_ready
+        kind.loads += len(cells)
         kind.load_batches += 1
-        for (cell, generation), state in zip(batch, states, strict=True):
-            if not _waits(cell, generation, Phase.LOADING):
+        for cell, generation, state in zip(cells, generations, states, strict=True):
+            if cell.generation != generation or cell.phase is not Phase.LOADING:
                 continue
             if isinstance(state, Exception):
                 self.dispatcher.activation_failed(cell, state)
@@ -146,9 +149,8 @@ class Activator:
             cell.state = state
             cell.trouble = 0
             cell.phase = Phase.LIVE
-            cell.used = self.now
             kind.residents[cell] = None
-            self.dispatcher.make_ready(cell)
+            make_ready(cell)
         self._schedule_sweep(kind)
         self.dispatcher.wake()
 

@@ -104,6 +104,7 @@ class Dispatcher:
             slice_end = self._monotonic() + SLICE_SECONDS
             bites = SLICE_BITES_MAX
             self.activator.now = trio.current_time()
+            self._context.now = self._wall_ms()
             while ready and bites:
                 self._drain(ready.popleft())
                 bites -= 1
@@ -150,7 +151,6 @@ class Dispatcher:
             self._wait_for_room(cell)
             return
         context = self._context
-        context.now = self._wall_ms()
         context.address = address
         try:
             context.config = self._config_for(tenant)

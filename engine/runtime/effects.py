@@ -22,8 +22,8 @@ class Context:
 
     One object serves every handler of a system and is refilled for each drain: never keep it.
 
-    `now`      wall clock, ms since the epoch, read once for each drain of a mailbox (a drain lasts a few ms
-               at most).
+    `now`      wall clock, ms since the epoch, read once for each slice of the runtime's work (a few
+               ms).
     `address`  the actor's own address.
     `config`   the tenant's configuration snapshot, as the system's `config_for` gave it for this drain.
     `found`    the answer to the `Lookup` that this message asked for; None in its first round.

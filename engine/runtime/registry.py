@@ -48,16 +48,19 @@ class Registry:
         """The mailbox of `address`, made if need be. Raises `ActorStopped`, and `Defect` for an unknown
         kind."""
         mailbox = self.mailboxes.get(address)
-        if mailbox is None:
-            self.check(address)
-            home = self.static.get(address.kind)
+        if mailbox is not None:
+            return mailbox
+        kind = address.kind
+        home = self.static.get(kind)
+        if home is None:
+            homes = self.tenants.get(address.tenant)
+            if homes is None:
+                self.check(address)
+                homes = self.make_tenant(address.tenant)
+            home = homes.get(kind)
             if home is None:
-                homes = self.tenants.get(address.tenant)
-                if homes is None:
-                    homes = self.make_tenant(address.tenant)
-                home = homes[address.kind]
-            mailbox = home.admit(address)
-        return mailbox
+                raise Defect(f"there is no kind of actors {kind!r}")
+        return home.admit(address)
 
     def forget(self, mailbox: Mailbox) -> None:
         """`mailbox` is not its address's any more."""

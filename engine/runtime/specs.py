@@ -76,7 +76,7 @@ minute."""
 
 DECIDER_LIMIT = RestartLimit(times=1000, seconds=10.0)
 """One address cannot reach it: with `DECIDER_BACKOFF` an activation whose load always fails restarts 7 times
-in 10 s, and one whose every message crashes about 100 times (3 crashes and 0.3 s of backoff for each parked
+in 10 s, and one whose every message crashes about 120 times (3 crashes and 0.3 s of backoff for each parked
 message). It takes a fault that many addresses share, where throwing the whole group away is cheap and may
 help."""
 

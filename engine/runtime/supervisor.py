@@ -14,7 +14,6 @@ strictly one after the other, as in OTP.
 Our addition is the backoff: between the stop of the affected children and their start.
 """
 
-from collections import deque
 from collections.abc import Callable
 from functools import partial
 from random import Random
@@ -91,16 +90,17 @@ class RestartWindow:
 
     def __init__(self, limit: RestartLimit) -> None:
         self._limit = limit
-        self._times: deque[float] = deque()
+        # Lists, not deques: a deque costs 600 bytes even when empty, and every tenant has some of these.
+        self._times: list[float] = []
 
     def admits(self, now: float) -> bool:
         """Count one more restart at `now`; False when that is more than the limit allows."""
         self._times.append(now)
         while self._times[0] < now - self._limit.seconds:
-            self._times.popleft()
+            self._times.pop(0)
         # One more than the limit decides; what is beyond need not be remembered.
         while len(self._times) > self._limit.times + 1:
-            self._times.popleft()
+            self._times.pop(0)
         return len(self._times) <= self._limit.times
 
     def clear(self) -> None:
@@ -131,10 +131,10 @@ class SupervisorNode(Node):
         self.dynamic = dynamic
         self._limit = limit
         self._window = RestartWindow(limit)
-        self._ended: deque[tuple[Node, int, BaseException | None]] = deque()
+        self._ended: list[tuple[Node, int, BaseException | None]] = []
         self._working = False
         self._closing = False
-        self._settled = trio.Event()
+        self._settled: trio.Event | None = None
 
     def add(self, child: Node) -> None:
         """A new last child; not started by this."""
@@ -156,8 +156,8 @@ class SupervisorNode(Node):
     async def stop(self, *, final: bool) -> None:
         self._closing = True
         if self._working:
-            self._settled = trio.Event()
-            await self._settled.wait()
+            settled = self._settled = trio.Event()
+            await settled.wait()
         await self._stop_children(list(self.children.values()), final=final)
         if self.running:
             self.running = False
@@ -195,12 +195,14 @@ class SupervisorNode(Node):
     async def _work(self) -> None:
         try:
             while self._ended and not self._closing:
-                child, incarnation, error = self._ended.popleft()
+                child, incarnation, error = self._ended.pop(0)
                 if child.incarnation == incarnation and self.children.get(child.name) is child:
                     await self._child_ended(child, error)
         finally:
             self._working = False
-            self._settled.set()
+            if self._settled is not None:
+                self._settled.set()
+                self._settled = None
 
     async def _child_ended(self, child: Node, error: BaseException | None) -> None:
         if child.restart is Restart.TEMPORARY or (child.restart is Restart.TRANSIENT and error is None):

@@ -494,8 +494,7 @@ class System:
         due = self._timers.next_due()
         if due == inf:
             return inf
-        # Half a ms more, because the wall clock is read in whole ones and too early would mean twice.
-        seconds = max(0.0, (due - self._wall_ms() + 0.5) / 1000)
+        seconds = max(0.0, (due - self._wall_ms()) / 1000)
         return trio.current_time() + min(seconds, WALL_SLEEP_SECONDS_MAX)
 
     def _wake_clock(self, at: float) -> None:

@@ -1,6 +1,6 @@
 """A controllable stand-in for the writer, and the smallest actors that show what the runtime does.
 
-`ModelCommitter` keeps a writer's contract (order, one failure voids the later sets of the same generation) and
+`ModelCommitter` keeps a writer's contract (order, one failure voids later sets of the same generation) and
 lets a test hold verdicts back, fail chosen sets and close the room.
 """
 
