@@ -25,10 +25,13 @@ from engine.domain.tenant.messages import address_of as tenant_of
 from engine.domain.timers.actor import timers
 from engine.domain.timers.messages import Tick
 from engine.domain.timers.messages import address_of as timers_of
+from engine.errors import CommitFailed, MijraError
 from engine.ports import ConversationStore, OpenWork, TenantStore
 from engine.runtime import (
+    Address,
     Committer,
     DeadLetter,
+    Gather,
     Lane,
     Observer,
     Supervisor,
@@ -40,6 +43,9 @@ ASK_SECONDS_MAX = 10.0
 """An API call that was not durable by then is answered 503; its key makes the repetition safe."""
 
 RESIDENT_CONVERSATIONS_MAX = 100_000
+
+ACTORS_SHOWN_MAX = 500
+"""A page an operator can read; the tree above it counts them all."""
 
 
 class ConversationAddress(Protocol):
@@ -70,6 +76,7 @@ class Engine:
     ) -> None:
         self.new_id = new_id
         self.now = wall_ms
+        self._committer = committer
         self.configs = Configs(tenant_store)
         options: dict[str, Any] = {} if observer is None else {"observer": observer}
         self.system = System(
@@ -149,6 +156,32 @@ class Engine:
         await self.configs.ensure(tenant_id)
         return await self.system.ask(
             tenant_of(tenant_id), message, lane=Lane.REALTIME, timeout_seconds=timeout_seconds
+        )
+
+    async def commit(self, tenant_id: int, rows: Sequence[Row]) -> None:
+        """Makes rows durable that no actor owns (an uploaded file, an audit entry). Raises CommitFailed.
+        On cancel they may still become durable."""
+        await self.configs.ensure(tenant_id)
+        gather = Gather()
+        slot = gather.slot()
+
+        def done(error: CommitFailed | None) -> None:
+            if error is None:
+                slot.resolve(None)
+            else:
+                slot.fail(error)
+
+        self._committer.submit(Address("commit", tenant_id, self.new_id()), 0, rows, done)
+        (outcome,) = await gather.wait()
+        if isinstance(outcome, MijraError):
+            raise outcome
+
+    def actors(self) -> Any:
+        """The live tree and the busiest actors, as plain objects: GET /api/landlord/system/actors."""
+        return to_builtins(
+            {"tree": self.system.tree(), "actors": self.system.describe(ACTORS_SHOWN_MAX)},
+            str_keys=True,
+            enc_hook=str,
         )
 
     async def wake(self, tenant_id: int, work: OpenWork) -> None:

@@ -33,7 +33,7 @@ class By(Struct, frozen=True, kw_only=True):
 SYSTEM = By(kind="system")
 
 
-class Receive(Struct, frozen=True, tag=True, kw_only=True):
+class Receive(Struct, frozen=True, tag=True, tag_field="message", kw_only=True):
     """From the intake: one event of a verified delivery. Answer: Received."""
 
     event: InboundEvent
@@ -62,7 +62,7 @@ class NewAttachment(Struct, frozen=True, kw_only=True):
     sha256: str | None = None
 
 
-class SendMessage(Struct, frozen=True, tag=True, kw_only=True):
+class SendMessage(Struct, frozen=True, tag=True, tag_field="message", kw_only=True):
     """From the API. Answer: MessageResource (also for a repeated `client_key`: the first message).
 
     Refusals: Conflicting code window_closed | stale_conversation (data: {"last_seq", "missed": […]}) |
@@ -86,7 +86,7 @@ class SendMessage(Struct, frozen=True, tag=True, kw_only=True):
     trace: str = ""
 
 
-class Start(Struct, frozen=True, tag=True, kw_only=True):
+class Start(Struct, frozen=True, tag=True, tag_field="message", kw_only=True):
     """From the API: the business opens the conversation (needs a template where there is a window).
     Answer: Started. An open conversation with this contact is used, never doubled. `recipient` is the
     address to send to (WhatsApp: E.164 with '+'); the contact key is in the actor's address."""
@@ -110,7 +110,7 @@ class Started(Struct, frozen=True, kw_only=True):
     created: bool
 
 
-class Assign(Struct, frozen=True, tag=True, kw_only=True):
+class Assign(Struct, frozen=True, tag=True, tag_field="message", kw_only=True):
     """Answer: ConversationResource. `from_pool`: by the assigner, who must not overrule a person:
     ignored when someone is assigned already or the conversation is closed."""
 
@@ -121,13 +121,13 @@ class Assign(Struct, frozen=True, tag=True, kw_only=True):
     trace: str = ""
 
 
-class Unassign(Struct, frozen=True, tag=True, kw_only=True):
+class Unassign(Struct, frozen=True, tag=True, tag_field="message", kw_only=True):
     conversation_id: int
     by: By
     trace: str = ""
 
 
-class Transfer(Struct, frozen=True, tag=True, kw_only=True):
+class Transfer(Struct, frozen=True, tag=True, tag_field="message", kw_only=True):
     """Answer: ConversationResource. Refused when it is assigned to that agent already."""
 
     conversation_id: int
@@ -137,7 +137,7 @@ class Transfer(Struct, frozen=True, tag=True, kw_only=True):
     trace: str = ""
 
 
-class SetStatus(Struct, frozen=True, tag=True, kw_only=True):
+class SetStatus(Struct, frozen=True, tag=True, tag_field="message", kw_only=True):
     """Answer: ConversationResource. `pending` may carry `until` (wakes up by a durable timer).
     Reopening is refused (conflict) while the contact has another open conversation here."""
 
@@ -148,7 +148,7 @@ class SetStatus(Struct, frozen=True, tag=True, kw_only=True):
     trace: str = ""
 
 
-class MarkConversationRead(Struct, frozen=True, tag=True, kw_only=True):
+class MarkConversationRead(Struct, frozen=True, tag=True, tag_field="message", kw_only=True):
     """The agent has read up to `up_to_seq` (None: all). Tells the platform too where it can.
     Answer: ConversationResource."""
 
@@ -158,7 +158,7 @@ class MarkConversationRead(Struct, frozen=True, tag=True, kw_only=True):
     trace: str = ""
 
 
-class ShowTyping(Struct, frozen=True, tag=True, kw_only=True):
+class ShowTyping(Struct, frozen=True, tag=True, tag_field="message", kw_only=True):
     """Shows the customer that somebody types, where the platform can. Stored nowhere but the outbox
     (best effort: not retried). Answer: None."""
 
@@ -167,7 +167,7 @@ class ShowTyping(Struct, frozen=True, tag=True, kw_only=True):
     trace: str = ""
 
 
-class AddNote(Struct, frozen=True, tag=True, kw_only=True):
+class AddNote(Struct, frozen=True, tag=True, tag_field="message", kw_only=True):
     """Answer: the NoteRow."""
 
     conversation_id: int
@@ -176,7 +176,7 @@ class AddNote(Struct, frozen=True, tag=True, kw_only=True):
     trace: str = ""
 
 
-class EditNote(Struct, frozen=True, tag=True, kw_only=True):
+class EditNote(Struct, frozen=True, tag=True, tag_field="message", kw_only=True):
     """`note` is the row as it was read; body None deletes it. Answer: the NoteRow."""
 
     conversation_id: int
@@ -186,7 +186,7 @@ class EditNote(Struct, frozen=True, tag=True, kw_only=True):
     trace: str = ""
 
 
-class ChangeTags(Struct, frozen=True, tag=True, kw_only=True):
+class ChangeTags(Struct, frozen=True, tag=True, tag_field="message", kw_only=True):
     """Answer: ConversationResource."""
 
     conversation_id: int
@@ -196,7 +196,7 @@ class ChangeTags(Struct, frozen=True, tag=True, kw_only=True):
     trace: str = ""
 
 
-class Retry(Struct, frozen=True, tag=True, kw_only=True):
+class Retry(Struct, frozen=True, tag=True, tag_field="message", kw_only=True):
     """Sends a failed (or unknown) message again. Answer: MessageResource; conflict otherwise."""
 
     conversation_id: int
@@ -205,7 +205,7 @@ class Retry(Struct, frozen=True, tag=True, kw_only=True):
     trace: str = ""
 
 
-class OutboxVerdict(Struct, frozen=True, tag=True, kw_only=True):
+class OutboxVerdict(Struct, frozen=True, tag=True, tag_field="message", kw_only=True):
     """From the channel actor: what became of an outbox item. Answer: None, when durable.
     The conversation commits the outbox row's end together with the message's status."""
 
@@ -216,7 +216,7 @@ class OutboxVerdict(Struct, frozen=True, tag=True, kw_only=True):
     trace: str = ""
 
 
-class MediaVerdict(Struct, frozen=True, tag=True, kw_only=True):
+class MediaVerdict(Struct, frozen=True, tag=True, tag_field="message", kw_only=True):
     """From the media fetcher: a download ended. Answer: None, when durable."""
 
     attachment_id: int
@@ -232,7 +232,7 @@ class MediaVerdict(Struct, frozen=True, tag=True, kw_only=True):
     trace: str = ""
 
 
-class TimerFired(Struct, frozen=True, tag=True, kw_only=True):
+class TimerFired(Struct, frozen=True, tag=True, tag_field="message", kw_only=True):
     """From the timers actor: a durable deadline has come."""
 
     timer_id: int
