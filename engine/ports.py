@@ -36,6 +36,7 @@ class TrackedMessage(Struct, kw_only=True):
     edited_at: int | None
     deleted_at: int | None
     created_at: int
+    trace: str = ""  # of what caused the message: its later statuses are told beside it
 
 
 class ContactSnapshot(Struct, kw_only=True):

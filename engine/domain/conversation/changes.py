@@ -80,11 +80,16 @@ class Change:
             "failed_at": rfc3339(message.failed_at),
             "error": error,
         }
-        self.plain_event("message.status.updated", conversation_id, data)
+        self.plain_event("message.status.updated", conversation_id, data, caused_by=message.trace)
 
-    def plain_event(self, name: str, conversation_id: int, data: dict[str, Any]) -> None:
-        """An event that carries no conversation."""
-        self.rows.append(self._event_row(name, (INBOX, f"conversations.{conversation_id}"), encode(data)))
+    def plain_event(
+        self, name: str, conversation_id: int, data: dict[str, Any], *, caused_by: str = ""
+    ) -> None:
+        """An event that carries no conversation. `caused_by`: the trace of what the event is about, for
+        this process' log, so that a message's life can be told from its webhook to its receipt."""
+        row = self._event_row(name, (INBOX, f"conversations.{conversation_id}"), encode(data))
+        row.local = caused_by or None
+        self.rows.append(row)
 
     def resource(self, conversation: ConversationRow) -> ConversationResource:
         return conversation_resource(conversation, self.state.customer_ref(), self.config, self.now)

@@ -52,6 +52,7 @@ class Tracked(Struct, kw_only=True, gc=False):
     failed_at: int | None = None
     edited_at: int | None = None
     deleted_at: int | None = None
+    trace: str = ""
     answer: MessageResource | None = None
 
 
@@ -189,6 +190,7 @@ def tracked_row(row: MessageRow) -> Tracked:
         failed_at=row.failed_at,
         edited_at=row.edited_at,
         deleted_at=row.deleted_at,
+        trace=row.trace,
     )
 
 
@@ -213,4 +215,5 @@ def _tracked(message: TrackedMessage) -> Tracked:
         failed_at=message.failed_at,
         edited_at=message.edited_at,
         deleted_at=message.deleted_at,
+        trace=message.trace,
     )
