@@ -1,8 +1,8 @@
 """What the channel actor needs from a platform's adapter to send: one small Protocol and its outcomes.
 
 Why         The channel actor keeps order, pace and promises for every platform; an adapter knows how one
-            platform is spoken to. The seam is a single call with four possible ends, so that the actor can be
-            run against a model platform under a virtual clock.
+            platform is spoken to. The seam is a single call with three possible ends, so that the actor can
+            be run against a model platform under a virtual clock.
 Promises    An adapter's `send` ends in exactly one of `Accepted`, `Declined`, `Unanswered`; it raises nothing
             but `Cancelled`. `Declined` means that the platform surely did not take the message, `Unanswered`
             that nobody can know.
@@ -44,8 +44,15 @@ class ErrorClass(Enum):
     """Something about the account (payment, policy, registration): final, a person has to act."""
 
 
+RETRYABLE = frozenset(ErrorClass) - {ErrorClass.RECIPIENT, ErrorClass.BAD_REQUEST}
+"""Classes of a failure that a person's later `retry` of the same message may turn into success."""
+
+
 class Account(Struct, frozen=True, kw_only=True):
-    """A connected account with its credentials opened. Its representation leaves the credentials out."""
+    """A connected account with its credentials opened. Its representation leaves the credentials out.
+
+    `active` is False for a channel that its owner has disabled: nothing is sent, nothing is lost.
+    """
 
     tenant_id: int
     channel_id: int

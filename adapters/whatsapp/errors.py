@@ -12,22 +12,8 @@ from typing import Any
 import msgspec
 from msgspec import Struct
 
-from adapters.port import Declined, ErrorClass, SendResult, Unanswered
+from adapters.port import RETRYABLE, Declined, ErrorClass, SendResult, Unanswered
 from engine.domain.inbound import PlatformError
-
-RETRYABLE = frozenset(
-    {
-        ErrorClass.AUTH,
-        ErrorClass.RATE_ACCOUNT,
-        ErrorClass.RATE_PAIR,
-        ErrorClass.SPAM_PAUSE,
-        ErrorClass.TRANSIENT,
-        ErrorClass.UNREACHABLE,
-        ErrorClass.WAIT_LONG,
-        ErrorClass.ACCOUNT,
-    }
-)
-"""Classes of a failure that a later `retry` by a person may turn into success."""
 
 _AUTH, _BAD = ErrorClass.AUTH, ErrorClass.BAD_REQUEST
 _RATE, _SPAM, _TRANSIENT = ErrorClass.RATE_ACCOUNT, ErrorClass.SPAM_PAUSE, ErrorClass.TRANSIENT

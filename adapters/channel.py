@@ -1,0 +1,764 @@
+"""One connected account: the only sender of its messages.
+
+Owns       the open items of the account's outbox while they are in memory, its pace and its circuit breaker.
+Limits     10,000 items in memory for each lane; what is beyond is forgotten and read from the store again,
+           where each is a committed row. At most `Limits.concurrency` items in hand. Idle for five minutes
+           with nothing to send, the actor ends.
+Promises   One conversation's items go out in the order of their ids, the next one only when the one before is
+           decided; different conversations do not wait for each other; realtime goes before normal before
+           bulk. Before each call the row says `sending`, durably. Every outcome reaches the conversation,
+           which commits it, before the item is let go. An item whose outcome is unknown is sent again only
+           after a wait for the platform's word (`Settled`), and flagged; `retrying.UNKNOWN_MAX` times at
+           most.
+Restart    reads the store afresh. What was in hand is `sending` there, so unknown, and is treated as such.
+Stop       takes nothing new, ends what is in hand within the runtime's deadline; what is cut stays `sending`.
+Cancelled  as a stop whose deadline has passed.
+
+The life of an item here:
+
+    queued ──commit "sending"──> call ──accepted──> ask the conversation: Sent ──> gone
+                                  │
+                                  ├─declined, try again──> commit "queued", not_before ──> queued
+                                  ├─declined for good────> ask: Refused ──> gone
+                                  ├─credentials──────────> commit "queued"; the account stops until Refresh
+                                  └─no answer────────────> ask: OutcomeUnknown ──> wait ──Settled──> gone
+                                                                                    └─time over──> ask:
+                                                                                    Resending
+                                                                                                   ──> queued,
+                                                                                                   flagged
+Signals (read marks, typing: items without a message) concern no conversation's state. They are tried twice at
+most, dropped when older than a minute, and their rows are ended here.
+"""
+
+from collections import Counter, OrderedDict
+from collections.abc import Awaitable, Callable, Mapping
+from math import inf
+from random import Random
+from typing import Any, Final, Protocol
+
+import msgspec
+import structlog
+import trio
+from msgspec import Struct
+
+from adapters import retrying
+from adapters.circuit import Circuit
+from adapters.committing import Commit, room
+from adapters.lines import LANES, Entry, Line, Lines
+from adapters.pacing import AccountPace, PairPace
+from adapters.port import (
+    RETRYABLE,
+    Accepted,
+    Account,
+    AccountOf,
+    Declined,
+    ErrorClass,
+    Limits,
+    Sender,
+    SendResult,
+    Unanswered,
+)
+from engine.domain.conversation.messages import OutboxVerdict, address_of
+from engine.domain.outbound import (
+    OutboxItem,
+    OutboxPayload,
+    OutcomeUnknown,
+    Refused,
+    Resending,
+    SendOutcome,
+    Sent,
+)
+from engine.domain.outbox import CHANNEL_KIND, Deliver, Refresh, Settled, Wake
+from engine.domain.rows import OutboxPatch
+from engine.errors import ActorStopped, CommitFailed, MijraError, Unavailable
+from engine.ports import OutboxStore
+from engine.runtime import Address, Committer, Envelope, Inbox, Restart, Worker
+
+log = structlog.get_logger()
+
+ITEMS_MAX: Final = 10_000
+"""For each lane, so that a campaign leaves room for agents: about 15 MB an account when all three are full,
+and two minutes of sending at 80 messages a second, so that reading more is rare."""
+
+_FORGOTTEN_MAX: Final = 100_000
+"""Conversations remembered as having items in the store only; beyond it all are assumed to have some."""
+
+_PAGE: Final = 500
+"""Rows of one reading: a few hundred KB."""
+
+_FINISHED_MAX: Final = 4_096
+"""Ended items that are remembered: a second telling of the same item comes within seconds, if at all."""
+
+_SIGNAL_MS_MAX: Final = 60_000
+"""A typing sign lasts 25 s on the customer's screen; one about the past misleads."""
+
+_IDLE_SECONDS_MAX: Final = 300.0
+"""More than the 270 s after which every recipient's debt is paid, so ending forgets nothing that matters."""
+
+_ASK_SECONDS_MAX: Final = 30.0
+_ASK_BACKOFF_SECONDS: Final = (0.2, 10.0)
+"""First and longest wait between two askings of a conversation that cannot answer (store away,
+overloaded)."""
+
+_COMMIT_RETRY_SECONDS: Final = 5.0
+_STORE_BACKOFF_SECONDS: Final = (0.5, 15.0)
+
+_OUTAGE: Final = frozenset({ErrorClass.TRANSIENT, ErrorClass.UNREACHABLE})
+"""Declines that say that the platform cannot be talked to, for the circuit breaker."""
+
+
+class Ask(Protocol):
+    """`System.ask`, which the root passes in (the system is made after the specs)."""
+
+    def __call__(self, address: Address, message: object, *, timeout_seconds: float) -> Awaitable[Any]: ...
+
+
+OnAttention = Callable[[int, int, str], None]
+"""(tenant id, channel id, what a person has to do). Must not block."""
+
+
+class ChannelStatistics(Struct, frozen=True, kw_only=True):
+    """One account at this moment; `outcomes` counts since the process started."""
+
+    tenant_id: int
+    channel_id: int
+    queued: int
+    by_lane: tuple[int, ...]
+    in_hand: int
+    rate_per_second: float
+    circuit: str
+    halted: str | None
+    reading_store: bool
+    outcomes: Mapping[str, int]
+
+
+class Channels:
+    """What the accounts' actors share; makes the runtime's spec of them.
+
+    `ask` reaches conversations; `accounts` opens an account's credentials when it is first used and after
+    each Refresh; `senders` are the platforms' adapters by name; `on_attention` is told when a person has to
+    act on an account.
+    """
+
+    def __init__(
+        self,
+        *,
+        ask: Ask,
+        committer: Committer,
+        store: OutboxStore,
+        senders: Mapping[str, Sender],
+        accounts: AccountOf,
+        wall_ms: Callable[[], int],
+        random: Random,
+        unknown_wait_seconds: float,
+        on_attention: OnAttention,
+        items_max: int = ITEMS_MAX,
+    ) -> None:
+        self.ask = ask
+        self.committer = committer
+        self.store = store
+        self.senders = senders
+        self.accounts = accounts
+        self.wall_ms = wall_ms
+        self.random = random
+        self.unknown_wait_seconds = unknown_wait_seconds
+        self.on_attention = on_attention
+        self.items_max = items_max
+        self._live: dict[tuple[int, int], _Channel] = {}
+        self._outcomes: dict[tuple[int, int], Counter[str]] = {}
+
+    def worker(self) -> Worker:
+        """The spec for the tenants' supervisor."""
+        return Worker(
+            kind=CHANNEL_KIND,
+            run=self._run,
+            restart=Restart.TRANSIENT,
+            mailbox_max=4_096,
+            # Longer than a call, so that an ordinary stop leaves no unknown outcome.
+            stop_seconds_max=10.0,
+            lazily=True,
+        )
+
+    def statistics(self) -> list[ChannelStatistics]:
+        """The accounts that are active now."""
+        return [channel.statistics() for channel in self._live.values()]
+
+    async def _run(self, inbox: Inbox) -> None:
+        key = inbox.address.key
+        assert isinstance(key, int)
+        place = (inbox.address.tenant, key)
+        channel = _Channel(self, inbox, *place, self._outcomes.setdefault(place, Counter()))
+        self._live[place] = channel
+        try:
+            await channel.run()
+        finally:
+            del self._live[place]
+
+
+class _Stopping(Exception):
+    """The conversation is gone and so are we: leave the row as it is."""
+
+
+class _Channel:
+    """One activation."""
+
+    def __init__(
+        self, shared: Channels, inbox: Inbox, tenant_id: int, channel_id: int, outcomes: Counter[str]
+    ) -> None:
+        self._shared = shared
+        self._inbox = inbox
+        self._tenant_id = tenant_id
+        self._channel_id = channel_id
+        self._outcomes = outcomes
+        self._lines = Lines()
+        self._account: Account | None = None
+        self._sender: Sender | None = None
+        self._limits = Limits(messages_per_second=1, pair_seconds=1.0, pair_burst=1, concurrency=1)
+        now = trio.current_time()
+        self._pace = AccountPace(1, now)
+        self._pairs = PairPace(1.0, 1)
+        self._circuit = Circuit()
+        self._halted: str | None = None
+        self._attention: str | None = None
+        self._in_hand = 0
+        self._closing = False
+        self._changed = trio.Event()
+        self._finished: OrderedDict[int, int] = OrderedDict()
+        # What is in the store and not here. `after`: rows with a higher id may be missing; None: none is.
+        self._after: int | None = 0
+        self._thorough = True
+        self._forgotten: set[str] | None = None
+        self._missed: int | None = None
+        self._ended_while_reading: set[int] = set()
+        self._log = log.bind(tenant=tenant_id, channel=channel_id, actor="channel")
+
+    def statistics(self) -> ChannelStatistics:
+        now = trio.current_time()
+        return ChannelStatistics(
+            tenant_id=self._tenant_id,
+            channel_id=self._channel_id,
+            queued=len(self._lines) - self._in_hand,
+            by_lane=tuple(self._lines.counts),
+            in_hand=self._in_hand,
+            rate_per_second=round(self._pace.rate(now), 2),
+            circuit=self._circuit.state(now).value,
+            halted=self._halted,
+            reading_store=self._after is not None,
+            outcomes=dict(self._outcomes),
+        )
+
+    async def run(self) -> None:
+        self._open_account()
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._schedule, nursery)
+            nursery.start_soon(self._read_store)
+            await self._read_inbox()
+            self._closing = True
+            self._stir()
+            while self._in_hand:
+                await self._next_change()
+            nursery.cancel_scope.cancel()
+
+    # -------------------------------------------------------------- what comes in
+
+    async def _read_inbox(self) -> None:
+        while True:
+            with trio.move_on_after(_IDLE_SECONDS_MAX) as nap:
+                batch = await self._inbox.take(256)
+                if not batch:
+                    return
+                self._take_in(batch)
+            if nap.cancelled_caught and not len(self._lines) and self._after is None:
+                return
+
+    def _take_in(self, batch: list[Envelope]) -> None:
+        for envelope in batch:
+            match envelope.message:
+                case Deliver(item):
+                    self._deliver(item)
+                case Settled(outbox_id):
+                    self._settle(outbox_id)
+                case Wake():
+                    self._miss(1)
+                    self._thorough = True
+                    self._forgotten = None
+                case Refresh():
+                    self._open_account()
+                case other:
+                    self._log.error("channel.misaddressed", message_type=type(other).__name__)
+            envelope.reply(None)
+        self._stir()
+
+    def _deliver(self, item: OutboxItem) -> None:
+        ended_at = self._finished.get(item.id)
+        if item.id in self._lines or (ended_at is not None and item.not_before <= ended_at):
+            return
+        if self._has_room(item) and (
+            self._after is None or (self._forgotten is not None and item.contact_key not in self._forgotten)
+        ):
+            self._admit(item)
+            return
+        self._forget(item.contact_key)
+        self._miss(item.id)
+
+    def _settle(self, outbox_id: int) -> None:
+        """In hand, the item learns it at its next step; waiting, it is over."""
+        entry = self._lines.find(outbox_id)
+        if entry is None:
+            return
+        entry.settled = True
+        if not self._lines.in_hand(entry):
+            self._finish(entry, "settled")
+
+    def _open_account(self) -> None:
+        account = self._shared.accounts(self._tenant_id, self._channel_id)
+        sender = self._shared.senders.get(account.platform) if account is not None else None
+        self._account, self._sender = account, sender
+        self._attention = None
+        if account is None or sender is None:
+            self._halted = "there is no such account any more"
+            return
+        self._halted = None if account.active else "the account is disabled"
+        limits = sender.limits(account)
+        if limits != self._limits:
+            self._limits = limits
+            self._pace = AccountPace(limits.messages_per_second, trio.current_time())
+            self._pairs = PairPace(limits.pair_seconds, limits.pair_burst)
+
+    # -------------------------------------------------------------- what the store holds
+
+    def _has_room(self, item: OutboxItem) -> bool:
+        return self._lines.counts[min(max(item.lane, 0), LANES - 1)] < self._shared.items_max
+
+    def _admit(self, item: OutboxItem) -> None:
+        now = trio.current_time()
+        late_ms = item.not_before - self._shared.wall_ms()
+        entry = Entry(item, now + max(0, late_ms) / 1000)
+        if entry.unknown and not entry.unsure:
+            # Its conversation knows; a status may still be on its way.
+            entry.due = now + self._shared.unknown_wait_seconds
+        self._lines.add(entry, now)
+
+    def _forget(self, contact_key: str) -> None:
+        if self._forgotten is None:
+            return
+        self._forgotten.add(contact_key)
+        if len(self._forgotten) > _FORGOTTEN_MAX:
+            self._forgotten = None
+
+    def _miss(self, item_id: int) -> None:
+        """Rows from this id on have to be read (again)."""
+        self._after = item_id - 1 if self._after is None else min(self._after, item_id - 1)
+        self._missed = item_id if self._missed is None else min(self._missed, item_id)
+
+    async def _read_store(self) -> None:
+        """Keeps memory filled from the store whenever something may be there that is not here."""
+        while True:
+            while self._after is None or not self._wants_more():
+                await self._next_change()
+            await self._pass()
+            self._stir()
+
+    def _wants_more(self) -> bool:
+        # Half empty, so that a full queue costs one reading for 5,000 sends and not one for each.
+        return self._thorough or all(2 * count <= self._shared.items_max for count in self._lines.counts)
+
+    async def _pass(self) -> None:
+        """Reads open rows in id order from `after` and admits what has room, each conversation in order.
+
+        What has no room is remembered by its conversation, and the next pass begins there. A thorough pass
+        (after a start) goes on to the end, so that an agent's reply is found behind a campaign; later ones
+        stop where room ends, since what was told meanwhile is known anyway.
+        """
+        thorough, self._thorough = self._thorough, False
+        cursor = self._after or 0
+        skipped: set[str] = set()
+        first_skipped: int | None = None
+        self._missed = None
+        self._ended_while_reading.clear()
+        at_end = False
+        while not at_end and (first_skipped is None or thorough):
+            page = await self._page(cursor)
+            at_end = len(page) < _PAGE
+            for item in page:
+                cursor = item.id
+                if item.id in self._lines or item.id in self._ended_while_reading:
+                    continue
+                if item.contact_key not in skipped and self._has_room(item):
+                    self._admit(item)
+                    continue
+                skipped.add(item.contact_key)
+                self._forget(item.contact_key)
+                first_skipped = item.id if first_skipped is None else first_skipped
+            self._stir()
+        starts = [
+            start
+            for start in (first_skipped, self._missed, None if at_end else cursor + 1)
+            if start is not None
+        ]
+        self._after = min(starts) - 1 if starts else None
+        if at_end and not self._missed:
+            self._forgotten = skipped if len(skipped) <= _FORGOTTEN_MAX else None
+
+    async def _page(self, after: int) -> "list[OutboxItem]":
+        wait, most = _STORE_BACKOFF_SECONDS
+        while True:
+            try:
+                found = await self._shared.store.load_outbox(
+                    self._tenant_id, self._channel_id, after_id=after, limit=_PAGE
+                )
+            except Unavailable as error:
+                self._log.warning("channel.store_unavailable", error=error.message, retry_seconds=wait)
+                await trio.sleep(wait)
+                wait = min(most, wait * 2)
+            else:
+                return list(found)
+
+    # -------------------------------------------------------------- whose turn it is
+
+    def _stir(self) -> None:
+        self._changed.set()
+        self._changed = trio.Event()
+
+    async def _next_change(self) -> None:
+        await self._changed.wait()
+
+    async def _schedule(self, nursery: trio.Nursery) -> None:
+        while True:
+            now = trio.current_time()
+            wake_at = inf
+            while not self._closing and self._halted is None and self._in_hand < self._limits.concurrency:
+                line = self._lines.next(now)
+                if line is None:
+                    break
+                gate = self._gate(line, now)
+                if gate is None:
+                    break
+                if gate > 0:
+                    wake_at = now + gate
+                    break
+                self._start(nursery, line, now)
+            if not self._closing and self._halted is None:
+                wake_at = min(wake_at, self._lines.next_due())
+            changed = self._changed
+            with trio.move_on_at(wake_at):
+                await changed.wait()
+
+    def _gate(self, line: Line, now: float) -> float | None:
+        """Seconds until the account may send; None: when something changes. Steps that call nobody pass."""
+        entry = line.entries[0]
+        if entry.unsure or entry.settled or self._is_stale(entry):
+            return 0.0
+        wait = self._circuit.wait(now)
+        return None if wait is None else max(wait, self._pace.wait(now))
+
+    def _start(self, nursery: trio.Nursery, line: Line, now: float) -> None:
+        entry = line.entries[0]
+        calls = not (entry.unsure or entry.settled or self._is_stale(entry))
+        if calls and not entry.is_signal:
+            wait = self._pairs.wait(entry.item.recipient, now)
+            if wait > 0:
+                self._lines.postpone(line, now + wait, now)
+                return
+            self._pairs.take(entry.item.recipient, now)
+        if calls:
+            self._pace.take(now)
+        probe = calls and self._circuit.started(now)
+        self._lines.begin(line)
+        self._in_hand += 1
+        nursery.start_soon(self._work, entry, probe)
+
+    def _is_stale(self, entry: Entry) -> bool:
+        return entry.is_signal and self._shared.wall_ms() - entry.item.created_at > _SIGNAL_MS_MAX
+
+    # -------------------------------------------------------------- one step of one item
+
+    async def _work(self, entry: Entry, probe: bool) -> None:
+        reported = False
+        try:
+            if entry.unsure:
+                await self._report(entry, OutcomeUnknown(at=self._shared.wall_ms()))
+                entry.unsure = False
+                entry.due = trio.current_time() + self._shared.unknown_wait_seconds
+            elif entry.settled:
+                self._finish(entry, "settled")
+            elif self._is_stale(entry):
+                await self._end_row(entry, "done", None)
+                self._finish(entry, "stale_signal")
+            else:
+                result = await self._attempt(entry)
+                if result is not None:
+                    reported = True
+                    self._learn(result, probe)
+                    await self._conclude(entry, result)
+        except CommitFailed as error:
+            # The row cannot say what is true now; nothing goes out that is not written down first.
+            self._log.error(
+                "outbox.commit_failed", **self._names(entry), code=error.code, error=error.message
+            )
+            entry.due = trio.current_time() + _COMMIT_RETRY_SECONDS
+        except _Stopping:
+            entry.due = inf
+        finally:
+            if probe and not reported:
+                self._circuit.abandoned(probe=True)
+            self._in_hand -= 1
+            if entry.id in self._lines:
+                self._lines.put_back(entry, trio.current_time())
+            self._stir()
+
+    async def _attempt(self, entry: Entry) -> SendResult | None:
+        """The call, after the row says that it is being made. None: the item was settled meanwhile and is
+        gone."""
+        account, sender = self._account, self._sender
+        assert account is not None
+        assert sender is not None
+        if entry.unknown:
+            await self._report(entry, Resending(at=self._shared.wall_ms()))
+            entry.resent = True
+        await room(self._shared.committer, self._tenant_id)
+        if self._is_settled(entry):
+            return None
+        attempt = entry.attempts + 1
+        payload = OutboxPayload(send=entry.item.send, reply_to=entry.item.reply_to, resent=True)
+        commit = self._patch(
+            entry,
+            state="sending",
+            attempts=attempt,
+            payload=msgspec.to_builtins(payload) if entry.resent else None,
+        )
+        await commit.wait()
+        entry.attempts = attempt
+        entry.unknown = False
+        if self._is_settled(entry):
+            return None
+        names = self._names(entry)
+        self._log.info("outbox.sending", **names, attempt=attempt, resent=entry.resent)
+        began = trio.current_time()
+        try:
+            result = await sender.send(entry.item, account)
+        except Exception as defect:  # noqa: BLE001
+            # A sender promises not to raise. One message that breaks the promise must not stop the account
+            # over and over: its outcome is unknown, which is bounded.
+            self._log.error("outbox.sender_crashed", **names, exc_info=defect)
+            result = Unanswered(reason=f"defect: {type(defect).__name__}")
+        self._log_result(entry, result, duration_ms=round((trio.current_time() - began) * 1000, 1))
+        return result
+
+    def _is_settled(self, entry: Entry) -> bool:
+        """Reads the inbox first: a `Settled` that is there already must not be overtaken by a send."""
+        if not entry.settled and self._inbox.waiting:
+            self._take_in(self._inbox.take_nowait(4_096))
+        if entry.settled:
+            self._finish(entry, "settled")
+        return entry.settled
+
+    def _learn(self, result: SendResult, probe: bool) -> None:
+        """What an answer says about the account and the platform."""
+        now = trio.current_time()
+        declined = result if isinstance(result, Declined) else None
+        if isinstance(result, Unanswered) or (declined is not None and declined.error_class in _OUTAGE):
+            if self._circuit.failed(now, probe=probe):
+                self._log.warning("channel.circuit_open", seconds=self._circuit.wait(now))
+        else:
+            self._circuit.succeeded()
+        if declined is None:
+            return
+        if declined.error_class is ErrorClass.RATE_ACCOUNT:
+            self._pace.throttled(now, declined.retry_after_seconds or 0.0)
+            self._log.warning(
+                "channel.throttled", code=declined.platform_code, rate=round(self._pace.rate(now), 2)
+            )
+        elif declined.retry_after_seconds and declined.error_class is ErrorClass.TRANSIENT:
+            self._pace.pause(now, declined.retry_after_seconds)
+
+    async def _conclude(self, entry: Entry, result: SendResult) -> None:
+        if entry.is_signal:
+            await self._conclude_signal(entry, result)
+            return
+        match result:
+            case Accepted():
+                await self._report(entry, Sent(platform_id=result.platform_id, at=self._shared.wall_ms()))
+                self._finish(entry, "sent")
+            case Unanswered():
+                await self._conclude_unknown(entry)
+            case Declined():
+                await self._conclude_declined(entry, result)
+
+    async def _conclude_unknown(self, entry: Entry) -> None:
+        entry.unknowns += 1
+        if (
+            entry.unknowns >= retrying.UNKNOWN_MAX or entry.attempts >= retrying.UNKNOWN_ATTEMPTS_MAX
+        ) and not entry.settled:
+            await self._refuse(
+                entry,
+                "outcome_unknown",
+                "No answer came after several tries; it may have arrived.",
+                retryable=True,
+            )
+            return
+        await self._report(entry, OutcomeUnknown(at=self._shared.wall_ms()))
+        if self._is_settled(entry):
+            return
+        entry.unknown = True
+        entry.due = trio.current_time() + self._shared.unknown_wait_seconds
+
+    async def _conclude_declined(self, entry: Entry, declined: Declined) -> None:
+        step = retrying.after(declined, entry.attempts, self._shared.random)
+        if declined.error_class is ErrorClass.ACCOUNT:
+            self._call_for_attention(declined)
+        match step:
+            case retrying.GiveUp():
+                await self._refuse(
+                    entry,
+                    declined.platform_code,
+                    declined.message,
+                    retryable=declined.error_class in RETRYABLE,
+                )
+            case retrying.Halt():
+                self._halted = declined.message
+                self._call_for_attention(declined)
+                await self._requeue(entry, declined, seconds=0.0, attempts=entry.attempts - 1)
+            case retrying.RetryIn(seconds):
+                if declined.error_class is ErrorClass.RATE_PAIR:
+                    self._pairs.refused(entry.item.recipient, seconds, trio.current_time())
+                elif declined.error_class is ErrorClass.SPAM_PAUSE:
+                    self._pace.pause(trio.current_time(), seconds)
+                await self._requeue(entry, declined, seconds=seconds, attempts=entry.attempts)
+
+    async def _requeue(self, entry: Entry, declined: Declined, *, seconds: float, attempts: int) -> None:
+        await room(self._shared.committer, self._tenant_id)
+        if self._is_settled(entry):
+            return
+        entry.due = trio.current_time() + seconds
+        entry.attempts = attempts
+        commit = self._patch(
+            entry,
+            state="queued",
+            attempts=attempts,
+            not_before=self._shared.wall_ms() + round(seconds * 1000),
+            error={"platform_code": declined.platform_code, "message": declined.message},
+        )
+        self._outcomes[f"retry_{declined.error_class.value}"] += 1
+        await commit.wait()
+
+    async def _refuse(self, entry: Entry, code: str, message: str, *, retryable: bool) -> None:
+        outcome = Refused(platform_code=code, message=message, retryable=retryable, at=self._shared.wall_ms())
+        self._log.warning("outbox.refused", **self._names(entry), code=code, attempt=entry.attempts)
+        await self._report(entry, outcome)
+        self._finish(entry, "refused")
+
+    async def _conclude_signal(self, entry: Entry, result: SendResult) -> None:
+        if isinstance(result, Accepted):
+            await self._end_row(entry, "done", None)
+            self._finish(entry, "signalled")
+        elif isinstance(result, Declined) and result.error_class is ErrorClass.AUTH:
+            await self._conclude_declined(entry, result)
+        elif entry.attempts >= retrying.SIGNAL_ATTEMPTS_MAX or (
+            isinstance(result, Declined) and result.error_class not in _OUTAGE
+        ):
+            code = result.platform_code if isinstance(result, Declined) else "outcome_unknown"
+            await self._end_row(entry, "done", {"platform_code": code})
+            self._finish(entry, "signal_dropped")
+        else:
+            entry.due = trio.current_time() + 1.0
+
+    # -------------------------------------------------------------- telling, writing, ending
+
+    async def _report(self, entry: Entry, outcome: SendOutcome) -> None:
+        """Asks the conversation until it has made the outcome durable. A conversation that breaks over it
+        must not have the message sent for ever: then the row is ended from here."""
+        if entry.is_signal:
+            return
+        item = entry.item
+        address = address_of(self._tenant_id, self._channel_id, item.contact_key)
+        verdict = OutboxVerdict(
+            outbox_id=item.id,
+            conversation_id=item.conversation_id,
+            message_id=item.message_id,
+            outcome=outcome,
+            trace=item.trace,
+        )
+        wait, most = _ASK_BACKOFF_SECONDS
+        while True:
+            try:
+                await self._shared.ask(address, verdict, timeout_seconds=_ASK_SECONDS_MAX)
+            except Unavailable as error:
+                if self._closing and isinstance(error, ActorStopped):
+                    raise _Stopping from error
+                self._log.warning(
+                    "outbox.report_delayed", **self._names(entry), code=error.code, seconds=wait
+                )
+                await trio.sleep(wait * (1.0 + 0.2 * self._shared.random.random()))
+                wait = min(most, wait * 2)
+            except MijraError as error:
+                self._log.error(
+                    "outbox.report_failed", **self._names(entry), code=error.code, error=error.message
+                )
+                await self._end_row(entry, *_ROW_ENDS[type(outcome)])
+                return
+            else:
+                return
+
+    async def _end_row(self, entry: Entry, state: str, error: dict[str, Any] | None) -> None:
+        await room(self._shared.committer, self._tenant_id)
+        await self._patch(entry, state=state, error=error).wait()
+
+    def _patch(self, entry: Entry, **columns: Any) -> Commit:
+        patch = OutboxPatch(
+            tenant_id=self._tenant_id, id=entry.id, updated_at=self._shared.wall_ms(), **columns
+        )
+        # An address for each item: one set that fails must not make the writer abandon the other items' sets.
+        # A clock for a generation, since a retry of the same item is a new beginning.
+        address = Address("outbox", self._tenant_id, entry.id)
+        return Commit(self._shared.committer, address, self._shared.wall_ms(), (patch,))
+
+    def _finish(self, entry: Entry, outcome: str) -> None:
+        self._outcomes[outcome] += 1
+        self._lines.finish(entry, trio.current_time())
+        self._finished[entry.id] = self._shared.wall_ms()
+        self._finished.move_to_end(entry.id)
+        if len(self._finished) > _FINISHED_MAX:
+            self._finished.popitem(last=False)
+        self._ended_while_reading.add(entry.id)
+        self._stir()
+
+    def _call_for_attention(self, declined: Declined) -> None:
+        """Once for each trouble and Refresh, not once for each message that meets it."""
+        if self._attention == declined.platform_code:
+            return
+        self._attention = declined.platform_code
+        self._log.error("channel.needs_attention", code=declined.platform_code, note=declined.message)
+        self._shared.on_attention(self._tenant_id, self._channel_id, declined.message)
+
+    def _names(self, entry: Entry) -> dict[str, Any]:
+        item = entry.item
+        return {
+            "trace": item.trace,
+            "conversation": item.conversation_id,
+            "message": item.message_id,
+            "outbox": item.id,
+        }
+
+    def _log_result(self, entry: Entry, result: SendResult, *, duration_ms: float) -> None:
+        names = {**self._names(entry), "attempt": entry.attempts, "duration_ms": duration_ms}
+        match result:
+            case Accepted():
+                self._log.info("outbox.sent", **names, platform_id=result.platform_id)
+            case Unanswered():
+                self._log.warning("outbox.unknown", **names, reason=result.reason)
+            case Declined():
+                self._log.warning(
+                    "outbox.declined",
+                    **names,
+                    code=result.platform_code,
+                    error_class=result.error_class.value,
+                )
+
+
+_ROW_ENDS: Final[dict[type, tuple[str, dict[str, Any] | None]]] = {
+    Sent: ("done", None),
+    Refused: ("dead", {"message": "The conversation could not take the refusal."}),
+    OutcomeUnknown: ("unknown", None),
+    Resending: ("unknown", None),
+}

@@ -1,0 +1,268 @@
+"""Keeps requests to addresses that others chose away from our own network (server-side request forgery).
+
+Why         Media addresses, links and base URLs come from platforms, customers and tenants. Without a guard
+            any of them could make the server call its own metadata service, database or neighbours.
+Promises    A connection is only made to an address that was checked, and it is the checked address that is
+            connected to: the name is resolved once per connection, so a name server that answers differently
+            the second time (DNS rebinding) gains nothing. Host header and TLS name stay those of the URL.
+            Every redirect is a request of its own and is checked like the first. If one of a name's addresses
+            is not public, the name is refused: no honest host mixes the two.
+Limits      Schemes https, and http where `plain_http` allows it or the host and port are on the allow list.
+Leaves      Redirect bounds, sizes and overall deadlines to the client that uses it; egress proxies
+            (HTTPS_PROXY) are not used, since behind one nobody here could check anything.
+Errors      httpx's own for the network; `AddressRefused` (an httpx.ConnectError, so surely nothing was sent)
+            for the guard.
+
+The allow list (`host:port`, exact) is for stand-ins of a platform on a developer's machine.
+"""
+
+import ipaddress
+import socket
+from collections.abc import AsyncIterator, Collection, Iterable, Iterator
+from contextlib import contextmanager
+from typing import Any, Final
+
+import httpcore
+import httpx
+import trio
+
+_ADDRESSES_MAX: Final = 16
+"""Addresses of one name that are tried; real names have a handful."""
+
+_V4_FORBIDDEN: Final = tuple(
+    ipaddress.IPv4Network(network)
+    for network in (
+        "0.0.0.0/8",  # this network
+        "10.0.0.0/8",  # private (RFC 1918)
+        "100.64.0.0/10",  # carrier-grade NAT (RFC 6598); one cloud's metadata service is in it
+        "127.0.0.0/8",  # loopback
+        "169.254.0.0/16",  # link-local; the usual metadata services
+        "172.16.0.0/12",  # private
+        "192.0.0.0/24",  # protocol assignments (RFC 6890)
+        "192.0.2.0/24",  # documentation
+        "192.88.99.0/24",  # 6to4 relays (RFC 7526)
+        "192.168.0.0/16",  # private
+        "198.18.0.0/15",  # benchmarks (RFC 2544)
+        "198.51.100.0/24",  # documentation
+        "203.0.113.0/24",  # documentation
+        "224.0.0.0/4",  # multicast
+        "240.0.0.0/4",  # reserved and broadcast
+    )
+)
+_V6_PUBLIC: Final = ipaddress.IPv6Network("2000::/3")
+"""All global unicast there is (RFC 4291); whatever is outside is local, special or not assigned."""
+_V6_FORBIDDEN: Final = tuple(
+    ipaddress.IPv6Network(network)
+    for network in (
+        "2001::/23",  # protocol assignments; Teredo tunnels to any IPv4 address
+        "2001:db8::/32",  # documentation
+        "2002::/16",  # 6to4: an IPv4 address in disguise
+        "3fff::/20",  # documentation (RFC 9637)
+    )
+)
+_NAT64: Final = ipaddress.IPv6Network("64:ff9b::/96")
+"""IPv4 as IPv6-only hosts see it (RFC 6052): judged by the IPv4 address inside. The local-use prefix
+64:ff9b:1::/48 is outside the public range and so refused."""
+
+
+class AddressRefused(httpx.ConnectError):
+    """The guard does not connect there. Nothing was sent."""
+
+
+def is_public(address: str) -> bool:
+    """Whether an IP address (as text) is one of the public internet. What is no address is not."""
+    try:
+        parsed = ipaddress.ip_address(address)
+    except ValueError:
+        return False
+    if isinstance(parsed, ipaddress.IPv6Address):
+        if parsed.scope_id is not None:
+            return False
+        embedded = parsed.ipv4_mapped
+        if embedded is None and parsed in _NAT64:
+            embedded = ipaddress.IPv4Address(int(parsed) & 0xFFFFFFFF)
+        if embedded is None:
+            return parsed in _V6_PUBLIC and not any(parsed in network for network in _V6_FORBIDDEN)
+        parsed = embedded
+    return not any(parsed in network for network in _V4_FORBIDDEN)
+
+
+class Guard:
+    """What may be connected to. `allowed` holds `host:port` entries that are let through unchecked."""
+
+    def __init__(self, *, allowed: Collection[str] = (), plain_http: bool = False) -> None:
+        self.allowed = frozenset(entry.lower() for entry in allowed)
+        self.plain_http = plain_http
+
+    def check_scheme(self, scheme: str, host: str, port: int) -> None:
+        """Raises AddressRefused for a scheme that is not acceptable for this host."""
+        if scheme == "https" or (scheme == "http" and (self.plain_http or self.lets_through(host, port))):
+            return
+        raise AddressRefused(f"requests over {scheme[:20]} to this host are not allowed")
+
+    def lets_through(self, host: str, port: int) -> bool:
+        name = f"[{host}]" if ":" in host else host
+        return f"{name.lower()}:{port}" in self.allowed
+
+    async def resolve(self, host: str, port: int) -> list[str]:
+        """The checked addresses of a host, at least one. Raises AddressRefused or OSError."""
+        found = await trio.socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+        addresses = list(dict.fromkeys(str(entry[4][0]) for entry in found))
+        if not self.lets_through(host, port):
+            for address in addresses:
+                if not is_public(address):
+                    raise AddressRefused("the host has an address that is not public")
+        return addresses[:_ADDRESSES_MAX]
+
+
+class _GuardedNetwork(httpcore.AsyncNetworkBackend):
+    """httpcore's trio backend with the guard between name and connection."""
+
+    def __init__(self, guard: Guard) -> None:
+        self._guard = guard
+        self._inner = httpcore.TrioBackend()
+
+    async def connect_tcp(
+        self,
+        host: str,
+        port: int,
+        timeout: float | None = None,
+        local_address: str | None = None,
+        socket_options: Iterable[Any] | None = None,
+    ) -> httpcore.AsyncNetworkStream:
+        try:
+            with trio.fail_after(timeout if timeout is not None else float("inf")):
+                addresses = await self._guard.resolve(host, port)
+                for address in addresses[:-1]:
+                    try:
+                        return await self._inner.connect_tcp(
+                            address, port, timeout, local_address, socket_options
+                        )
+                    except httpcore.ConnectError:
+                        continue
+                return await self._inner.connect_tcp(
+                    addresses[-1], port, timeout, local_address, socket_options
+                )
+        except trio.TooSlowError as error:
+            raise httpcore.ConnectTimeout("no connection within the time for it") from error
+        except (OSError, UnicodeError) as error:
+            raise httpcore.ConnectError(f"the host cannot be resolved: {error}") from error
+
+    async def connect_unix_socket(
+        self, path: str, timeout: float | None = None, socket_options: Iterable[Any] | None = None
+    ) -> httpcore.AsyncNetworkStream:
+        raise AddressRefused("sockets of this machine are not for requests")
+
+    async def sleep(self, seconds: float) -> None:
+        await trio.sleep(seconds)
+
+
+class GuardedTransport(httpx.AsyncBaseTransport):
+    """An httpx transport that connects through a guard. Close it with its client."""
+
+    def __init__(
+        self,
+        guard: Guard,
+        *,
+        connections_max: int,
+        idle_connections_max: int = 20,
+        idle_seconds_max: float = 4.0,
+    ) -> None:
+        """`idle_seconds_max` lies below the 5 s after which common servers close an idle connection: a
+        request that meets the closing has an unknown outcome, which costs far more than a handshake."""
+        self._guard = guard
+        self._pool = httpcore.AsyncConnectionPool(
+            ssl_context=httpx.create_ssl_context(trust_env=False),
+            max_connections=connections_max,
+            max_keepalive_connections=idle_connections_max,
+            keepalive_expiry=idle_seconds_max,
+            network_backend=_GuardedNetwork(guard),
+        )
+
+    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+        url = request.url
+        port = url.port or (80 if url.scheme == "http" else 443)
+        self._guard.check_scheme(url.scheme, url.host, port)
+        assert isinstance(request.stream, httpx.AsyncByteStream)
+        with _translated(request):
+            answer = await self._pool.handle_async_request(
+                httpcore.Request(
+                    method=request.method,
+                    url=httpcore.URL(
+                        scheme=url.raw_scheme, host=url.raw_host, port=url.port, target=url.raw_path
+                    ),
+                    headers=request.headers.raw,
+                    content=request.stream,
+                    extensions=request.extensions,
+                )
+            )
+        return httpx.Response(
+            answer.status,
+            headers=answer.headers,
+            stream=_Body(answer, request),
+            extensions=answer.extensions,
+        )
+
+    async def aclose(self) -> None:
+        await self._pool.aclose()
+
+
+class _Body(httpx.AsyncByteStream):
+    def __init__(self, answer: httpcore.Response, request: httpx.Request) -> None:
+        self._answer = answer
+        self._request = request
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        with _translated(self._request):
+            async for chunk in self._answer.aiter_stream():
+                yield chunk
+
+    async def aclose(self) -> None:
+        await self._answer.aclose()
+
+
+_TRANSLATIONS: Final[tuple[tuple[type[Exception], type[httpx.TransportError]], ...]] = (
+    (httpcore.ConnectTimeout, httpx.ConnectTimeout),
+    (httpcore.ReadTimeout, httpx.ReadTimeout),
+    (httpcore.WriteTimeout, httpx.WriteTimeout),
+    (httpcore.PoolTimeout, httpx.PoolTimeout),
+    (httpcore.ConnectError, httpx.ConnectError),
+    (httpcore.ReadError, httpx.ReadError),
+    (httpcore.WriteError, httpx.WriteError),
+    (httpcore.LocalProtocolError, httpx.LocalProtocolError),
+    (httpcore.RemoteProtocolError, httpx.RemoteProtocolError),
+    (httpcore.UnsupportedProtocol, httpx.UnsupportedProtocol),
+    (httpcore.TimeoutException, httpx.ReadTimeout),
+    (httpcore.NetworkError, httpx.ReadError),
+    (httpcore.ProtocolError, httpx.RemoteProtocolError),
+    (httpcore.ProxyError, httpx.ProxyError),
+)
+"""Specific classes first; every class of httpcore that is raised is under one of them (a test looks)."""
+
+
+@contextmanager
+def _translated(request: httpx.Request) -> Iterator[None]:
+    try:
+        yield
+    except httpx.TransportError:
+        raise
+    except Exception as error:
+        for foreign, ours in _TRANSLATIONS:
+            if isinstance(error, foreign):
+                raise ours(str(error), request=request) from error
+        raise
+
+
+def guarded_client(guard: Guard, *, connections_max: int, timeout: httpx.Timeout) -> httpx.AsyncClient:
+    """A client behind the guard. It follows no redirects of itself and reads nothing from the environment."""
+    return httpx.AsyncClient(
+        transport=GuardedTransport(guard, connections_max=connections_max),
+        timeout=timeout,
+        trust_env=False,
+        follow_redirects=False,
+        max_redirects=REDIRECTS_MAX,
+    )
+
+
+REDIRECTS_MAX: Final = 5
+"""Content networks redirect once or twice."""

@@ -1,0 +1,121 @@
+"""How fast an account may send: arithmetic over times that are passed in (seconds, any monotonic clock).
+
+Why         Being throttled costs more than waiting: a refused call spends a connection and a retry, and
+            repeated throttling lowers an account's standing. So the platform's limits are kept on our side,
+            and learned down when the platform shows that it sees them differently.
+Promises    Whatever the calls, no second holds more than `limit` sends of an account, and no stretch of
+            t seconds more than burst + t / seconds sends to one recipient (tests look at every window).
+Leaves      Waiting to the caller: `wait` says how long, `take` counts a send.
+"""
+
+from typing import Final
+
+_BACK_TO_FULL_SECONDS: Final = 60.0
+"""A halved pace needs half a minute to recover: long enough that the next throttling, if the limit really is
+lower, comes after many good sends, short enough that a passing one is forgotten before anybody looks."""
+
+_LEARN_SECONDS: Final = 1.0
+"""A full house of calls in flight is refused together; that is one lesson, not thirty."""
+
+_PACE_MIN: Final = 0.5
+"""Sends per second below which learning stops: slower still would make a whole minute's guess of one
+refusal."""
+
+
+class AccountPace:
+    """A token bucket whose rate is learned: halved by a throttling, slowly up again, never above the limit.
+
+    The bucket is small (a twentieth of the limit) and its rate that much below the limit, because any
+    second may see a full bucket on top of what flows in.
+    """
+
+    __slots__ = ("_learned_at", "_paused_until", "_rate", "_seen_at", "_tokens", "burst", "rate_max")
+
+    def __init__(self, limit: int, now: float) -> None:
+        self.burst = max(1, limit // 20)
+        self.rate_max = max(float(limit - self.burst), limit / 2)
+        self._rate = self.rate_max
+        self._tokens = float(self.burst)
+        self._seen_at = now
+        self._learned_at = now - _LEARN_SECONDS
+        self._paused_until = now
+
+    def rate(self, now: float) -> float:
+        """Sends per second at present."""
+        self._flow(now)
+        return self._rate
+
+    def wait(self, now: float) -> float:
+        """Seconds until a send may go; 0 when it may go now."""
+        self._flow(now)
+        if now < self._paused_until:
+            return self._paused_until - now
+        return 0.0 if self._tokens >= 1.0 else (1.0 - self._tokens) / self._rate
+
+    def take(self, now: float) -> None:
+        """Counts a send. Call it only when `wait` gave 0."""
+        self._flow(now)
+        self._tokens -= 1.0
+
+    def throttled(self, now: float, seconds: float = 0.0) -> None:
+        """The platform refused for speed; nothing goes for `seconds` (its Retry-After)."""
+        self._flow(now)
+        if now - self._learned_at >= _LEARN_SECONDS:
+            self._rate = max(min(_PACE_MIN, self.rate_max), self._rate / 2)
+            self._learned_at = now
+        self._tokens = min(self._tokens, 0.0)
+        self.pause(now, seconds)
+
+    def pause(self, now: float, seconds: float) -> None:
+        """Nothing goes for `seconds`; a longer pause that is on already stays."""
+        self._paused_until = max(self._paused_until, now + seconds)
+
+    def _flow(self, now: float) -> None:
+        passed = now - self._seen_at
+        if passed <= 0:
+            return
+        self._seen_at = now
+        # The old rate for the whole stretch: a little less than the integral, so never too fast.
+        self._tokens = min(float(self.burst), self._tokens + self._rate * passed)
+        self._rate = min(self.rate_max, self._rate + self.rate_max / _BACK_TO_FULL_SECONDS * passed)
+
+
+class PairPace:
+    """One message per `seconds` to one recipient, with bursts of `burst` that are paid back.
+
+    A recipient's debt is one number: when it will be paid. Memory holds those who have a debt, so at most
+    what an account can send in burst * seconds (270 s for WhatsApp: about 21,000 at 80 messages a second).
+    """
+
+    __slots__ = ("_paid_at", "_sweep_at", "burst", "seconds")
+
+    def __init__(self, seconds: float, burst: int) -> None:
+        self.seconds = seconds
+        self.burst = burst
+        self._paid_at: dict[str, float] = {}
+        self._sweep_at = 1_024
+
+    def wait(self, recipient: str, now: float) -> float:
+        """Seconds until a message to this recipient may go; 0 when it may go now."""
+        paid_at = self._paid_at.get(recipient)
+        if paid_at is None:
+            return 0.0
+        # The room for rounding is far below what a clock can tell.
+        over = paid_at + self.seconds - now - self.burst * self.seconds
+        return over if over > 1e-6 else 0.0
+
+    def take(self, recipient: str, now: float) -> None:
+        """Counts a message. Call it only when `wait` gave 0."""
+        self._paid_at[recipient] = max(self._paid_at.get(recipient, now), now) + self.seconds
+        if len(self._paid_at) > self._sweep_at:
+            self._paid_at = {key: at for key, at in self._paid_at.items() if at > now}
+            # Sweeping when the table has doubled costs each message a constant share.
+            self._sweep_at = max(1_024, 2 * len(self._paid_at))
+
+    def refused(self, recipient: str, seconds: float, now: float) -> None:
+        """The platform counts differently: the burst is used up and the next may go in `seconds`."""
+        debt = now + (self.burst - 1) * self.seconds + seconds
+        self._paid_at[recipient] = max(self._paid_at.get(recipient, now), debt)
+
+    def __len__(self) -> int:
+        return len(self._paid_at)
