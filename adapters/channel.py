@@ -174,7 +174,8 @@ class Channels:
             run=self._run,
             restart=Restart.TRANSIENT,
             mailbox_max=4_096,
-            # Longer than a call, so that an ordinary stop leaves no unknown outcome.
+            # A platform that is well answers in under a second, so an ordinary stop leaves no unknown
+            # outcome; a call that hangs longer would hold up everybody's shutdown and is cut.
             stop_seconds_max=10.0,
             lazily=True,
         )
@@ -229,6 +230,8 @@ class _Channel:
         self._thorough = True
         self._forgotten: set[str] | None = None
         self._missed: int | None = None
+        # A page may show a row as open that has ended since it was read.
+        self._reading = False
         self._ended_while_reading: set[int] = set()
         self._log = log.bind(tenant=tenant_id, channel=channel_id, actor="channel")
 
@@ -305,6 +308,8 @@ class _Channel:
         """In hand, the item learns it at its next step; waiting, it is over."""
         entry = self._lines.find(outbox_id)
         if entry is None:
+            if self._reading:
+                self._ended_while_reading.add(outbox_id)
             return
         entry.settled = True
         if not self._lines.in_hand(entry):
@@ -356,7 +361,10 @@ class _Channel:
         while True:
             while self._after is None or not self._wants_more():
                 await self._next_change()
+            self._reading = True
             await self._pass()
+            self._reading = False
+            self._ended_while_reading.clear()
             self._stir()
 
     def _wants_more(self) -> bool:
@@ -375,7 +383,6 @@ class _Channel:
         skipped: set[str] = set()
         first_skipped: int | None = None
         self._missed = None
-        self._ended_while_reading.clear()
         at_end = False
         while not at_end and (first_skipped is None or thorough):
             page = await self._page(cursor)
@@ -397,7 +404,7 @@ class _Channel:
             if start is not None
         ]
         self._after = min(starts) - 1 if starts else None
-        if at_end and not self._missed:
+        if at_end and self._missed is None:
             self._forgotten = skipped if len(skipped) <= _FORGOTTEN_MAX else None
 
     async def _page(self, after: int) -> "list[OutboxItem]":
@@ -486,11 +493,13 @@ class _Channel:
                 await self._end_row(entry, "done", None)
                 self._finish(entry, "stale_signal")
             else:
-                result = await self._attempt(entry)
+                account = self._account
+                assert account is not None
+                result = await self._attempt(entry, account)
                 if result is not None:
                     reported = True
                     self._learn(result, probe)
-                    await self._conclude(entry, result)
+                    await self._conclude(entry, result, account)
         except CommitFailed as error:
             # The row cannot say what is true now; nothing goes out that is not written down first.
             self._log.error(
@@ -507,11 +516,10 @@ class _Channel:
                 self._lines.put_back(entry, trio.current_time())
             self._stir()
 
-    async def _attempt(self, entry: Entry) -> SendResult | None:
+    async def _attempt(self, entry: Entry, account: Account) -> SendResult | None:
         """The call, after the row says that it is being made. None: the item was settled meanwhile and is
         gone."""
-        account, sender = self._account, self._sender
-        assert account is not None
+        sender = self._sender
         assert sender is not None
         if entry.unknown:
             await self._report(entry, Resending(at=self._shared.wall_ms()))
@@ -542,7 +550,7 @@ class _Channel:
             # over and over: its outcome is unknown, which is bounded.
             self._log.error("outbox.sender_crashed", **names, exc_info=defect)
             result = Unanswered(reason=f"defect: {type(defect).__name__}")
-        self._log_result(entry, result, duration_ms=round((trio.current_time() - began) * 1000, 1))
+        entry.took_ms = round((trio.current_time() - began) * 1000, 1)
         return result
 
     def _is_settled(self, entry: Entry) -> bool:
@@ -572,24 +580,30 @@ class _Channel:
         elif declined.retry_after_seconds and declined.error_class is ErrorClass.TRANSIENT:
             self._pace.pause(now, declined.retry_after_seconds)
 
-    async def _conclude(self, entry: Entry, result: SendResult) -> None:
+    async def _conclude(self, entry: Entry, result: SendResult, account: Account) -> None:
         if entry.is_signal:
-            await self._conclude_signal(entry, result)
+            await self._conclude_signal(entry, result, account)
             return
         match result:
             case Accepted():
+                self._log.info(
+                    "outbox.sent", **self._names(entry), **_effort(entry), platform_id=result.platform_id
+                )
                 await self._report(entry, Sent(platform_id=result.platform_id, at=self._shared.wall_ms()))
                 self._finish(entry, "sent")
             case Unanswered():
+                self._log.warning(
+                    "outbox.unknown", **self._names(entry), **_effort(entry), reason=result.reason
+                )
                 await self._conclude_unknown(entry)
             case Declined():
-                await self._conclude_declined(entry, result)
+                await self._conclude_declined(entry, result, account)
 
     async def _conclude_unknown(self, entry: Entry) -> None:
+        if self._is_settled(entry):
+            return
         entry.unknowns += 1
-        if (
-            entry.unknowns >= retrying.UNKNOWN_MAX or entry.attempts >= retrying.UNKNOWN_ATTEMPTS_MAX
-        ) and not entry.settled:
+        if entry.unknowns >= retrying.UNKNOWN_MAX or entry.attempts >= retrying.UNKNOWN_ATTEMPTS_MAX:
             await self._refuse(
                 entry,
                 "outcome_unknown",
@@ -603,7 +617,9 @@ class _Channel:
         entry.unknown = True
         entry.due = trio.current_time() + self._shared.unknown_wait_seconds
 
-    async def _conclude_declined(self, entry: Entry, declined: Declined) -> None:
+    async def _conclude_declined(self, entry: Entry, declined: Declined, account: Account) -> None:
+        if self._is_settled(entry):
+            return
         step = retrying.after(declined, entry.attempts, self._shared.random)
         if declined.error_class is ErrorClass.ACCOUNT:
             self._call_for_attention(declined)
@@ -616,8 +632,10 @@ class _Channel:
                     retryable=declined.error_class in RETRYABLE,
                 )
             case retrying.Halt():
-                self._halted = declined.message
-                self._call_for_attention(declined)
+                # A call made with credentials that have been replaced since says nothing about the new ones.
+                if account is self._account:
+                    self._halted = declined.message
+                    self._call_for_attention(declined)
                 await self._requeue(entry, declined, seconds=0.0, attempts=entry.attempts - 1)
             case retrying.RetryIn(seconds):
                 if declined.error_class is ErrorClass.RATE_PAIR:
@@ -640,20 +658,28 @@ class _Channel:
             error={"platform_code": declined.platform_code, "message": declined.message},
         )
         self._outcomes[f"retry_{declined.error_class.value}"] += 1
+        self._log.warning(
+            "outbox.retry",
+            **self._names(entry),
+            **_effort(entry),
+            code=declined.platform_code,
+            error_class=declined.error_class.value,
+            seconds=round(seconds, 1),
+        )
         await commit.wait()
 
     async def _refuse(self, entry: Entry, code: str, message: str, *, retryable: bool) -> None:
         outcome = Refused(platform_code=code, message=message, retryable=retryable, at=self._shared.wall_ms())
-        self._log.warning("outbox.refused", **self._names(entry), code=code, attempt=entry.attempts)
+        self._log.warning("outbox.refused", **self._names(entry), **_effort(entry), code=code)
         await self._report(entry, outcome)
         self._finish(entry, "refused")
 
-    async def _conclude_signal(self, entry: Entry, result: SendResult) -> None:
+    async def _conclude_signal(self, entry: Entry, result: SendResult, account: Account) -> None:
         if isinstance(result, Accepted):
             await self._end_row(entry, "done", None)
             self._finish(entry, "signalled")
         elif isinstance(result, Declined) and result.error_class is ErrorClass.AUTH:
-            await self._conclude_declined(entry, result)
+            await self._conclude_declined(entry, result, account)
         elif entry.attempts >= retrying.SIGNAL_ATTEMPTS_MAX or (
             isinstance(result, Declined) and result.error_class not in _OUTAGE
         ):
@@ -720,7 +746,8 @@ class _Channel:
         self._finished.move_to_end(entry.id)
         if len(self._finished) > _FINISHED_MAX:
             self._finished.popitem(last=False)
-        self._ended_while_reading.add(entry.id)
+        if self._reading:
+            self._ended_while_reading.add(entry.id)
         self._stir()
 
     def _call_for_attention(self, declined: Declined) -> None:
@@ -740,20 +767,9 @@ class _Channel:
             "outbox": item.id,
         }
 
-    def _log_result(self, entry: Entry, result: SendResult, *, duration_ms: float) -> None:
-        names = {**self._names(entry), "attempt": entry.attempts, "duration_ms": duration_ms}
-        match result:
-            case Accepted():
-                self._log.info("outbox.sent", **names, platform_id=result.platform_id)
-            case Unanswered():
-                self._log.warning("outbox.unknown", **names, reason=result.reason)
-            case Declined():
-                self._log.warning(
-                    "outbox.declined",
-                    **names,
-                    code=result.platform_code,
-                    error_class=result.error_class.value,
-                )
+
+def _effort(entry: Entry) -> dict[str, Any]:
+    return {"attempt": entry.attempts, "duration_ms": entry.took_ms}
 
 
 _ROW_ENDS: Final[dict[type, tuple[str, dict[str, Any] | None]]] = {
