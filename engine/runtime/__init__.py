@@ -40,12 +40,12 @@ stalled on that very worker would wait for ever, so a worker offers, or tells wi
 Limits
 
     mailbox                  `mailbox_max` from outside, twice that from actors     a refusal, or waiting
-    in flight                `in_flight_max` messages of an activation              not drained until a release
+    in flight                `in_flight_max` messages of an activation              not drained meanwhile
     residents                `resident_max` of a kind, least recently used first    busy ones stay
     tries of a message       3, by crash or by its own failed write set             dead letter
     lookups, hops, timers    4 and 8 for a message, 64 for an actor                 crash, refusal, crash
     one call of `load`       500 requests, 4 calls at a time                        the next batch gathers
-    restarts                 see the defaults in `specs` and `system`, with reasons escalation
+    restarts                 the defaults in `specs` and `system`, with reasons      escalation
 
 What is not bounded: the number of tenants with a subtree (3.4 KB each with four kinds, kept until fenced or
 stopped). A process with many residents should raise the thresholds of Python's cycle collector

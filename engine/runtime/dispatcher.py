@@ -260,7 +260,15 @@ class Dispatcher:
                 cell.flight = deque((step,))
             else:
                 flight.append(step)
-            self._committer.submit(cell.address, cell.generation, rows, step)
+            try:
+                self._committer.submit(cell.address, cell.generation, rows, step)
+            except Exception:
+                # Against its contract; nothing of this step is on its way, so it is a crash like any other.
+                step.void = True
+                if cell.flight is not None and cell.flight[-1] is step:
+                    cell.flight.pop()
+                    cell.flight = cell.flight or None
+                raise
             if cell.phase is _LIVE and not self._committer.has_room(cell.address.tenant):
                 self._wait_for_room(cell)
         elif flight is not None:
@@ -375,12 +383,6 @@ class Dispatcher:
     def _crashed(self, cell: Cell, item: Any, lane: Lane, error: Exception) -> None:
         kind = cell.group.kind
         envelope = item if type(item) is Envelope else Envelope(item, None, lane)
-        flight = cell.flight
-        if flight and flight[-1].item is item:
-            # The committer itself raised: nothing of this step is on its way.
-            flight.pop()
-            if not flight:
-                cell.flight = None
         envelope.crashes += 1
         envelope.found = None
         envelope.lookups = 0
@@ -428,13 +430,15 @@ class Dispatcher:
 
     def _write_letter(self, cell: Cell, envelope: Envelope) -> Effects:
         """The effects that park a message: its dead letter, and the refusal for its asker."""
-        attempts = envelope.crashes + envelope.failures
         if envelope.letter is None:
-            envelope.letter = DeadLetter(cell.address, envelope.message, envelope.error, attempts)
-        envelope.letters += 1
+            tried = envelope.crashes + envelope.failures
+            envelope.letter = DeadLetter(cell.address, envelope.message, envelope.error, tried)
+            # From here on only the letter's own failures count: those of its predecessors bring it here again too.
+            envelope.failures = 0
+        attempts = envelope.letter.attempts
         refusal = Parked(f"the message failed {attempts} times and is kept in the dead letters")
         rows: Sequence[object] = ()
-        if envelope.letters <= LETTERS_MAX:
+        if envelope.failures < LETTERS_MAX:
             try:
                 rows = self._dead_letter(envelope.letter)
             except Exception as error:  # noqa: BLE001

@@ -34,7 +34,6 @@ class Envelope:
         "hops",
         "lane",
         "letter",
-        "letters",
         "lookups",
         "message",
         "slot",
@@ -49,7 +48,6 @@ class Envelope:
         self.failures = 0
         self.lookups = 0
         self.hops = 0
-        self.letters = 0
         self.suspect = False
         self.found: object | None = None
         self.error = ""

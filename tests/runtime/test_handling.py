@@ -1,5 +1,6 @@
 """Deciding, committing and releasing."""
 
+import random
 from collections.abc import Sequence
 from typing import Any
 
@@ -14,6 +15,7 @@ from engine.errors import (
     Conflicting,
     MailboxFull,
     Parked,
+    StoreUnavailable,
 )
 from engine.runtime import Context, Effects, Gather, Lane, LoadRequest, Lookup, Tell
 from tests.runtime.model import at, decider, running, settled
@@ -232,3 +234,158 @@ async def test_a_full_mailbox_refuses(autojump_clock: MockClock) -> None:
             world.committer.make_room()
         await settled()
         assert seen == [1, 2, 4]
+
+
+async def test_a_dead_letter_that_cannot_be_stored_is_reported(autojump_clock: MockClock) -> None:
+    """After three tries the message is given up: its asker hears Parked, the operator hears of it."""
+
+    def decide(state: list[object], message: str, context: Context) -> Effects:
+        if message == "poison":
+            raise ValueError("no")
+        return keep(state, message, context)
+
+    async with running(decider(decide)) as world:
+        world.committer.verdict = lambda rows: CommitPoisoned("no") if isinstance(rows[0], tuple) else None
+        with pytest.raises(Parked, match="so did its dead letter"):
+            await world.system.ask(at(1), "poison", timeout_seconds=60)
+        assert world.watch.lost == [(at(1), "poison")]
+        assert world.watch.parked_letters == []
+        assert await world.system.ask(at(1), "a", timeout_seconds=1) == 1
+
+
+async def test_a_crash_leaves_an_equal_message_in_flight_alone(autojump_clock: MockClock) -> None:
+    """The very same object sent twice: the first one's commit goes on although the second one crashes."""
+    crash = False
+
+    def decide(state: list[object], message: object, context: Context) -> Effects:
+        if crash:
+            raise ValueError("no")
+        return Effects(commit=(message,), reply="kept")
+
+    async with running(decider(decide)) as world:
+        world.committer.held = True
+        gather = Gather()
+        world.system.offer(at(1), 7, reply_to=gather.slot())
+        await settled()
+        crash = True
+        world.system.offer(at(1), 7, reply_to=gather.slot())
+        await settled()
+        world.committer.let_go()
+        first, second = await gather.wait()
+        assert first == "kept"
+        assert isinstance(second, Parked)
+        assert world.committer.rows() == [7, ("dead", 7)]
+
+
+async def test_a_committer_that_raises_is_a_crash_of_the_message(autojump_clock: MockClock) -> None:
+    """The set in flight before it keeps its verdict."""
+    async with running(decider(keep)) as world:
+        submit = world.committer.submit
+
+        def refuse(address: Any, generation: int, rows: Sequence[object], done: Any) -> None:
+            if rows[0] == "b":
+                raise RuntimeError("no")
+            submit(address, generation, rows, done)
+
+        world.committer.submit = refuse  # type: ignore[method-assign]
+        gather = Gather()
+        for message in "abc":
+            world.system.offer(at(1), message, reply_to=gather.slot())
+        first, second, third = await gather.wait()
+        assert first == 1
+        assert isinstance(second, Parked)
+        assert third == 1
+        assert world.committer.rows() == ["a", ("dead", "b"), "c"]
+
+
+@pytest.mark.parametrize("seed", range(30))
+async def test_whatever_fails_order_holds_and_everyone_is_answered_once(
+    autojump_clock: MockClock, seed: int
+) -> None:
+    """Conflicts, poison, crashes, held verdicts and tells, at random: each message is committed once, in
+    order, or parked; its answer says which; each tell of a committed message arrives once, in order."""
+    chance = random.Random(seed)
+    durable: dict[object, list[object]] = {}
+    received: dict[object, list[object]] = {}
+    flaky: dict[object, int] = {}
+
+    async def load(requests: Sequence[LoadRequest]) -> Sequence[Any]:
+        await trio.sleep(chance.random())
+        if chance.random() < 0.2:
+            raise StoreUnavailable("down")
+        return [list(durable.get(request.address.key, [])) for request in requests]
+
+    def decide(state: list[object], message: int, context: Context) -> Effects | Lookup:
+        if message % 13 == 5:
+            state.append("garbage")
+            raise ValueError("poison")
+        if message % 7 == 1 and context.found is None:
+            return Lookup(message)
+        state.append(message)
+        tell = [Tell(at(context.address.key, "sink"), message)]
+        return Effects(commit=(message,), tell=tell, reply=list(state))
+
+    async def lookup(requests: Sequence[Any]) -> Sequence[object]:
+        await trio.sleep(chance.random())
+        return [True for _ in requests]
+
+    def sink(state: list[object], message: int, context: Context) -> None:
+        received.setdefault(context.address.key, []).append(message)
+
+    def verdict(rows: Sequence[object]) -> CommitFailed | None:
+        row = rows[0]
+        if not isinstance(row, int):
+            return None
+        if row % 11 == 3:
+            return CommitPoisoned("bad row")
+        if row % 5 == 2 and flaky.setdefault(row, chance.randrange(1, 3)) > 0:
+            flaky[row] -= 1
+            return CommitConflict("there already")
+        return None
+
+    async with running(
+        decider(decide, load=load, lookup=lookup, in_flight_max=8, mailbox_max=64),
+        decider(sink, kind="sink", mailbox_max=2),
+    ) as world:
+        settle = world.committer._settle
+
+        def settling(entry: Any) -> None:
+            before = len(world.committer.committed)
+            done = entry.done
+
+            def record(error: CommitFailed | None) -> None:
+                for address, row in world.committer.committed[before:]:
+                    if isinstance(row, int):
+                        durable.setdefault(address.key, []).append(row)
+                done(error)
+
+            entry.done = record
+            settle(entry)
+
+        world.committer._settle = settling  # type: ignore[method-assign]
+        world.committer.verdict = verdict
+        world.committer.held = True
+        gather = Gather()
+        sent: dict[int, list[int]] = {0: [], 1: [], 2: []}
+        for message in range(120):
+            key = chance.randrange(3)
+            assert world.system.offer(at(key), message, reply_to=gather.slot())
+            sent[key].append(message)
+            if chance.random() < 0.3:
+                await trio.sleep(chance.random())
+            world.committer.settle(chance.randrange(4))
+        world.committer.let_go()
+        with trio.fail_after(600):
+            outcomes = await gather.wait()
+        await trio.sleep(1)
+    for key, messages in sent.items():
+        good = [message for message in messages if message % 13 != 5 and message % 11 != 3]
+        assert durable.get(key, []) == good
+        assert received.get(key, []) == good
+    for message, outcome in enumerate(outcomes):
+        if message % 13 == 5 or message % 11 == 3:
+            assert isinstance(outcome, Parked)
+        else:
+            assert outcome[-1] == message
+    parked = sorted(str(letter.message) for letter in world.watch.parked_letters)
+    assert parked == sorted(str(message) for message in range(120) if message % 13 == 5 or message % 11 == 3)
