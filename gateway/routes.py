@@ -1,0 +1,84 @@
+"""Webhooks and the native WebSocket as plain Quart routes: the way in that always works.
+
+Thin on purpose. What is behind these routes knows nothing of Quart, so that a faster lane in front of it can
+call the same functions; a test holds that both answer alike.
+"""
+
+from collections.abc import Collection
+
+import trio
+from quart import Blueprint, Response, g, request, websocket
+
+from gateway.push.session import Sessions
+from gateway.webhooks import Webhooks
+
+
+def webhook_blueprint(webhooks: Webhooks, *, body_seconds_max: float = 10.0) -> Blueprint:
+    """`GET` and `POST /api/webhooks/{platform}` and `/api/webhooks/{platform}/{endpoint_key}`.
+
+    A body that is not here after `body_seconds_max` is given up (408); platforms send theirs at once. The
+    application's own limit for these paths must not be below `webhooks.limits.body_bytes_max`.
+    """
+    blueprint = Blueprint("webhooks", __name__)
+    methods = ["GET", "POST"]
+
+    @blueprint.route("/api/webhooks/<platform>", methods=methods, provide_automatic_options=False)
+    @blueprint.route(
+        "/api/webhooks/<platform>/<endpoint_key>", methods=methods, provide_automatic_options=False
+    )
+    async def handle(platform: str, endpoint_key: str | None = None) -> Response:
+        body: bytes | None = None
+        with trio.move_on_after(body_seconds_max):
+            body = await _read(webhooks.limits.body_bytes_max)
+        if body is None:
+            return Response(status=408, headers={"Connection": "close"})
+        headers: dict[str, str] = {}
+        for name, value in request.headers.items():
+            lower = name.lower()
+            headers[lower] = f"{headers[lower]}, {value}" if lower in headers else value
+        answer = await webhooks.handle(
+            request.method,
+            request.path,
+            request.query_string.decode("latin-1"),
+            headers,
+            body,
+            trace=g.get("trace"),
+        )
+        return Response(answer.body, status=answer.status, headers=dict(answer.headers))
+
+    return blueprint
+
+
+async def _read(bytes_max: int) -> bytes:
+    """The body, or as much of it as shows that it is too large: no more than a chunk over the limit."""
+    chunks = []
+    size = 0
+    async for chunk in request.body:
+        chunks.append(chunk)
+        size += len(chunk)
+        if size > bytes_max:
+            break
+    return b"".join(chunks)
+
+
+def push_blueprint(sessions: Sessions, *, origins: Collection[str] = ("*",)) -> Blueprint:
+    """The native WebSocket at `/ws`. `origins` are those whose pages may connect, `*` for all: the token
+    travels in a message and never in a cookie, so another site's page has nothing to borrow."""
+    blueprint = Blueprint("push", __name__)
+
+    @blueprint.websocket("/ws")
+    async def native() -> Response | None:
+        origin = websocket.headers.get("Origin")
+        if origin is not None and "*" not in origins and origin not in origins:
+            return Response(status=403)
+        await websocket.accept()
+        code = await sessions.run(websocket.receive, _send_text)
+        await websocket.close(code.value, code.reason)
+        return None
+
+    return blueprint
+
+
+async def _send_text(frame: bytes) -> None:
+    # ASGI wants text frames as str and encodes them again: the price of this way in.
+    await websocket.send(frame.decode())

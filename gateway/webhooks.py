@@ -1,0 +1,491 @@
+"""Webhooks: from a request's bytes to the answer that the platform gets. Knows no web framework.
+
+Promises   200 for a delivery only after everything in it is durable. `handle` never raises.
+Limits     `WebhookLimits`; beyond them the answer says so, and nothing is half done that a repetition
+           would double.
+Leaves     reading the request under limits to the route or lane; signatures and payloads to the
+           adapters' receivers; the effects to the intake.
+
+Whom to believe, in this order:
+
+1.  The key in the URL, which only the tenant and the platform know: exactly that endpoint's secret must
+    have signed the body.
+2.  Without a key, the signature: while a platform's accounts share a few apps, their secrets are tried and an
+    unsigned body is not even parsed. With more apps than that, the account ids in the body choose whose
+    secrets are tried.
+3.  The account ids in the body, last: each event goes to its account's endpoint only if *that endpoint's*
+    secret signed the body. A tenant who signs with his own secret can therefore name whatever account he
+    likes and reaches his own alone; the other events are refused.
+
+What is authentic is never lost: a body that is not what the platform sends is stored as such, an event for
+an account that nobody has connected is parked with the landlord, and both are answered 200, since platforms
+repeat anything else for days. If one delivery holds events of several tenants (accounts of one app), the raw
+bytes would show each what the others were written; each tenant is then given its own events as JSON instead.
+"""
+
+import uuid
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from itertools import islice
+from typing import Any, Final, Protocol
+
+import msgspec
+import structlog
+import trio
+from msgspec import Struct
+
+from engine.domain.inbound import InboundEvent, RoutedEvent
+from engine.domain.intake import Delivery, DeliveryReceipt
+from engine.errors import InvalidInput, MailboxFull, MijraError, NotFound, Unauthenticated
+from engine.ports import Endpoint, Receiver, WebhookRequest
+from gateway import envelope
+from gateway.directory import Directory, Signer, signer_of
+from gateway.metrics import Metrics
+from gateway.problems import failure_of
+
+_log = structlog.get_logger()
+
+PREFIX: Final = "/api/webhooks/"
+ALIASES: Final = {"pymob": "paymob"}
+"""Existing shops have this spelling configured with the provider."""
+
+SIGNERS_TRIED_MAX: Final = 4
+"""An installation has one app of its own per platform, two while it moves to another. Each secret tried costs
+another pass over an attacker's body."""
+
+_KEPT_HEADERS_MAX: Final = 40
+_SECRET_HEADERS: Final = frozenset({"authorization", "proxy-authorization", "cookie", "x-api-key"})
+
+
+class Deliver(Protocol):
+    """The intake as the edge sees it (`engine.domain.intake.Intake`)."""
+
+    async def deliver(self, delivery: Delivery) -> DeliveryReceipt: ...
+
+
+class UnroutedStore(Protocol):
+    """What of the landlord's database is used here."""
+
+    async def park_unrouted(
+        self,
+        *,
+        delivery_id: int,
+        platform: str,
+        external_id: str | None,
+        headers: dict[str, str],
+        body: bytes,
+        reason: str,
+        trace: str,
+        now: int,
+    ) -> None: ...
+
+
+class WebhookLimits(Struct, frozen=True, kw_only=True):
+    """`body_bytes_max`: WhatsApp sends up to 3 MB. `in_flight_max`: at the goal of 3,300 a second and 50 ms
+    there are 165; ten times that is a store that hangs. `in_flight_bytes_max`: what the bodies that wait may
+    hold in memory. `answer_seconds_max`: platforms count a second as slow and give up soon after ten."""
+
+    body_bytes_max: int = 3 * 1024 * 1024
+    in_flight_max: int = 2_000
+    in_flight_bytes_max: int = 64 * 1024 * 1024
+    answer_seconds_max: float = 12.0
+
+
+class Answer(Struct, frozen=True, kw_only=True):
+    status: int
+    headers: Mapping[str, str]
+    body: bytes
+
+
+class _MethodNotAllowed(Exception):
+    pass
+
+
+class _Sorted(Struct, kw_only=True):
+    """A delivery's events by what may be done with them; `groups` by the account's id."""
+
+    groups: dict[str, tuple[Endpoint, list[InboundEvent]]]
+    unrouted: list[RoutedEvent]
+    refused: int = 0
+
+
+class _Work(Struct, kw_only=True):
+    """One request on its way, and what its log line says in the end."""
+
+    trace: str
+    platform: str
+    request: WebhookRequest
+    started: float
+    received_at: int
+    items: int = 0
+    tenants: tuple[int, ...] = ()
+
+    def fields(self) -> dict[str, Any]:
+        fields: dict[str, Any] = {"trace": self.trace, "platform": self.platform}
+        if len(self.tenants) == 1:
+            fields["tenant"] = self.tenants[0]
+        elif self.tenants:
+            fields["tenants"] = list(self.tenants)
+        if self.items:
+            fields["items"] = self.items
+        fields["bytes"] = len(self.request.body)
+        fields["duration_ms"] = round((trio.current_time() - self.started) * 1000, 2)
+        return fields
+
+
+class Webhooks:
+    def __init__(
+        self,
+        *,
+        receivers: Sequence[Receiver],
+        directory: Directory,
+        intake: Deliver,
+        landlord: UnroutedStore,
+        metrics: Metrics,
+        new_id: Callable[[], int],
+        clock_ms: Callable[[], int],
+        limits: WebhookLimits | None = None,
+    ) -> None:
+        self._receivers = {receiver.platform: receiver for receiver in receivers}
+        self._directory = directory
+        self._intake = intake
+        self._landlord = landlord
+        self._metrics = metrics
+        self._new_id = new_id
+        self._clock_ms = clock_ms
+        self.limits = limits or WebhookLimits()
+        self._in_flight = 0
+        self._in_flight_bytes = 0
+
+    async def handle(
+        self,
+        method: str,
+        path: str,
+        query: str,
+        headers: Mapping[str, str],
+        body: bytes,
+        *,
+        trace: str | None = None,
+    ) -> Answer:
+        """The answer to one request. Header names are lower-case, `path` is without query and decoded;
+        `trace` is the request id if there is one already.
+
+        Cancelled (the platform hung up): parts may be durable; the platform repeats, and dedup settles it.
+        """
+        trace = trace or uuid.uuid4().hex
+        work = _Work(
+            trace=trace,
+            platform="unknown",  # a label must not be the caller's choice
+            request=WebhookRequest(method=method, path=path, query=query, headers=dict(headers), body=body),
+            started=trio.current_time(),
+            received_at=self._clock_ms(),
+        )
+        try:
+            answer = await self._answer(work)
+        except _MethodNotAllowed:
+            failure = envelope.Failure(
+                status=405,
+                code="method_not_allowed",
+                message="Webhooks take GET (the handshake) and POST.",
+                headers={"Allow": "GET, POST"},
+            )
+            self._refused(work, failure, "method_not_allowed")
+            answer = _failed(failure)
+        except (MijraError, trio.TooSlowError) as error:
+            failure = failure_of(error)
+            reason = error.code if isinstance(error, MijraError) else "timeout"
+            if failure.status >= 500:
+                self._unavailable(work, failure, reason, error)
+            else:
+                self._refused(work, failure, reason)
+            answer = _failed(failure)
+        except Exception as error:  # noqa: BLE001  # the platform gets an answer whatever our bug is
+            _log.exception("webhook.crashed", **work.fields())
+            self._count(work, "crashed")
+            answer = _failed(failure_of(error))
+        return Answer(
+            status=answer.status, headers={**answer.headers, "X-Request-Id": trace}, body=answer.body
+        )
+
+    async def _answer(self, work: _Work) -> Answer:
+        platform, endpoint_key = _addressed(work.request.path)
+        receiver = self._receivers.get(platform)
+        if receiver is None:
+            raise NotFound("There is no such platform here.")
+        work.platform = platform
+        if work.request.method == "GET":
+            return self._handshake(work, receiver, endpoint_key)
+        if work.request.method != "POST":
+            raise _MethodNotAllowed
+        size = len(work.request.body)
+        if size > self.limits.body_bytes_max:
+            raise InvalidInput(f"A webhook may have {self.limits.body_bytes_max} bytes.", code="too_large")
+        if (
+            self._in_flight >= self.limits.in_flight_max
+            or self._in_flight_bytes + size > self.limits.in_flight_bytes_max
+        ):
+            raise MailboxFull("Too many deliveries are waiting for the store.", retry_after_seconds=2)
+        self._in_flight += 1
+        self._in_flight_bytes += size
+        try:
+            with trio.fail_after(self.limits.answer_seconds_max):
+                return await self._delivery(work, receiver, endpoint_key)
+        finally:
+            self._in_flight -= 1
+            self._in_flight_bytes -= size
+            self._metrics.webhook_in_flight.set(self._in_flight)
+            self._metrics.webhook_in_flight_bytes.set(self._in_flight_bytes)
+
+    # -------------------------------------------------------------- the handshake
+
+    def _handshake(self, work: _Work, receiver: Receiver, endpoint_key: str | None) -> Answer:
+        if endpoint_key is None:
+            candidates = self._directory.on(work.platform)
+        else:
+            endpoint = self._directory.by_key(work.platform, endpoint_key)
+            candidates = () if endpoint is None else (endpoint,)
+        challenge = receiver.challenge(work.request, candidates)
+        if challenge is None:
+            failure = envelope.Failure(
+                status=403, code="forbidden", message="The verify token is not one of ours."
+            )
+            self._refused(work, failure, "verify_token")
+            return _failed(failure)
+        self._count(work, "handshake")
+        _log.info("webhook.verified", **work.fields())
+        return Answer(
+            status=200,
+            # Without sniffing: the text is the caller's own.
+            headers={"Content-Type": "text/plain; charset=utf-8", "X-Content-Type-Options": "nosniff"},
+            body=challenge,
+        )
+
+    # -------------------------------------------------------------- a delivery
+
+    async def _delivery(self, work: _Work, receiver: Receiver, endpoint_key: str | None) -> Answer:
+        if endpoint_key is not None:
+            addressed = self._directory.by_key(work.platform, endpoint_key)
+            if addressed is None:
+                raise NotFound("There is no such endpoint.")
+            signed: Sequence[Endpoint] = receiver.verify(work.request, (addressed,))
+        else:
+            addressed = None
+            signed = receiver.verify(work.request, self._candidates(work, receiver))
+        if not signed:
+            raise Unauthenticated("The signature is missing or wrong.", code="bad_signature")
+        try:
+            routed = receiver.parse(work.request.body)
+        except InvalidInput as error:
+            return await self._keep_not_understood(work, signed, error.message)
+        work.items = len(routed)
+        sorting = self._sort(work, receiver, routed, addressed, signed)
+        if sorting.refused:
+            self._metrics.webhook_events.labels(work.platform, "refused").inc(sorting.refused)
+            _log.warning("webhook.events_refused", refused=sorting.refused, **work.fields())
+            if not sorting.groups and not sorting.unrouted:
+                raise Unauthenticated(
+                    "The signature is not that of the accounts named.", code="bad_signature"
+                )
+        stored = sum(len(events) for _, events in sorting.groups.values())
+        receipts = await self._deliver(work, list(sorting.groups.values()))
+        if sorting.unrouted:
+            first = sorting.unrouted[0]
+            await self._park(work, first.external_id or first.parent_id, "unknown_account")
+            self._metrics.webhook_events.labels(work.platform, "unrouted").inc(len(sorting.unrouted))
+        self._metrics.webhook_events.labels(work.platform, "accepted").inc(stored)
+        return self._accepted(
+            work,
+            "unrouted" if sorting.unrouted and not sorting.groups else "accepted",
+            stored=sum(receipt.stored for receipt in receipts),
+            duplicates=sum(receipt.duplicates for receipt in receipts),
+            parked=sum(receipt.parked for receipt in receipts),
+            unrouted=len(sorting.unrouted),
+            refused=sorting.refused,
+        )
+
+    def _candidates(self, work: _Work, receiver: Receiver) -> Sequence[Endpoint]:
+        """Whose secrets are tried on a delivery without a key."""
+        signers = self._directory.signers(work.platform, limit=SIGNERS_TRIED_MAX + 1)
+        if len(signers) <= SIGNERS_TRIED_MAX:
+            return signers
+        try:
+            routed = receiver.parse(work.request.body)
+        except InvalidInput:
+            return ()  # names no account, so there is nobody whose secret could be tried
+        return _few_signers([target for event in routed for target in self._targets(work.platform, event)])
+
+    def _targets(self, platform: str, event: RoutedEvent) -> Sequence[Endpoint]:
+        """The endpoints that the event names. About a whole parent account: all accounts under it."""
+        if event.external_id is not None:
+            endpoint = self._directory.by_account(platform, event.external_id)
+            return () if endpoint is None else (endpoint,)
+        if event.parent_id is not None:
+            return self._directory.by_parent(platform, event.parent_id)
+        return ()
+
+    def _sort(
+        self,
+        work: _Work,
+        receiver: Receiver,
+        routed: Sequence[RoutedEvent],
+        addressed: Endpoint | None,
+        signed: Sequence[Endpoint],
+    ) -> _Sorted:
+        wanted: list[tuple[RoutedEvent, Sequence[Endpoint]]] = []
+        proven = {endpoint.external_id for endpoint in signed}
+        unproven: dict[str, Endpoint] = {}
+        for event in routed:
+            targets = self._targets(work.platform, event)
+            if not targets and addressed is not None and _may_speak_of(event, addressed):
+                targets = (addressed,)
+            wanted.append((event, targets))
+            unproven.update((t.external_id, t) for t in targets if t.external_id not in proven)
+        if unproven:
+            also_signed = receiver.verify(work.request, _few_signers(unproven.values()))
+            proven.update(endpoint.external_id for endpoint in also_signed)
+        sorting = _Sorted(groups={}, unrouted=[])
+        for event, targets in wanted:
+            if not targets:
+                sorting.unrouted.append(event)
+                continue
+            believed = [target for target in targets if target.external_id in proven]
+            if not believed:
+                sorting.refused += 1
+            for target in believed:
+                sorting.groups.setdefault(target.external_id, (target, []))[1].append(event.event)
+        if addressed is not None and not wanted:
+            sorting.groups[addressed.external_id] = (addressed, [])  # nothing in it, but authentic: kept
+        return sorting
+
+    async def _deliver(
+        self, work: _Work, groups: Sequence[tuple[Endpoint, list[InboundEvent]]]
+    ) -> list[DeliveryReceipt]:
+        by_tenant: dict[int, list[tuple[Endpoint, list[InboundEvent]]]] = {}
+        for endpoint, events in groups:
+            by_tenant.setdefault(endpoint.tenant_id, []).append((endpoint, events))
+        work.tenants = tuple(by_tenant)
+        receipts = []
+        # One after the other: several tenants in one delivery are rare, and if one fails all is repeated.
+        for of_tenant in by_tenant.values():
+            body = work.request.body if len(by_tenant) == 1 else _own_part(of_tenant)
+            receipts.append(await self._intake.deliver(self._as_delivery(work, of_tenant, body, "accepted")))
+        return receipts
+
+    async def _keep_not_understood(self, work: _Work, signed: Sequence[Endpoint], why: str) -> Answer:
+        """Stored with the one tenant that it can be for; with the landlord if several sign alike."""
+        tenants = {tenant for endpoint in signed for tenant in self._directory.tenants_signing_like(endpoint)}
+        keyed = _addressed(work.request.path)[1] is not None
+        if keyed or len(tenants) == 1:
+            owner = signed[0]
+            work.tenants = (owner.tenant_id,)
+            await self._intake.deliver(
+                self._as_delivery(work, [(owner, [])], work.request.body, "not_understood")
+            )
+        else:
+            await self._park(work, None, "not_understood")
+        return self._accepted(work, "not_understood", why=why)
+
+    async def _park(self, work: _Work, external_id: str | None, reason: str) -> None:
+        await self._landlord.park_unrouted(
+            delivery_id=self._new_id(),
+            platform=work.platform,
+            external_id=external_id,
+            headers=_kept(work.request.headers),
+            body=work.request.body,
+            reason=reason,
+            trace=work.trace,
+            now=work.received_at,
+        )
+        _log.warning("webhook.parked", reason=reason, external_id=external_id, **work.fields())
+
+    def _as_delivery(
+        self, work: _Work, groups: Sequence[tuple[Endpoint, list[InboundEvent]]], body: bytes, outcome: str
+    ) -> Delivery:
+        return Delivery(
+            platform=work.platform,
+            trace=work.trace,
+            received_at=work.received_at,
+            headers=_kept(work.request.headers),
+            body=body,
+            groups=groups,
+            outcome=outcome,
+        )
+
+    # -------------------------------------------------------------- one line and one count for each
+
+    def _accepted(self, work: _Work, outcome: str, **said: object) -> Answer:
+        self._count(work, outcome)
+        self._metrics.webhook_seconds.labels(work.platform).observe(trio.current_time() - work.started)
+        shown = {name: value for name, value in said.items() if value}
+        event = "webhook.accepted" if outcome == "accepted" else f"webhook.{outcome}"
+        _log.info(event, **work.fields(), **shown)
+        return _OK
+
+    def _refused(self, work: _Work, failure: envelope.Failure, reason: str) -> None:
+        self._count(work, reason)
+        _log.warning("webhook.refused", status=failure.status, reason=reason, **work.fields())
+
+    def _unavailable(self, work: _Work, failure: envelope.Failure, reason: str, error: Exception) -> None:
+        self._count(work, "unavailable")
+        _log.error(
+            "webhook.unavailable", status=failure.status, reason=reason, why=str(error), **work.fields()
+        )
+
+    def _count(self, work: _Work, outcome: str) -> None:
+        self._metrics.webhook_deliveries.labels(work.platform, outcome).inc()
+
+
+_JSON_HEADERS: Final = {"Content-Type": envelope.JSON_TYPE}
+_OK: Final = Answer(
+    status=200,
+    headers=_JSON_HEADERS,
+    body=envelope.success_body(envelope.Answer(message="Accepted")),
+)
+
+
+def _failed(failure: envelope.Failure) -> Answer:
+    return Answer(
+        status=failure.status,
+        headers={**_JSON_HEADERS, **failure.headers},
+        body=envelope.failure_body(failure),
+    )
+
+
+def _addressed(path: str) -> tuple[str, str | None]:
+    """Platform and endpoint key of a path. Raises NotFound for another form."""
+    parts = path.removeprefix(PREFIX).rstrip("/").split("/") if path.startswith(PREFIX) else []
+    if not 1 <= len(parts) <= 2 or not all(parts):
+        raise NotFound("There is nothing at this address.")
+    return ALIASES.get(parts[0], parts[0]), parts[1] if len(parts) == 2 else None
+
+
+def _may_speak_of(event: RoutedEvent, addressed: Endpoint) -> bool:
+    """Whether an event that names no connected account is the keyed endpoint's own: it names none, or only
+    the parent, and not another parent than the one we know."""
+    return event.external_id is None and (
+        event.parent_id is None or addressed.parent_id in (None, event.parent_id)
+    )
+
+
+def _few_signers(endpoints: Iterable[Endpoint]) -> list[Endpoint]:
+    """Those of the first few different secrets: a body can name accounts of a thousand apps, and each app
+    costs a pass over it, while a real one names accounts of one."""
+    signers: set[Signer] = set()
+    kept = []
+    for endpoint in endpoints:
+        signer = signer_of(endpoint)
+        if signer not in signers and len(signers) == SIGNERS_TRIED_MAX:
+            continue
+        signers.add(signer)
+        kept.append(endpoint)
+    return kept
+
+
+def _own_part(groups: Sequence[tuple[Endpoint, list[InboundEvent]]]) -> bytes:
+    part = [{"external_id": endpoint.external_id, "events": events} for endpoint, events in groups]
+    return msgspec.json.encode({"shared_delivery": part})
+
+
+def _kept(headers: Mapping[str, str]) -> dict[str, str]:
+    """What is worth keeping with a raw body; what proves the caller's identity by itself is not."""
+    kept = ((name, value) for name, value in headers.items() if name not in _SECRET_HEADERS)
+    return dict(islice(kept, _KEPT_HEADERS_MAX))
