@@ -433,7 +433,7 @@ class Dispatcher:
         if envelope.letter is None:
             tried = envelope.crashes + envelope.failures
             envelope.letter = DeadLetter(cell.address, envelope.message, envelope.error, tried)
-            # From here on only the letter's own failures count: those of its predecessors bring it here again too.
+            # From here on only the letter's own failures count; those of its predecessors bring it here too.
             envelope.failures = 0
         attempts = envelope.letter.attempts
         refusal = Parked(f"the message failed {attempts} times and is kept in the dead letters")
