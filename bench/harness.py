@@ -17,6 +17,7 @@ from typing import Any
 
 from msgspec import Struct, field
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 Measure = Callable[[], float]
@@ -72,7 +73,7 @@ def show(contests: Sequence[Contest], console: Console) -> None:
             cells = [f"{value:,.0f}" for value in (contest.median(name), min(values), max(values))]
             table.add_row(name, *cells, ratio, style="bold" if name == contest.ours else None)
         for name, reason in contest.missing.items():
-            table.add_row(name, "missing", "", "", reason, style="dim")
+            table.add_row(name, "missing", "", "", escape(reason), style="dim")
         if contest.goal is not None:
             met = ours <= contest.goal if contest.less_is_better else ours >= contest.goal
             table.caption = f"goal {contest.goal:,.0f}: {'met' if met else 'missed'}"
