@@ -42,9 +42,10 @@ import trio
 from msgspec import Struct
 
 from adapters import retrying
+from adapters.backlog import Backlog
 from adapters.circuit import Circuit
 from adapters.committing import Commit, room
-from adapters.lines import LANES, Entry, Line, Lines
+from adapters.lines import Entry, Line, Lines
 from adapters.pacing import AccountPace, PairPace
 from adapters.port import (
     RETRYABLE,
@@ -80,12 +81,6 @@ ITEMS_MAX: Final = 10_000
 """For each lane, so that a campaign leaves room for agents: about 15 MB an account when all three are full,
 and two minutes of sending at 80 messages a second, so that reading more is rare."""
 
-_FORGOTTEN_MAX: Final = 100_000
-"""Conversations remembered as having items in the store only; beyond it all are assumed to have some."""
-
-_PAGE: Final = 500
-"""Rows of one reading: a few hundred KB."""
-
 _FINISHED_MAX: Final = 4_096
 """Ended items that are remembered: a second telling of the same item comes within seconds, if at all."""
 
@@ -101,7 +96,6 @@ _ASK_BACKOFF_SECONDS: Final = (0.2, 10.0)
 overloaded)."""
 
 _COMMIT_RETRY_SECONDS: Final = 5.0
-_STORE_BACKOFF_SECONDS: Final = (0.5, 15.0)
 
 _OUTAGE: Final = frozenset({ErrorClass.TRANSIENT, ErrorClass.UNREACHABLE})
 """Declines that say that the platform cannot be talked to, for the circuit breaker."""
@@ -225,14 +219,14 @@ class _Channel:
         self._closing = False
         self._changed = trio.Event()
         self._finished: OrderedDict[int, int] = OrderedDict()
-        # What is in the store and not here. `after`: rows with a higher id may be missing; None: none is.
-        self._after: int | None = 0
-        self._thorough = True
-        self._forgotten: set[str] | None = None
-        self._missed: int | None = None
-        # A page may show a row as open that has ended since it was read.
-        self._reading = False
-        self._ended_while_reading: set[int] = set()
+        self._backlog = Backlog(
+            shared.store,
+            self._lines,
+            self._admit,
+            tenant_id=tenant_id,
+            channel_id=channel_id,
+            items_max=shared.items_max,
+        )
         self._log = log.bind(tenant=tenant_id, channel=channel_id, actor="channel")
 
     def statistics(self) -> ChannelStatistics:
@@ -246,7 +240,7 @@ class _Channel:
             rate_per_second=round(self._pace.rate(now), 2),
             circuit=self._circuit.state(now).value,
             halted=self._halted,
-            reading_store=self._after is not None,
+            reading_store=self._backlog.behind,
             outcomes=dict(self._outcomes),
         )
 
@@ -271,7 +265,7 @@ class _Channel:
                 if not batch:
                     return
                 self._take_in(batch)
-            if nap.cancelled_caught and not len(self._lines) and self._after is None:
+            if nap.cancelled_caught and not len(self._lines) and not self._backlog.behind:
                 return
 
     def _take_in(self, batch: list[Envelope]) -> None:
@@ -282,9 +276,7 @@ class _Channel:
                 case Settled(outbox_id):
                     self._settle(outbox_id)
                 case Wake():
-                    self._miss(1)
-                    self._thorough = True
-                    self._forgotten = None
+                    self._backlog.look_again()
                 case Refresh():
                     self._open_account()
                 case other:
@@ -296,20 +288,13 @@ class _Channel:
         ended_at = self._finished.get(item.id)
         if item.id in self._lines or (ended_at is not None and item.not_before <= ended_at):
             return
-        if self._has_room(item) and (
-            self._after is None or (self._forgotten is not None and item.contact_key not in self._forgotten)
-        ):
-            self._admit(item)
-            return
-        self._forget(item.contact_key)
-        self._miss(item.id)
+        self._backlog.offer(item)
 
     def _settle(self, outbox_id: int) -> None:
         """In hand, the item learns it at its next step; waiting, it is over."""
         entry = self._lines.find(outbox_id)
         if entry is None:
-            if self._reading:
-                self._ended_while_reading.add(outbox_id)
+            self._backlog.ended(outbox_id)
             return
         entry.settled = True
         if not self._lines.in_hand(entry):
@@ -330,11 +315,6 @@ class _Channel:
             self._pace = AccountPace(limits.messages_per_second, trio.current_time())
             self._pairs = PairPace(limits.pair_seconds, limits.pair_burst)
 
-    # -------------------------------------------------------------- what the store holds
-
-    def _has_room(self, item: OutboxItem) -> bool:
-        return self._lines.counts[min(max(item.lane, 0), LANES - 1)] < self._shared.items_max
-
     def _admit(self, item: OutboxItem) -> None:
         now = trio.current_time()
         late_ms = item.not_before - self._shared.wall_ms()
@@ -343,83 +323,13 @@ class _Channel:
             # Its conversation knows; a status may still be on its way.
             entry.due = now + self._shared.unknown_wait_seconds
         self._lines.add(entry, now)
-
-    def _forget(self, contact_key: str) -> None:
-        if self._forgotten is None:
-            return
-        self._forgotten.add(contact_key)
-        if len(self._forgotten) > _FORGOTTEN_MAX:
-            self._forgotten = None
-
-    def _miss(self, item_id: int) -> None:
-        """Rows from this id on have to be read (again)."""
-        self._after = item_id - 1 if self._after is None else min(self._after, item_id - 1)
-        self._missed = item_id if self._missed is None else min(self._missed, item_id)
+        self._stir()
 
     async def _read_store(self) -> None:
-        """Keeps memory filled from the store whenever something may be there that is not here."""
         while True:
-            while self._after is None or not self._wants_more():
+            while not self._backlog.wants_more():
                 await self._next_change()
-            self._reading = True
-            await self._pass()
-            self._reading = False
-            self._ended_while_reading.clear()
-            self._stir()
-
-    def _wants_more(self) -> bool:
-        # Half empty, so that a full queue costs one reading for 5,000 sends and not one for each.
-        return self._thorough or all(2 * count <= self._shared.items_max for count in self._lines.counts)
-
-    async def _pass(self) -> None:
-        """Reads open rows in id order from `after` and admits what has room, each conversation in order.
-
-        What has no room is remembered by its conversation, and the next pass begins there. A thorough pass
-        (after a start) goes on to the end, so that an agent's reply is found behind a campaign; later ones
-        stop where room ends, since what was told meanwhile is known anyway.
-        """
-        thorough, self._thorough = self._thorough, False
-        cursor = self._after or 0
-        skipped: set[str] = set()
-        first_skipped: int | None = None
-        self._missed = None
-        at_end = False
-        while not at_end and (first_skipped is None or thorough):
-            page = await self._page(cursor)
-            at_end = len(page) < _PAGE
-            for item in page:
-                cursor = item.id
-                if item.id in self._lines or item.id in self._ended_while_reading:
-                    continue
-                if item.contact_key not in skipped and self._has_room(item):
-                    self._admit(item)
-                    continue
-                skipped.add(item.contact_key)
-                self._forget(item.contact_key)
-                first_skipped = item.id if first_skipped is None else first_skipped
-            self._stir()
-        starts = [
-            start
-            for start in (first_skipped, self._missed, None if at_end else cursor + 1)
-            if start is not None
-        ]
-        self._after = min(starts) - 1 if starts else None
-        if at_end and self._missed is None:
-            self._forgotten = skipped if len(skipped) <= _FORGOTTEN_MAX else None
-
-    async def _page(self, after: int) -> "list[OutboxItem]":
-        wait, most = _STORE_BACKOFF_SECONDS
-        while True:
-            try:
-                found = await self._shared.store.load_outbox(
-                    self._tenant_id, self._channel_id, after_id=after, limit=_PAGE
-                )
-            except Unavailable as error:
-                self._log.warning("channel.store_unavailable", error=error.message, retry_seconds=wait)
-                await trio.sleep(wait)
-                wait = min(most, wait * 2)
-            else:
-                return list(found)
+            await self._backlog.fill()
 
     # -------------------------------------------------------------- whose turn it is
 
@@ -746,8 +656,7 @@ class _Channel:
         self._finished.move_to_end(entry.id)
         if len(self._finished) > _FINISHED_MAX:
             self._finished.popitem(last=False)
-        if self._reading:
-            self._ended_while_reading.add(entry.id)
+        self._backlog.ended(entry.id)
         self._stir()
 
     def _call_for_attention(self, declined: Declined) -> None:
