@@ -1,0 +1,107 @@
+"""What the HTTP API needs from the rest of the system, by name.
+
+`gateway.boot` fills `Dependencies` once; nothing in the API looks anything up elsewhere. The Protocols here
+name only what is used, so that tests can see what a handler may touch.
+"""
+
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any, Protocol
+
+from msgspec import Struct
+
+from engine.domain.config import Channel, TenantConfig
+from engine.domain.conversation.messages import ConversationCommand
+from engine.domain.outbound import Send
+from engine.domain.rows import Row
+from engine.domain.tenant.messages import TenantCommand
+from engine.ports import EventLog, MediaStore
+from engine.reading import ConversationPlace, DirectoryEntry, Landlord, Reads
+
+
+class EngineCalls(Protocol):
+    """The engine as the API sees it. Asks raise what the actor refused with (the Rejected family), or
+    Unavailable; a cancelled ask may still be carried out."""
+
+    async def ask_conversation(
+        self, tenant_id: int, place: ConversationPlace, message: ConversationCommand
+    ) -> Any: ...
+
+    async def ask_contact(
+        self, tenant_id: int, channel_id: int, contact_key: str, message: ConversationCommand
+    ) -> Any: ...
+
+    async def ask_tenant(self, tenant_id: int, message: TenantCommand) -> Any: ...
+
+    async def commit(self, tenant_id: int, rows: Sequence[Row]) -> None:
+        """Makes rows durable that no actor owns: uploaded files, audit entries."""
+        ...
+
+    async def config(self, tenant_id: int) -> TenantConfig: ...
+
+    def new_id(self) -> int: ...
+
+    def now(self) -> int: ...
+
+    def actors(self) -> Any:
+        """The live tree for the operator: plain objects that JSON can hold."""
+        ...
+
+
+class Vault(Protocol):
+    """Encryption at rest. What is sealed for one tenant and subject opens for no other."""
+
+    def seal(self, tenant_id: int, subject_id: int, secrets: dict[str, str]) -> bytes: ...
+
+    def open(self, tenant_id: int, subject_id: int, sealed: bytes) -> dict[str, str]: ...
+
+
+class Directory(Protocol):
+    """The edge's directory of connected accounts; changes count for the next webhook."""
+
+    def add(self, entry: DirectoryEntry) -> None: ...
+
+    def remove(self, platform: str, external_id: str) -> None: ...
+
+
+class AccountCheck(Struct, frozen=True, kw_only=True):
+    """What a platform said about an account's credentials. `detail` is a sentence for people; `facts` are
+    what it told (display number, verified name, quality): nothing secret."""
+
+    ok: bool
+    detail: str
+    facts: dict[str, Any] = {}
+
+
+CheckSend = Callable[[str, Send], None]
+"""(platform, send): raises InvalidInput when the platform would refuse it."""
+
+VerifyAccount = Callable[[Channel, dict[str, str]], Awaitable[AccountCheck]]
+"""Asks the platform. Raises Unavailable when the platform cannot be reached."""
+
+ChannelHealth = Callable[[int, int], dict[str, Any]]
+"""(tenant id, channel id): what the channel's actor knows now; empty when it is not running."""
+
+RightsChanged = Callable[[int, int | None], None]
+"""(tenant id, user id or None for all): subscriptions are checked again, connections of the revoked
+closed."""
+
+
+class Dependencies(Struct, frozen=True, kw_only=True):
+    engine: EngineCalls
+    reads: Reads
+    landlord: Landlord
+    events: EventLog
+    media: MediaStore
+    vault: Vault
+    directory: Directory
+    check_send: CheckSend
+    verify_account: VerifyAccount
+    channel_health: ChannelHealth
+    rights_changed: RightsChanged
+    master_key: bytes
+    base_url: Callable[[], str]
+    body_bytes_max: int = 1024 * 1024
+    webhook_bytes_max: int = 3 * 1024 * 1024
+    upload_bytes_max: int = 100 * 1024 * 1024
+    request_seconds_max: float = 30.0
+    isolation: str = "own"

@@ -1,0 +1,75 @@
+"""Requests with limits that Quart does not set by itself.
+
+Quart knows one body limit for the whole application and reads a body as fast as it comes, whoever is or is
+not consuming it. Here the limit depends on the path, and the body of an upload is read only as fast as it is
+stored, so that a fast client cannot fill the memory with a file that a slow store is still writing.
+"""
+
+from collections.abc import Callable
+from typing import Any, Final, cast
+
+import trio
+from hypercorn.typing import ASGIReceiveCallable
+from quart.wrappers import Request
+from quart_trio.asgi import TrioASGIHTTPConnection
+from quart_trio.wrappers import TrioRequest
+from quart_trio.wrappers.request import TrioBody
+
+BUFFER_BYTES_MAX: Final = 256 * 1024
+"""Read ahead of the consumer of a paced body: some network reads' worth, times the uploads at once."""
+
+
+class LimitedBody(TrioBody):
+    """A body that can hold up its sender (`paced`)."""
+
+    paced = False
+
+    def __init__(self, expected_content_length: int | None, max_content_length: int | None) -> None:
+        super().__init__(expected_content_length, max_content_length)
+        self._room = trio.Event()
+
+    async def __anext__(self) -> bytes:
+        data = await super().__anext__()
+        self._room.set()
+        return data
+
+    async def wait_room(self) -> None:
+        """Returns when more may be appended. Waits for the consumer, for as long as that takes: the request's
+        deadline cancels both."""
+        while self.paced and len(self._data) > BUFFER_BYTES_MAX:
+            self._room = trio.Event()
+            await self._room.wait()
+
+
+def limited_request(bytes_max: Callable[[str], int], is_paced: Callable[[str], bool]) -> type[TrioRequest]:
+    """A request class whose body limit depends on the path."""
+
+    class LimitedRequest(TrioRequest):
+        body_class = LimitedBody
+
+        def __init__(self, method: str, scheme: str, path: str, *args: Any, **options: Any) -> None:
+            options["max_content_length"] = bytes_max(path)
+            super().__init__(method, scheme, path, *args, **options)
+            cast(LimitedBody, self.body).paced = is_paced(path)
+
+    return LimitedRequest
+
+
+class LimitedConnection(TrioASGIHTTPConnection):
+    """Asks the body for room before it reads on."""
+
+    async def handle_messages(  # type: ignore[override]  # quart_trio's own signature differs from Quart's
+        self, nursery: trio.Nursery, request: Request, receive: ASGIReceiveCallable
+    ) -> None:
+        body = cast(LimitedBody, request.body)
+        while True:
+            message = await receive()
+            if message["type"] == "http.request":
+                body.append(message.get("body", b""))
+                if message.get("more_body", False):
+                    await body.wait_room()
+                else:
+                    body.set_complete()
+            elif message["type"] == "http.disconnect":
+                break
+        nursery.cancel_scope.cancel()
