@@ -6,6 +6,7 @@ Times leave as RFC 3339 UTC with milliseconds, ids as integers.
 
 from collections.abc import Callable, Iterable, Mapping
 from datetime import UTC, datetime
+from functools import lru_cache
 from typing import Any
 
 import msgspec
@@ -22,7 +23,13 @@ def rfc3339(ms: int | None) -> str | None:
     if ms is None:
         return None
     seconds, rest = divmod(ms, 1000)
-    return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%S.") + f"{rest:03d}Z"
+    return f"{_second(seconds)}{rest:03d}Z"
+
+
+@lru_cache(maxsize=4096)
+def _second(seconds: int) -> str:
+    """Most times of a busy hour fall into a few thousand seconds; formatting one costs 5 µs."""
+    return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%S.")
 
 
 class CustomerRef(Struct, frozen=True, kw_only=True):

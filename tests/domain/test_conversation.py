@@ -20,7 +20,7 @@ from engine.domain.conversation.messages import (
     Transfer,
     Unassign,
 )
-from engine.domain.conversation.state import RECENT_MAX
+from engine.domain.conversation.state import BURST_MAX, RECENT_MAX
 from engine.domain.conversation.statuses import RANK, advance
 from engine.domain.inbound import (
     Contact,
@@ -123,7 +123,7 @@ def test_a_committed_row_does_not_change_when_the_conversation_goes_on() -> None
 
 def test_an_id_that_may_be_older_than_what_is_resident_is_looked_up_first() -> None:
     story = Story()
-    for _ in range(RECENT_MAX + 1):
+    for _ in range(RECENT_MAX + 10):
         story.customer_writes()
         story.later(1000)
     late = story.written_by_customer(at=NOON, platform_id="wamid.late")
@@ -135,6 +135,17 @@ def test_an_id_that_may_be_older_than_what_is_resident_is_looked_up_first() -> N
         MessageQuery(tenant_id=TENANT, channel_id=CHANNEL, platform_message_id="wamid.late")
     )
     assert answer.reply.outcome == "stored"
+
+
+def test_a_burst_within_one_second_needs_no_look_up_and_stays_bounded() -> None:
+    story = Story()
+
+    for _ in range(BURST_MAX + 50):
+        outcome = story.raw(story.written_by_customer())
+        if len(story.state.messages) < BURST_MAX:
+            assert isinstance(outcome, Effects)
+
+    assert len(story.state.messages) <= BURST_MAX
 
 
 def test_a_looked_up_message_that_is_there_is_a_duplicate() -> None:

@@ -18,6 +18,12 @@ RECENT_MAX = 128
 """Messages remembered by id. More than in_flight_max of the actor, so that whatever is not committed
 yet is always resident; enough that a redelivery within minutes costs no query."""
 
+BURST_MAX = 2048
+BURST_MS = 2_000
+"""Platforms tell time in seconds, so messages of the same second cannot be told apart from forgotten ones
+by their time. During a burst all of the last two seconds are remembered, so that a hot conversation is not
+slowed down by a look-up for each message."""
+
 LOADED_MAX = 32
 """Messages loaded with an activation: a burst's redeliveries are recent, the rest is looked up."""
 
@@ -89,14 +95,17 @@ class ContactState(Struct, kw_only=True):
     early: dict[str, Early] = {}
 
     def track(self, message: Tracked) -> None:
-        """Remembers a message, forgetting the oldest beyond RECENT_MAX."""
+        """Remembers a message, forgetting the oldest beyond RECENT_MAX that are not part of a burst."""
         self.messages[message.id] = message
         if message.platform_id is not None:
             self.by_platform[message.platform_id] = message.id
         if message.client_key is not None:
             self.client_keys[message.conversation_id, message.client_key] = message.id
-        if len(self.messages) > RECENT_MAX:
-            self._forget(next(iter(self.messages.values())))
+        while len(self.messages) > RECENT_MAX:
+            oldest = next(iter(self.messages.values()))
+            if len(self.messages) <= BURST_MAX and oldest.platform_at > message.platform_at - BURST_MS:
+                break
+            self._forget(oldest)
 
     def _forget(self, message: Tracked) -> None:
         del self.messages[message.id]
