@@ -14,7 +14,7 @@ import itertools
 import random
 import time
 from collections import deque
-from collections.abc import AsyncGenerator, Callable, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
 from contextlib import aclosing
 from typing import cast
 
@@ -60,6 +60,25 @@ class _Delivery(Struct):
     attempts: int = 0
     acknowledged: bool = False
     repeats_left: int = 0
+
+
+class _Body(httpx.AsyncByteStream):
+    """A body in one piece.
+
+    httpx's own is an asynchronous generator, which a cancelled call leaves to the garbage collector; trio
+    warns of that, and rightly. An iterator has nothing to clean up.
+    """
+
+    def __init__(self, content: bytes) -> None:
+        self._pieces = [content] if content else []
+
+    def __aiter__(self) -> AsyncIterator[bytes]:
+        return self
+
+    async def __anext__(self) -> bytes:
+        if not self._pieces:
+            raise StopAsyncIteration
+        return self._pieces.pop()
 
 
 class WebhookSender:
@@ -251,16 +270,25 @@ class WebhookSender:
         self._at(gap * self._rng.uniform(1.0, 1.1), lambda: self._make_ready(delivery))
 
     async def _outcome(self, client: httpx.AsyncClient, url: str, body: bytes, signature: str | None) -> str:
-        headers = {"Content-Type": "application/json", "User-Agent": "facebookexternalua"}
+        headers = {
+            "Content-Type": "application/json",
+            "Content-Length": str(len(body)),
+            "User-Agent": "facebookexternalua",
+        }
         if signature is not None:
             headers["X-Hub-Signature-256"] = signature
         with trio.move_on_after(self._settings().webhook_answer_seconds_max):
             try:
-                async with client.stream("POST", url, content=body, headers=headers) as response:
+                # httpx completes neither Host nor Content-Length for a stream of one's own.
+                target = httpx.URL(url)
+                headers["Host"] = target.netloc.decode("ascii")
+                request = httpx.Request("POST", target, headers=headers, stream=_Body(body))
+                response = await client.send(request, stream=True)
+                async with aclosing(response):
+                    # Read to its end, because only then can the connection be used again.
                     received = 0
                     # httpx promises an iterator and gives a generator, which must be closed when left early.
-                    pieces = cast("AsyncGenerator[bytes]", response.aiter_raw())
-                    async with aclosing(pieces):
+                    async with aclosing(cast("AsyncGenerator[bytes]", response.aiter_raw())) as pieces:
                         async for piece in pieces:
                             received += len(piece)
                             if received > _ANSWER_BYTES_MAX:

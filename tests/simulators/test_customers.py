@@ -143,10 +143,12 @@ async def test_customers_answer_agents_while_they_talk(
 ) -> None:
     """Buttons and lists with one of their choices, quoting the message; texts with something."""
     async with playing() as (platform, receiver):
+        with trio.fail_after(10):
+            platform.say("15550100001", "hello")
+            await platform.wait_quiet()
         platform.start_talking(
             Talk(messages_per_second=0.001, answer_probability=1.0, answer_seconds=(0.0, 0.01))
         )
-        platform.say("15550100001", "hello")
         async with httpx.AsyncClient(trust_env=False) as client:
             response = await client.post(
                 f"{platform.base_url}/v25.0/{ACCOUNT.phone_number_id}/messages",

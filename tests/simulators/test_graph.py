@@ -49,6 +49,9 @@ async def trading(settings: Settings = QUICK) -> AsyncIterator[tuple[Business, R
             base_url=platform.base_url, headers=headers, trust_env=False, timeout=5
         ) as client:
             platform.say(CUSTOMER, "hello")
+            # Deliveries are concurrent: what tests tell later must not arrive before this one.
+            with trio.fail_after(10):
+                await platform.wait_quiet()
             yield Business(platform, client), receiver
 
 

@@ -253,3 +253,18 @@ async def test_stopping_in_the_middle_of_everything_is_clean() -> None:
             async with httpx.AsyncClient(trust_env=False) as client:
                 with pytest.raises(httpx.ConnectError):
                     await client.get(platform.base_url)
+
+
+@pytest.mark.parametrize("url", ["nonsense", "http://[bad", "http://127.0.0.1:1/"])
+async def test_an_impossible_callback_address_is_an_outcome_and_no_crash(url: str) -> None:
+    """The event waits and is repeated; a good address takes over for what is said afterwards."""
+    async with playing() as (platform, receiver):
+        await platform.connect(url, check=False)
+        platform.say("15550100001", "into the void")
+        await trio.sleep(0.1)
+        assert "200" not in platform.ledger.outcomes
+        assert platform.ledger.outcomes
+        await platform.connect(receiver.url)
+        platform.say("15550100001", "hello")
+        await trio.sleep(0.2)
+        assert [message["text"]["body"] for message in receiver.messages()] == ["hello"]
