@@ -90,6 +90,9 @@ _SIGNAL_MS_MAX: Final = 60_000
 _IDLE_SECONDS_MAX: Final = 300.0
 """More than the 270 s after which every recipient's debt is paid, so ending forgets nothing that matters."""
 
+_NAP_SECONDS_MIN: Final = 0.001
+"""Rounding may leave a wait that is too short to move the clock."""
+
 _ASK_SECONDS_MAX: Final = 30.0
 _ASK_BACKOFF_SECONDS: Final = (0.2, 10.0)
 """First and longest wait between two askings of a conversation that cannot answer (store away,
@@ -352,7 +355,7 @@ class _Channel:
                 if gate is None:
                     break
                 if gate > 0:
-                    wake_at = now + gate
+                    wake_at = now + max(gate, _NAP_SECONDS_MIN)
                     break
                 self._start(nursery, line, now)
             if not self._closing and self._halted is None:

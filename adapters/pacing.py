@@ -50,7 +50,8 @@ class AccountPace:
         self._flow(now)
         if now < self._paused_until:
             return self._paused_until - now
-        return 0.0 if self._tokens >= 1.0 else (1.0 - self._tokens) / self._rate
+        # The room for rounding is a billionth of a send.
+        return 0.0 if self._tokens >= 1.0 - 1e-9 else (1.0 - self._tokens) / self._rate
 
     def take(self, now: float) -> None:
         """Counts a send. Call it only when `wait` gave 0."""
