@@ -18,6 +18,14 @@ from engine.errors import Defect, MijraError
 
 # Name to module, in the order of `mijra --help`. To add a command, add its file and a row here.
 COMMANDS: Final[Mapping[str, str]] = {
+    "serve": "gateway.cli.serve",
+    "dev": "gateway.cli.dev",
+    "migrate": "gateway.cli.migrate",
+    "tenant": "gateway.cli.tenants",
+    "user": "gateway.cli.users",
+    "token": "gateway.cli.tokens",
+    "channel": "gateway.cli.channels",
+    "simulate": "gateway.cli.simulate",
     "logs": "gateway.cli.logs",
 }
 

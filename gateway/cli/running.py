@@ -1,0 +1,63 @@
+"""How a command enters the loop and leaves it.
+
+Promises   An error of the project's tree that ends a command arrives as itself, and not inside the groups
+           that nurseries make of it, so that the person reads one sentence. SIGINT and SIGTERM end a command
+           that waits for them in order; a second one ends it at once.
+"""
+
+import signal
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from typing import TypeVar, TypeVarTuple
+
+import trio
+
+from engine.errors import Defect, MijraError
+
+T = TypeVar("T")
+Ts = TypeVarTuple("Ts")
+
+
+def run(main: Callable[[*Ts], Awaitable[T]], *args: *Ts) -> T:
+    """Run a command's asynchronous part.
+
+    Raises the one error that it failed with when that is of the tree; anything else, and a Defect, as it is,
+    because then the traceback is the useful part."""
+    try:
+        return trio.run(main, *args)
+    except BaseExceptionGroup as group:
+        only = _only(group)
+        if isinstance(only, KeyboardInterrupt) or (
+            isinstance(only, MijraError) and not isinstance(only, Defect)
+        ):
+            raise only from None
+        raise
+
+
+def _only(error: BaseException) -> BaseException | None:
+    """The one error at the bottom of nested groups; None when there are several."""
+    while isinstance(error, BaseExceptionGroup):
+        if len(error.exceptions) != 1:
+            return None
+        error = error.exceptions[0]
+    return error
+
+
+@asynccontextmanager
+async def until_signalled() -> AsyncIterator[trio.Event]:
+    """Gives an event that the first SIGTERM or SIGINT sets; the block leaves in its own order.
+
+    The second signal cancels the block, for whoever has lost patience with it."""
+    asked = trio.Event()
+    with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
+        async with trio.open_nursery() as nursery:
+
+            async def listen() -> None:
+                async for _ in signals:
+                    if asked.is_set():
+                        nursery.cancel_scope.cancel()
+                    asked.set()
+
+            nursery.start_soon(listen)
+            yield asked
+            nursery.cancel_scope.cancel()

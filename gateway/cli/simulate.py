@@ -1,0 +1,102 @@
+"""`mijra simulate`: a WhatsApp platform to play with, in a process of its own."""
+
+from contextlib import AsyncExitStack
+
+import click
+import msgspec
+from msgspec import Struct
+
+from adapters.simulators import Settings, Simulator, Talk, demo_account
+from gateway.cli.running import run, until_signalled
+
+
+class Wish(Struct, frozen=True, kw_only=True):
+    """What the options ask for."""
+
+    host: str
+    port: int
+    callback: str | None
+    check: bool
+    rate: float
+    customers: int
+    seconds: float | None
+    seed: int
+    rough: bool
+
+
+@click.command("simulate")
+@click.option("--host", default="127.0.0.1", show_default=True)
+@click.option("--port", type=click.IntRange(0, 65_535), default=0, help="0, the default, takes a free one.")
+@click.option("--callback", metavar="URL", help="Where webhooks go. Without it the platform is silent.")
+@click.option(
+    "--check/--no-check",
+    default=True,
+    help="Whether the callback address must pass the platform's handshake.",
+)
+@click.option(
+    "--rate",
+    type=click.FloatRange(0, 1_000),
+    default=0.0,
+    show_default=True,
+    help="Messages per second that customers write, on average. Needs --callback.",
+)
+@click.option("--customers", type=click.IntRange(1, 100_000), default=36, show_default=True)
+@click.option("--seconds", type=click.FloatRange(0, min_open=True), help="How long they talk.")
+@click.option("--seed", type=int, default=1, show_default=True, help="The same seed, the same customers.")
+@click.option("--rough", is_flag=True, help="A bad day: duplicates, batches, disorder, failures.")
+def command(
+    host: str,
+    port: int,
+    callback: str | None,
+    check: bool,
+    rate: float,
+    customers: int,
+    seconds: float | None,
+    seed: int,
+    rough: bool,
+) -> None:
+    """Play the WhatsApp platform until SIGTERM or Ctrl-C.
+
+    Prints one JSON line as soon as it is ready: its URL (a channel's base URL), the account with its keys,
+    and what was asked for. It is scripted over HTTP under /__sim/; see adapters/simulators/control.py.
+    """
+    if rate and callback is None:
+        raise click.UsageError("--rate needs --callback: nobody would hear the customers.")
+    wish = Wish(
+        host=host,
+        port=port,
+        callback=callback,
+        check=check,
+        rate=rate,
+        customers=customers,
+        seconds=seconds,
+        seed=seed,
+        rough=rough,
+    )
+    run(_play, wish)
+
+
+async def _play(wish: Wish) -> None:
+    account = demo_account()
+    settings = Settings().rough() if wish.rough else Settings()
+    simulator = Simulator([account], seed=wish.seed, settings=settings)
+    async with AsyncExitStack() as stack:
+        asked = await stack.enter_async_context(until_signalled())
+        await stack.enter_async_context(simulator.running(wish.host, wish.port))
+        if wish.callback is not None:
+            await simulator.connect(wish.callback, check=wish.check)
+        line = {
+            "simulator_url": simulator.base_url,
+            "callback_url": wish.callback,
+            "messages_per_second": wish.rate,
+            "whatsapp": {
+                name: getattr(account, name)
+                for name in ("app_secret", "verify_token", "phone_number_id", "waba_id", "access_token")
+            },
+        }
+        click.echo(msgspec.json.encode(line))
+        if wish.rate:
+            simulator.start_talking(
+                Talk(customers=wish.customers, messages_per_second=wish.rate, seconds=wish.seconds)
+            )
+        await asked.wait()
