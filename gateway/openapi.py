@@ -40,8 +40,8 @@ _FAILURE: Final[dict[str, Any]] = {
 _DESCRIPTION: Final = """\
 Every answer is `{"success", "message", "data"}` or `{"success", "message", "code", "errors"}` and carries \
 `X-Request-Id`. Lists are keyset pages: send `next_cursor` back as `cursor`. Mutating calls within a tenant \
-take an `Idempotency-Key`. Ids fit a JavaScript number, times are RFC 3339 UTC with milliseconds. 429 and 503 \
-carry `Retry-After`."""
+take an `Idempotency-Key`. Ids fit a JavaScript number, times are RFC 3339 UTC with milliseconds. 429 and \
+503 carry `Retry-After`."""
 
 
 def document(routes: Sequence[Route]) -> bytes:

@@ -1,4 +1,4 @@
-"""Who may do what: permissions, the three roles that hold them, and what a token narrows.
+"""Who may do what: permissions, the roles that hold them, and what a token narrows.
 
 Every route names the one permission it needs; a test walks all routes. A role gives permissions within one
 tenant, a token's abilities take some away and never add any.
@@ -7,6 +7,9 @@ tenant, a token's abilities take some away and never add any.
     admin   everything; only an owner may create, change or remove an owner
     agent   conversations that are theirs or nobody's: read, answer, note, tag, change status, take, hand on;
             reads tags, users, automated replies and work hours; own availability; own tokens; uploads
+
+A landlord admin who is no member of a tenant acts there as `operator`: sets it up (users, channels, settings,
+tags, automated replies), and reads nothing that customers wrote.
 
 What depends on the thing and not only on the role is checked where the thing is at hand: whether an agent may
 see a conversation (`may_see`), whose availability or role is changed (gateway/api/users.py).
@@ -49,6 +52,20 @@ EVERYTHING = "*"
 ROLES: dict[str, frozenset[Permission]] = {
     "owner": frozenset(Permission),
     "admin": frozenset(Permission),
+    "operator": frozenset(
+        {
+            Permission.TAGS_VIEW,
+            Permission.TAGS_MANAGE,
+            Permission.AUTOMATED_REPLIES_VIEW,
+            Permission.AUTOMATED_REPLIES_MANAGE,
+            Permission.USERS_VIEW,
+            Permission.USERS_MANAGE,
+            Permission.CHANNELS_VIEW,
+            Permission.CHANNELS_MANAGE,
+            Permission.SETTINGS_VIEW,
+            Permission.SETTINGS_MANAGE,
+        }
+    ),
     "agent": frozenset(
         {
             Permission.CONVERSATIONS_VIEW,

@@ -126,15 +126,20 @@ class Pipeline:
         self, route: Route, slug: str, principal: Principal, common: dict[str, Any]
     ) -> TenantCall:
         tenant = await self._tenant(slug)
-        if not principal.belongs_to(tenant.id):
+        operator = principal.landlord and principal.tenant_id is None
+        if not operator and not principal.belongs_to(tenant.id):
             raise NotFound("There is no such tenant.")
         self._spend(self._per_tenant.take(tenant.id, trio.current_time()), "tenant")
         _check_usable(tenant)
         config = await self._site.deps.engine.config(tenant.id)
         agent = config.agents.get(principal.user_id)
-        if agent is None or not agent.active:
+        if agent is not None and agent.active:
+            role = agent.role
+        elif agent is None and operator:
+            role = "operator"
+        else:
             raise Forbidden("Your account in this tenant is not active.", code="user_inactive")
-        permissions = granted(agent.role, principal.abilities)
+        permissions = granted(role, principal.abilities)
         if isinstance(route.needs, Permission) and route.needs not in permissions:
             raise Forbidden(f"This needs the permission {route.needs.value}.")
         return TenantCall(
@@ -142,7 +147,7 @@ class Pipeline:
             principal=principal,
             tenant=tenant,
             config=config,
-            role=agent.role,
+            role=role,
             permissions=permissions,
         )
 

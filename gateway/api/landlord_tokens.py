@@ -1,6 +1,8 @@
-"""Tokens that the operators of this system make in a user's name: for `mijra token create` and set-ups by script.
+"""Tokens that the operators of this system make in a user's name: for `mijra token create` and set-ups by
+script.
 
-Whoever may call this could set a password as well, so it gives no new power; it is in the audit log either way.
+Whoever may call this could set a password as well, so it gives no new power; it is in the audit log either
+way.
 """
 
 from typing import Annotated
@@ -19,12 +21,13 @@ routes = Routes("landlord-tokens", prefix="/api/landlord", in_tenant=False)
 
 
 class TokenForBody(Input, frozen=True, kw_only=True):
-    """`tenant` is a slug, `email` one of its users'. `abilities`: permissions, or `*` for what the role gives."""
+    """`tenant` is a slug, `email` one of its users'. `abilities`: permissions, or `*` for what the role
+    gives."""
 
     tenant: Annotated[str, Meta(min_length=1, max_length=63)]
     email: Email
     name: Name
-    abilities: Annotated[list[str], Meta(min_length=1, max_length=50)] = [EVERYTHING]
+    abilities: Annotated[tuple[str, ...], Meta(min_length=1, max_length=50)] = (EVERYTHING,)
     expires_at: Moment | None = None
 
 

@@ -151,7 +151,7 @@ def _agent(call: TenantCall, user_id: int) -> Agent:
 
 
 def _check_owner(call: TenantCall) -> None:
-    if call.role != "owner":
+    if call.role not in ("owner", "operator"):
         raise Forbidden("Only an owner may make, change or remove an owner.")
 
 
