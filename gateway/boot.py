@@ -1,0 +1,527 @@
+"""The composition root: puts all parts together, starts them in order, stops them in reverse.
+
+Start   database server, landlord's and tenants' schemas, stores, writers, engine, what an earlier process
+        left to do, operator port, public port. A server that says it is ready has all behind it running.
+Stop    the door first (operator says not ready, no new connections, screens are told to come back), then the
+        engine drains (conversations decide what waits, channels end their calls), then the writers commit
+        what is left, then the database. Each stage has its deadline; what does not make it is as after a
+        kill, which loses nothing that was acknowledged.
+
+`<data_dir>/server.json` (0600) tells the command line of a running server where it is and how to talk to it.
+"""
+
+import json
+import os
+import secrets
+import signal
+import socket
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from pathlib import Path
+from random import SystemRandom
+from typing import Any, Final
+
+import structlog
+import trio
+from msgspec import Struct
+from prometheus_client import CollectorRegistry
+
+from adapters.channel import Channels
+from adapters.fetcher import MediaFetchers
+from adapters.guard import Guard
+from adapters.port import Account
+from adapters.whatsapp.account import check_account
+from adapters.whatsapp.media import WhatsAppMedia
+from adapters.whatsapp.receiver import WhatsAppReceiver
+from adapters.whatsapp.sending import WhatsAppSender
+from engine.domain.config import Channel
+from engine.domain.conversation.messages import SYSTEM
+from engine.domain.engine import Engine
+from engine.domain.ids import IdAllocator
+from engine.domain.outbound import Send
+from engine.domain.tenant.messages import Save
+from engine.errors import InvalidInput, MijraError
+from engine.ports import EventLog, EventSink, LoggedEvent
+from engine.reading import DirectoryEntry, Login, Reads, Tenant, Token
+from gateway.app import create_app
+from gateway.authentication import hash_secret
+from gateway.dependencies import AccountCheck, Dependencies
+from gateway.directory import Directory
+from gateway.enginemetrics import EngineCollector
+from gateway.master_key import master_key
+from gateway.metrics import Metrics
+from gateway.observing import EngineLog, JournalLog
+from gateway.operator import Operator
+from gateway.push.hub import Hub
+from gateway.push.session import Sessions
+from gateway.routes import push_blueprint, webhook_blueprint
+from gateway.serving import serve as serve_http
+from gateway.settings import Settings
+from gateway.subscription_rights import SubscriptionRights
+from gateway.webhooks import WebhookLimits, Webhooks
+from storage.bridge import Bridge
+from storage.contacts import Contacts
+from storage.databases import ConnectionLimits, DatabaseServer, Pool
+from storage.embedded import embedded_postgres
+from storage.events import Events
+from storage.landlord import LandlordStore
+from storage.objects import Objects
+from storage.outbox import Outbox
+from storage.placements import Placements
+from storage.reads import ReadStore
+from storage.schemas import TENANT_MIGRATIONS, bring_up
+from storage.tenants import Tenants
+from storage.upkeep import upkeep
+from storage.vault import Vault
+from storage.writers import Writers
+
+log = structlog.get_logger()
+
+SERVER_FILE: Final = "server.json"
+UPKEEP_EVERY_SECONDS: Final = 3600.0
+"""Partitions are made three days ahead, so an hour's pause leaves room for many failures."""
+
+LOCAL_LOGIN: Final = "local-operator@mijra.invalid"
+
+
+class Running(Struct, kw_only=True):
+    """A started system. `local_token` is good for every landlord route and, as owner, for every tenant's."""
+
+    settings: Settings
+    base_url: str
+    ws_url: str
+    operator_url: str
+    database_url: str
+    local_token: str
+    engine: Engine
+    landlord: LandlordStore
+    reads: Reads
+    events: EventLog
+    vault: Vault
+    directory: Directory
+    pool_of: Callable[[int], Pool]
+
+
+async def serve(settings: Settings) -> None:
+    """Runs until SIGTERM or SIGINT, then stops in order. A second signal stops at once."""
+    with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
+        async with trio.open_nursery() as nursery:
+
+            async def run() -> None:
+                async with running(settings) as system:
+                    log.info(
+                        "server.ready",
+                        base_url=system.base_url,
+                        ws_url=system.ws_url,
+                        operator_url=system.operator_url,
+                    )
+                    await stopping.wait()
+                    log.info("server.stopping")
+                log.info("server.stopped")
+                nursery.cancel_scope.cancel()
+
+            stopping = trio.Event()
+            nursery.start_soon(run)
+            async for _ in signals:
+                if stopping.is_set():
+                    log.warning("server.stopped_at_once")
+                    nursery.cancel_scope.cancel()
+                stopping.set()
+
+
+@asynccontextmanager
+async def running(settings: Settings) -> AsyncIterator[Running]:
+    """A complete system, from here to the end of the block."""
+    key = await trio.to_thread.run_sync(master_key, settings)
+    async with AsyncExitStack() as stack:
+        bridge = await stack.enter_async_context(Bridge())
+        dsn = settings.database_url
+        if dsn is None:
+            dsn = await stack.enter_async_context(embedded_postgres(settings.data_dir / "postgres"))
+        server = await stack.enter_async_context(
+            DatabaseServer(
+                bridge,
+                dsn,
+                prefix=f"{settings.database_prefix}_",
+                limits=_connection_limits(settings.db_connections_max),
+            )
+        )
+        system = _System(settings, key, server)
+        await system.prepare()
+        await stack.enter_async_context(system.sender)
+        await stack.enter_async_context(system.media_source)
+        nursery = await stack.enter_async_context(trio.open_nursery())
+        try:
+            yield await system.start(nursery, dsn)
+        finally:
+            # Whatever ends the block, also a cancellation: the stop has its own deadlines.
+            with trio.CancelScope(shield=True):
+                await system.stop()
+            nursery.cancel_scope.cancel()
+
+
+class _System:
+    """All parts by name. Constructing wires them; nothing runs before `start`."""
+
+    def __init__(self, settings: Settings, key: bytes, server: DatabaseServer) -> None:
+        self.settings = settings
+        self.server = server
+        self.ids = IdAllocator(_wall_ms)
+        self.node = f"{socket.gethostname()}:{os.getpid()}"
+        self.registry = CollectorRegistry()
+        self.metrics = Metrics(self.registry)
+        self.vault = Vault(key)
+        self.placements = Placements(server)
+        self.objects = Objects(settings.object_store)
+        self.sinks = _Sinks()
+        self.writers = Writers(
+            self.placements.pool_named, self.placements.database, node=self.node, sink=self.sinks
+        )
+        self.tenants = Tenants(self.placements, take=self.writers.take)
+        self.outbox = Outbox(self.placements)
+        self.events = Events(self.placements, head_of=self.writers.head)
+        self.landlord = LandlordStore(server, self.placements, tenant_migrations=TENANT_MIGRATIONS)
+        self.hub = Hub(self.events, self.metrics)
+        guard = Guard(
+            allowed=settings.allow_private_media_hosts,
+            plain_http=bool(settings.allow_private_media_hosts),
+        )
+        self.guard = guard
+        self.sender = WhatsAppSender(self.objects, guard)
+        self.media_source = WhatsAppMedia(guard)
+        self.channels = Channels(
+            ask=self._ask,
+            committer=self.writers,
+            store=self.outbox,
+            senders={"whatsapp": self.sender},
+            accounts=self._account,
+            wall_ms=_wall_ms,
+            random=SystemRandom(),
+            unknown_wait_seconds=settings.outbound_unknown_wait_seconds,
+            on_attention=self._needs_attention,
+        )
+        self.fetchers = MediaFetchers(
+            ask=self._ask,
+            committer=self.writers,
+            store=self.outbox,
+            media=self.objects,
+            sources={"whatsapp": self.media_source},
+            accounts=self._account,
+            guard=guard,
+            wall_ms=_wall_ms,
+            random=SystemRandom(),
+            bytes_max=settings.media_bytes_max,
+        )
+        self.engine = Engine(
+            conversation_store=Contacts(self.placements),
+            tenant_store=self.tenants,
+            committer=self.writers,
+            workers=(self.fetchers.worker(), self.channels.worker()),
+            new_id=self.ids,
+            wall_ms=_wall_ms,
+            observer=EngineLog(),
+            resident_conversations_max=settings.resident_conversations_max,
+            idle_seconds_max=settings.idle_seconds,
+        )
+        # Snapshots before screens: whoever reacts to an event finds its configuration in force.
+        self.sinks.all = (self.engine.configs, self.hub, JournalLog())
+        self.reads = ReadStore(self.placements, config_for=self.engine.configs.get, wall_ms=_wall_ms)
+        self.directory = Directory(self._open_secrets)
+        self.base_url = settings.public_url or ""
+        self.public_stop = trio.Event()
+        self.operator_stop = trio.Event()
+        self.token: Token | None = None
+        self.nursery: trio.Nursery | None = None
+        self._wire_gateway(key)
+
+    def _wire_gateway(self, key: bytes) -> None:
+        settings = self.settings
+        webhooks = Webhooks(
+            receivers=(WhatsAppReceiver(),),
+            directory=self.directory,
+            intake=self.engine.intake,
+            landlord=self.landlord,
+            metrics=self.metrics,
+            new_id=self.ids,
+            clock_ms=_wall_ms,
+            limits=WebhookLimits(body_bytes_max=settings.webhook_bytes_max),
+        )
+        deps = Dependencies(
+            engine=self.engine,
+            reads=self.reads,
+            landlord=self.landlord,
+            events=self.events,
+            media=self.objects,
+            vault=self.vault,
+            directory=self.directory,
+            check_send=self._check_send,
+            verify_account=self._verify_account,
+            channel_health=self._channel_health,
+            rights_changed=self.hub.recheck,
+            master_key=key,
+            base_url=lambda: self.base_url,
+            body_bytes_max=settings.body_bytes_max,
+            webhook_bytes_max=settings.webhook_bytes_max,
+            upload_bytes_max=settings.media_bytes_max,
+            request_seconds_max=settings.request_seconds_max,
+            isolation=settings.placement,
+        )
+        self.app = create_app(deps, blueprints=(webhook_blueprint(webhooks),))
+        self.site: Any = self.app.site  # type: ignore[attr-defined]
+        rights = SubscriptionRights(self.site)
+        self.sessions = Sessions(
+            self.hub,
+            self.metrics,
+            authenticate=rights.authenticate,
+            may_subscribe=rights.may_subscribe,
+            epoch_of=self._log_epoch,
+        )
+        # Later than the rest: sessions ask the application's own authenticator and rights.
+        self.app.register_blueprint(push_blueprint(self.sessions, origins=settings.ws_origins))
+        self.operator = Operator(
+            self.registry, {"database": self._database_answers, "writers": self._writers_take_more}
+        )
+        self.registry.register(EngineCollector(self.engine, self.writers, self.channels, self.hub))
+
+    # ---------------------------------------------------------------- start and stop
+
+    async def prepare(self) -> None:
+        """Databases that exist and are at this version. Raises SchemaRefused with what to do.
+
+        A tenant whose database cannot be brought up is logged and left: the others must be served."""
+        for outcome in await bring_up(self.server, self.landlord, _wall_ms):
+            if outcome.error is not None:
+                log.error("schema.not_migrated", database=outcome.database, reason=str(outcome.error))
+        await self._keep_up()
+
+    async def start(self, nursery: trio.Nursery, dsn: str) -> Running:
+        settings = self.settings
+        self.nursery = nursery
+        await nursery.start(self.writers.run)
+        await nursery.start(self.engine.run)
+        await self.directory.load(self.landlord)
+        await self._wake_all()
+        nursery.start_soon(self._keep_up_hourly)
+        operator_port = await nursery.start(
+            _serve(self.operator, settings.operator_host, settings.operator_port, self.operator_stop)
+        )
+        port = await nursery.start(
+            _serve(self.app, settings.host, settings.port, self.public_stop, self.metrics)
+        )
+        host = _reachable(settings.host)
+        self.base_url = settings.public_url or f"http://{host}:{port}"
+        self.token, secret = await self._local_token()
+        local_token = f"{self.token.id}|{secret}"
+        operator_url = f"http://{_reachable(settings.operator_host)}:{operator_port}"
+        await trio.to_thread.run_sync(
+            _write_server_file, settings.data_dir, f"http://{host}:{port}", operator_url, local_token
+        )
+        return Running(
+            settings=settings,
+            base_url=self.base_url,
+            ws_url=self.base_url.replace("http", "ws", 1) + "/ws",
+            operator_url=operator_url,
+            database_url=dsn,
+            local_token=local_token,
+            engine=self.engine,
+            landlord=self.landlord,
+            reads=self.reads,
+            events=self.events,
+            vault=self.vault,
+            directory=self.directory,
+            pool_of=self.placements.pool,
+        )
+
+    async def stop(self) -> None:
+        self.operator.stopping = True
+        with suppress(FileNotFoundError):
+            (self.settings.data_dir / SERVER_FILE).unlink()
+        with trio.move_on_after(self.settings.stop_seconds_max):
+            self.sessions.close_all()
+            self.public_stop.set()
+            if self.token is not None:
+                with suppress(MijraError):
+                    await self.landlord.revoke_token(self.token.id, _wall_ms())
+            await self.engine.stop(self.settings.stop_seconds_max * 0.7)
+            self.writers.stop()
+            await self.writers.flush()
+        self.operator_stop.set()
+
+    async def _wake_all(self) -> None:
+        """What an earlier process left to do, tenant by tenant. A tenant whose database does not answer is
+        woken by its next message."""
+        for tenant in await self.landlord.all_tenants():
+            if tenant.placement_state != "ready":
+                continue
+            try:
+                work = await self.outbox.open_work(tenant.id)
+                if work.channel_ids or work.media or work.timers or work.waiting:
+                    await self.engine.wake(tenant.id, work)
+            except MijraError as error:
+                log.warning("tenant.not_woken", tenant=tenant.id, reason=str(error))
+
+    async def _keep_up(self) -> None:
+        await upkeep(self.server, self.placements.tenants_by_database(), now=_wall_ms())
+
+    async def _keep_up_hourly(self) -> None:
+        while True:
+            await trio.sleep(UPKEEP_EVERY_SECONDS)
+            await self._keep_up()
+
+    async def _local_token(self) -> tuple[Token, str]:
+        """A landlord's token for the command line on this machine, good while this process lives."""
+        now = _wall_ms()
+        login: Login | None = await self.landlord.login_by_email(LOCAL_LOGIN)
+        if login is None:
+            login = await self.landlord.create_login(
+                user_id=self.ids(),
+                email=LOCAL_LOGIN,
+                name="Local operator",
+                password_hash="!",  # noqa: S106  no password fits this, so nobody logs in with it
+                landlord=True,
+                now=now,
+            )
+        await self.landlord.revoke_tokens_of(login.id, None, now)
+        secret = secrets.token_urlsafe(32)
+        token = Token(
+            id=self.ids(),
+            user_id=login.id,
+            tenant_id=None,
+            name=f"command line of {self.node}",
+            secret_hash=hash_secret(secret),
+            abilities=("*",),
+            expires_at=None,
+            last_used_at=None,
+            revoked_at=None,
+            created_at=now,
+        )
+        await self.landlord.create_token(token)
+        return token, secret
+
+    # ---------------------------------------------------------------- what parts need of each other
+
+    async def _ask(self, address: Any, message: object, *, timeout_seconds: float) -> Any:
+        await self.engine.config(address.tenant)
+        return await self.engine.system.ask(address, message, timeout_seconds=timeout_seconds)
+
+    def _open_secrets(self, entry: DirectoryEntry) -> dict[str, str]:
+        return self.vault.open(entry.tenant_id, entry.channel_id, entry.credentials)
+
+    def _account(self, tenant_id: int, channel_id: int) -> Account | None:
+        channel = self.engine.configs.get(tenant_id).channels.get(channel_id)
+        if channel is None:
+            return None
+        return _account_of(tenant_id, channel, self.vault.open(tenant_id, channel_id, channel.credentials))
+
+    def _check_send(self, platform: str, send: Send) -> None:
+        if platform != "whatsapp":
+            raise InvalidInput("Nothing can be sent on this platform yet.", code="not_supported")
+        self.sender.check(send)
+
+    async def _verify_account(self, channel: Channel, credentials: dict[str, str]) -> AccountCheck:
+        checked = await check_account(_account_of(0, channel, credentials), self.guard)
+        return AccountCheck(ok=checked.ok, detail=checked.detail, facts=checked.facts)
+
+    def _channel_health(self, tenant_id: int, channel_id: int) -> dict[str, Any]:
+        for each in self.channels.statistics():
+            if (each.tenant_id, each.channel_id) == (tenant_id, channel_id):
+                return {
+                    "queued": each.queued,
+                    "in_hand": each.in_hand,
+                    "rate_per_second": each.rate_per_second,
+                    "circuit": each.circuit,
+                    "halted": each.halted,
+                    "outcomes": dict(each.outcomes),
+                }
+        return {}
+
+    def _needs_attention(self, tenant_id: int, channel_id: int, note: str) -> None:
+        """The channel's actor may not wait, so the change is made by a task of its own."""
+        if self.nursery is not None:
+            self.nursery.start_soon(self._mark_attention, tenant_id, channel_id, note)
+
+    async def _mark_attention(self, tenant_id: int, channel_id: int, note: str) -> None:
+        values = {"status": "needs_attention", "status_note": note}
+        try:
+            await self.engine.ask_tenant(
+                tenant_id, Save(kind="channel", id=channel_id, values=values, by=SYSTEM)
+            )
+        except MijraError as error:
+            log.warning(
+                "channel.attention_not_marked", tenant=tenant_id, channel_id=channel_id, reason=str(error)
+            )
+
+    async def _log_epoch(self, tenant_id: int) -> str:
+        """Cursors of a tenant start anew only when the tenant itself is created anew."""
+        tenants: Sequence[Tenant] = await self.site.tenants.by_ids([tenant_id])
+        return str(tenants[0].created_at) if tenants else "0"
+
+    async def _database_answers(self) -> bool:
+        return await self.server.pool(self.server.landlord_database).fetchval("SELECT true") is True
+
+    async def _writers_take_more(self) -> bool:
+        return all(each.waiting_rows < each.waiting_rows_max for each in self.writers.statistics())
+
+
+class _Sinks:
+    """Listeners to committed events, in order. Filled once, when all of them exist."""
+
+    def __init__(self) -> None:
+        self.all: tuple[EventSink, ...] = ()
+
+    def committed(self, events: Sequence[LoggedEvent]) -> None:
+        for sink in self.all:
+            sink.committed(events)
+
+
+def _serve(
+    app: Any, host: str, port: int, stop: trio.Event, metrics: Metrics | None = None
+) -> Callable[..., Awaitable[None]]:
+    async def run(*, task_status: trio.TaskStatus[int]) -> None:
+        await serve_http(app, host=host, port=port, stop=stop, metrics=metrics, task_status=task_status)
+
+    return run
+
+
+def _account_of(tenant_id: int, channel: Channel, credentials: dict[str, str]) -> Account:
+    return Account(
+        tenant_id=tenant_id,
+        channel_id=channel.id,
+        platform=channel.platform,
+        external_id=channel.external_id,
+        credentials=credentials,
+        settings=channel.settings,
+        active=channel.status != "disabled",
+    )
+
+
+def _connection_limits(connections_max: int) -> ConnectionLimits:
+    """Half for readers, half for the writers of busy databases: an idle one is disconnected for another."""
+    half = max(2, connections_max // 2)
+    return ConnectionLimits(readers_max=half, writers_max=max(2, connections_max - half))
+
+
+def _write_server_file(data_dir: Path, base_url: str, operator_url: str, token: str) -> None:
+    path = data_dir / SERVER_FILE
+    text = json.dumps(
+        {"pid": os.getpid(), "base_url": base_url, "operator_url": operator_url, "token": token}
+    )
+    partial = path.with_suffix(".partial")
+    with suppress(FileNotFoundError):
+        partial.unlink()
+    descriptor = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    with os.fdopen(descriptor, "w") as file:
+        file.write(text)
+    partial.replace(path)
+
+
+def _reachable(host: str) -> str:
+    """An address to reach a listener on this machine by; IPv6 ones in brackets."""
+    if host in ("0.0.0.0", "::", ""):  # noqa: S104  not bound here
+        return "127.0.0.1"
+    return f"[{host}]" if ":" in host else host
+
+
+def _wall_ms() -> int:
+    return time.time_ns() // 1_000_000
