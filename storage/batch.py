@@ -196,6 +196,10 @@ def _merge(plan: Plan, earlier: Values, later: Values) -> Values:
             for index in _FAILURE:
                 merged[index] = later[index]
         merged[_CLEAR] = earlier[_CLEAR] or later[_CLEAR]
+        if earlier[_METADATA] is not None and later[_METADATA] is not None:
+            # Metadata is merged where it is stored, so it is merged here too.
+            together = msgspec.json.decode(earlier[_METADATA]) | msgspec.json.decode(later[_METADATA])
+            merged[_METADATA] = _encode_json(together).decode()
     return merged
 
 
@@ -335,6 +339,7 @@ _CONVERSATIONS: Final = PLANS[rows.ConversationRow]
 _STATUS: Final = rows.ConversationRow.__struct_fields__.index("status")
 _MESSAGE_PATCHES: Final = PLANS[rows.MessagePatch]
 _CLEAR: Final = rows.MessagePatch.__struct_fields__.index("clear_failure")
+_METADATA: Final = rows.MessagePatch.__struct_fields__.index("metadata")
 _FAILURE: Final = tuple(rows.MessagePatch.__struct_fields__.index(name) for name in ("failed_at", "error"))
 
 

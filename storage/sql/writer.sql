@@ -435,7 +435,8 @@ FROM unnest(
 );
 
 -- name: patch_messages
--- Changes to messages; null leaves a column alone, clear_failure empties two of them first.
+-- Changes to messages; null leaves a column alone, metadata is merged into what is there, clear_failure empties
+-- two columns first.
 UPDATE messages AS old SET
     type = coalesce(new.type, old.type),
     content = coalesce(new.content::jsonb, old.content),
@@ -449,7 +450,7 @@ UPDATE messages AS old SET
     error = coalesce(new.error::jsonb, CASE WHEN new.clear_failure THEN NULL ELSE old.error END),
     edited_at = coalesce(mijra_at(new.edited_at), old.edited_at),
     deleted_at = coalesce(mijra_at(new.deleted_at), old.deleted_at),
-    metadata = coalesce(new.metadata::jsonb, old.metadata)
+    metadata = old.metadata || coalesce(new.metadata::jsonb, '{}')
 FROM unnest(
     $1::bigint[], $2::text[], $3::text[], $4::text[], $5::text[], $6::text[], $7::bigint[], $8::bigint[],
     $9::bigint[], $10::bigint[], $11::text[], $12::bigint[], $13::bigint[], $14::text[], $15::boolean[],

@@ -117,9 +117,14 @@ async def test_patches_of_one_row_are_merged_column_by_column(
         return rows.MessagePatch(tenant_id=1, id=number, **changes)  # type: ignore[arg-type]
 
     async with writing(databases, database) as bench:
-        bench.submit("new", message(id=1), message(id=2, seq=2, failed_at=T0, error={"code": "x"}))
+        bench.submit(
+            "new",
+            message(id=1, metadata={"group": "g"}),
+            message(id=2, seq=2, failed_at=T0, error={"code": "x"}),
+        )
         bench.submit("a", patch(1, status="sent", sent_at=T0 + 1), patch(1, status="delivered"))
-        bench.submit("b", patch(1, delivered_at=T0 + 2, metadata={"resent": True}))
+        bench.submit("b", patch(1, delivered_at=T0 + 2, metadata={"resent": True, "x": 1}))
+        bench.submit("b2", patch(1, metadata={"x": 2}))
         bench.submit(
             "c",
             patch(2, failed_at=T0 + 5, error={"code": "y"}),
@@ -131,7 +136,7 @@ async def test_patches_of_one_row_are_merged_column_by_column(
         assert await bench.fetch(
             "SELECT status, sent_at, delivered_at, text, metadata, failed_at, error FROM messages ORDER BY id"
         ) == [
-            ("delivered", T0 + 1, T0 + 2, "hello", '{"resent": true}', None, None),
+            ("delivered", T0 + 1, T0 + 2, "hello", '{"x": 2, "group": "g", "resent": true}', None, None),
             ("pending", None, None, "hello", "{}", None, None),
         ]
         bench.submit("d", patch(2, clear_failure=True), patch(2, failed_at=T0 + 9, error={"code": "z"}))

@@ -137,7 +137,7 @@ CREATE TABLE customers (
 );
 CREATE INDEX customers_phone ON customers (tenant_id, phone) WHERE phone IS NOT NULL;
 CREATE INDEX customers_search ON customers USING gin
-    (mijra_words(name || ' ' || coalesce(phone, '') || ' ' || coalesce(email, '')));
+    (mijra_words(name || ' ' || coalesce(ltrim(phone, '+'), '') || ' ' || coalesce(email, '')));
 
 -- A handle is one name of a person on one channel account. `contact_key` is the key of the actor that
 -- owns the contact: all handles of one contact carry the same one, whichever handle came first.
@@ -184,15 +184,21 @@ CREATE TABLE conversations (
     metadata             jsonb       NOT NULL,
     created_at           timestamptz NOT NULL,
     updated_at           timestamptz NOT NULL,
+    -- What the inbox is sorted by: a conversation without a message yet stands where it began.
+    active_at            timestamptz NOT NULL GENERATED ALWAYS AS (coalesce(last_message_at, created_at)) STORED,
     PRIMARY KEY (tenant_id, id)
 ) WITH (fillfactor = 70);
 -- One open conversation per contact and channel: the promise lives here, the actor only keeps it cheap.
 CREATE UNIQUE INDEX conversations_one_open ON conversations (tenant_id, channel_id, contact_key)
     WHERE status IN ('new', 'open', 'pending');
 CREATE INDEX conversations_contact ON conversations (tenant_id, channel_id, contact_key, id DESC);
-CREATE INDEX conversations_inbox ON conversations (tenant_id, last_message_at DESC, id DESC);
-CREATE INDEX conversations_inbox_status ON conversations (tenant_id, status, last_message_at DESC, id DESC);
-CREATE INDEX conversations_inbox_agent ON conversations (tenant_id, assigned_to, last_message_at DESC, id DESC);
+CREATE INDEX conversations_inbox ON conversations (tenant_id, active_at DESC, id DESC);
+CREATE INDEX conversations_inbox_status ON conversations (tenant_id, status, active_at DESC, id DESC);
+-- Two partial ones, because an index on assigned_to serves "nobody's" without its order.
+CREATE INDEX conversations_inbox_agent ON conversations (tenant_id, assigned_to, active_at DESC, id DESC)
+    WHERE assigned_to IS NOT NULL;
+CREATE INDEX conversations_inbox_nobody ON conversations (tenant_id, active_at DESC, id DESC)
+    WHERE assigned_to IS NULL;
 CREATE INDEX conversations_waiting ON conversations (tenant_id, id)
     WHERE assigned_to IS NULL AND status IN ('new', 'open');
 -- Most conversations have no tags, and each of their messages would otherwise pay for this index.
@@ -345,6 +351,7 @@ CREATE TABLE assignments (
     PRIMARY KEY (tenant_id, id)
 );
 CREATE INDEX assignments_conversation ON assignments (tenant_id, conversation_id, id);
+CREATE INDEX assignments_from_pool ON assignments (tenant_id, id) WHERE by_user_id IS NULL AND kind = 'assign';
 
 -- Durable deadlines. The row goes in the same commit as what the deadline causes.
 CREATE TABLE timers (
@@ -454,5 +461,11 @@ BEGIN
         EXECUTE format(
             'CREATE POLICY own_tenants ON %I USING (tenant_id = ANY ((SELECT mijra_tenants())::bigint[]))'
             ' WITH CHECK (tenant_id = ANY (mijra_tenants()))', name);
+    END LOOP;
+    -- Partitions are read through their parents, whose policy counts. With row security and no policy of
+    -- their own they show nothing to whoever names them.
+    FOREACH name IN ARRAY ARRAY['deliveries_default', 'events_default'] LOOP
+        EXECUTE format('ALTER TABLE %I ENABLE ROW LEVEL SECURITY', name);
+        EXECUTE format('ALTER TABLE %I FORCE ROW LEVEL SECURITY', name);
     END LOOP;
 END $$;

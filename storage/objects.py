@@ -1,0 +1,102 @@
+"""Received and uploaded files (engine.ports.MediaStore), in a directory or in any object store, by URL.
+
+`obstore` speaks `file:`, `s3:`, `gs:`, `az:` and `memory:`. Its asynchronous half wants asyncio, so its
+blocking half runs in threads here, at most `THREADS_MAX` at a time: others wait, no loop does.
+
+Promises   a file appears under its key whole or not at all: what arrives is first gathered apart (in memory
+           up to a megabyte, then in a temporary file), measured, hashed, and put into the store in one step.
+           A cancelled write either never began that step, or finishes it and returns.
+Limits     `bytes_max` of each write, checked as the bytes arrive.
+Leaves     who may read what, and signed URLs, to the gateway.
+"""
+
+import hashlib
+import re
+import tempfile
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+from typing import Any, Final
+
+import obstore
+import obstore.exceptions
+import obstore.store
+import trio
+
+from engine.errors import InvalidInput, NotFound, StoreUnavailable
+from engine.ports import MediaFile
+
+THREADS_MAX: Final = 8
+"""Enough to fill a network; each holds a thread, and a few megabytes while it uploads."""
+
+MEMORY_MAX: Final = 1024 * 1024
+"""Most media are photos and voice notes below this: they never touch the temporary directory."""
+
+_KEY: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*(/[A-Za-z0-9][A-Za-z0-9._-]*)*")
+
+
+class Objects:
+    """The store behind `url`. A directory is made if it is not there."""
+
+    def __init__(self, url: str) -> None:
+        self._local = url.startswith("file:")
+        options: dict[str, Any] = {"mkdir": True} if self._local else {}
+        self._store = obstore.store.from_url(url, **options)
+        self._threads = trio.CapacityLimiter(THREADS_MAX)
+
+    async def write(
+        self, key: str, chunks: Callable[[], Awaitable[bytes]], *, media_type: str, bytes_max: int
+    ) -> MediaFile:
+        """See engine.ports. What was under the key before is replaced in one step."""
+        _check(key)
+        digest = hashlib.sha256()
+        size = 0
+        with tempfile.SpooledTemporaryFile(MEMORY_MAX) as gathered:
+            while chunk := await chunks():
+                size += len(chunk)
+                if size > bytes_max:
+                    raise InvalidInput(f"The file is larger than {bytes_max} bytes.", code="too_large")
+                digest.update(chunk)
+                if size > MEMORY_MAX:
+                    await trio.to_thread.run_sync(gathered.write, chunk, limiter=self._threads)
+                else:
+                    gathered.write(chunk)
+            gathered.seek(0)
+            await self._run(self._put, key, gathered, media_type)
+        return MediaFile(storage_key=key, size=size, sha256=digest.hexdigest(), media_type=media_type)
+
+    async def read(self, key: str) -> bytes:
+        """The whole file. Raises NotFound."""
+        _check(key)
+        content: bytes = await self._run(self._get, key)
+        return content
+
+    async def delete(self, key: str) -> None:
+        """Remove the file; it is no error if there is none."""
+        _check(key)
+        with suppress(NotFound):
+            await self._run(self._delete, key)
+
+    async def _run(self, fn: Callable[..., Any], *args: object) -> Any:
+        try:
+            return await trio.to_thread.run_sync(fn, *args, limiter=self._threads)
+        except FileNotFoundError:
+            raise NotFound("There is no such file.") from None
+        except (obstore.exceptions.BaseError, OSError) as error:
+            raise StoreUnavailable(f"The object store is not available: {type(error).__name__}.") from error
+
+    def _put(self, key: str, content: Any, media_type: str) -> None:
+        # A directory keeps no attributes; whoever serves the file takes the type from its row.
+        attributes = None if self._local else {"Content-Type": media_type}
+        obstore.put(self._store, key, content, attributes=attributes)
+
+    def _get(self, key: str) -> bytes:
+        return bytes(obstore.get(self._store, key).bytes())
+
+    def _delete(self, key: str) -> None:
+        obstore.delete(self._store, key)
+
+
+def _check(key: str) -> None:
+    """Keys are ours, not a stranger's; one that leaves the store's directory is a mistake made elsewhere."""
+    if not _KEY.fullmatch(key) or ".." in key:
+        raise ValueError(f"not a storage key: {key!r}")

@@ -1,0 +1,119 @@
+-- What conversations' actors are loaded from. Each statement serves a whole batch of requests: `position`
+-- is the request's place in the batch.
+
+-- name: handles
+-- All handles of each contact that one of the asked keys belongs to; `rank` is that key's place in its request.
+SELECT asked.position, asked.rank, handle.*
+FROM unnest($1::bigint[], $2::bigint[], $3::bigint[], $4::bigint[], $5::text[])
+    AS asked (position, rank, tenant_id, channel_id, key)
+JOIN customer_handles AS known
+    ON known.tenant_id = asked.tenant_id AND known.channel_id = asked.channel_id AND known.external_id = asked.key
+JOIN customer_handles AS handle
+    ON handle.tenant_id = known.tenant_id AND handle.channel_id = known.channel_id
+    AND handle.contact_key = known.contact_key
+ORDER BY asked.position, asked.rank, handle.created_at, handle.external_id;
+
+-- name: customers
+-- The customers of the batch.
+SELECT asked.position, customer.*
+FROM unnest($1::bigint[], $2::bigint[], $3::bigint[]) AS asked (position, tenant_id, id)
+JOIN customers AS customer ON customer.tenant_id = asked.tenant_id AND customer.id = asked.id;
+
+-- name: newest_conversations
+-- Each contact's open conversation, else its newest, and how many it has, counted up to $5.
+SELECT asked.position, found.*, (
+    SELECT count(*) FROM (
+        SELECT FROM conversations AS one
+        WHERE one.tenant_id = asked.tenant_id AND one.channel_id = asked.channel_id
+            AND one.contact_key = asked.contact_key
+        LIMIT $5::bigint
+    ) AS counted
+) AS conversations
+FROM unnest($1::bigint[], $2::bigint[], $3::bigint[], $4::text[])
+    AS asked (position, tenant_id, channel_id, contact_key)
+CROSS JOIN LATERAL (
+    SELECT one.* FROM conversations AS one
+    WHERE one.tenant_id = asked.tenant_id AND one.channel_id = asked.channel_id
+        AND one.contact_key = asked.contact_key
+    ORDER BY one.status IN ('new', 'open', 'pending') DESC, one.id DESC
+    LIMIT 1
+) AS found;
+
+-- name: newest_messages
+-- Each contact's $6 newest messages, over its $5 newest conversations, newest first.
+SELECT asked.position, found.*
+FROM unnest($1::bigint[], $2::bigint[], $3::bigint[], $4::text[])
+    AS asked (position, tenant_id, channel_id, contact_key)
+CROSS JOIN LATERAL (
+    SELECT message.*
+    FROM (
+        SELECT one.tenant_id, one.id FROM conversations AS one
+        WHERE one.tenant_id = asked.tenant_id AND one.channel_id = asked.channel_id
+            AND one.contact_key = asked.contact_key
+        ORDER BY one.id DESC
+        LIMIT $5::bigint
+    ) AS conversation
+    CROSS JOIN LATERAL (
+        SELECT one.id, one.conversation_id, one.seq, one.direction, one.status,
+            CASE one.sender_type WHEN 'user' THEN 'user:' || one.sender_id ELSE one.sender_type END AS author,
+            one.platform_message_id, one.client_key, one.platform_at, one.sent_at, one.delivered_at, one.read_at,
+            one.failed_at, one.edited_at, one.deleted_at, one.created_at, one.trace
+        FROM messages AS one
+        WHERE one.tenant_id = conversation.tenant_id AND one.conversation_id = conversation.id
+        ORDER BY one.seq DESC
+        LIMIT $6::bigint
+    ) AS message
+    ORDER BY message.id DESC
+    LIMIT $6::bigint
+) AS found
+ORDER BY asked.position, found.id DESC;
+
+-- name: messages_by_platform_id
+-- Messages of a channel by the platform's id.
+SELECT asked.position, message.*
+FROM unnest($1::bigint[], $2::bigint[], $3::bigint[], $4::text[]) AS asked (position, tenant_id, channel_id, key)
+JOIN messages AS message
+    ON message.tenant_id = asked.tenant_id AND message.channel_id = asked.channel_id
+    AND message.platform_message_id = asked.key;
+
+-- name: messages_by_id
+-- Messages of a channel by our id.
+SELECT asked.position, message.*
+FROM unnest($1::bigint[], $2::bigint[], $3::bigint[], $4::bigint[]) AS asked (position, tenant_id, channel_id, key)
+JOIN messages AS message
+    ON message.tenant_id = asked.tenant_id AND message.id = asked.key AND message.channel_id = asked.channel_id;
+
+-- name: messages_by_client_key
+-- Messages of a conversation by the sender's key.
+SELECT asked.position, message.*
+FROM unnest($1::bigint[], $2::bigint[], $3::bigint[], $4::bigint[], $5::text[])
+    AS asked (position, tenant_id, channel_id, conversation_id, key)
+JOIN messages AS message
+    ON message.tenant_id = asked.tenant_id AND message.conversation_id = asked.conversation_id
+    AND message.client_key = asked.key AND message.channel_id = asked.channel_id;
+
+-- name: attachments_of
+-- The attachments of these messages, in order.
+SELECT asked.position, attachment.*
+FROM unnest($1::bigint[], $2::bigint[], $3::bigint[]) AS asked (position, tenant_id, message_id)
+JOIN attachments AS attachment
+    ON attachment.tenant_id = asked.tenant_id AND attachment.message_id = asked.message_id
+ORDER BY asked.position, attachment.id;
+
+-- name: last_outbox_of
+-- The newest outbox item of each of these messages.
+SELECT asked.position, found.*
+FROM unnest($1::bigint[], $2::bigint[], $3::bigint[]) AS asked (position, tenant_id, message_id)
+CROSS JOIN LATERAL (
+    SELECT one.* FROM outbox AS one
+    WHERE one.tenant_id = asked.tenant_id AND one.message_id = asked.message_id
+    ORDER BY one.id DESC
+    LIMIT 1
+) AS found;
+
+-- name: conversations_by_id
+-- Conversations by id.
+SELECT asked.position, conversation.*
+FROM unnest($1::bigint[], $2::bigint[], $3::bigint[]) AS asked (position, tenant_id, id)
+JOIN conversations AS conversation
+    ON conversation.tenant_id = asked.tenant_id AND conversation.id = asked.id;
