@@ -70,14 +70,19 @@ def show(contests: Sequence[Contest], console: Console) -> None:
         ours = contest.median(contest.ours)
         for name, values in contest.results.items():
             ratio = "" if name == contest.ours else f"{ours / contest.median(name):.2f}"
-            cells = [f"{value:,.0f}" for value in (contest.median(name), min(values), max(values))]
+            cells = [figure(value) for value in (contest.median(name), min(values), max(values))]
             table.add_row(name, *cells, ratio, style="bold" if name == contest.ours else None)
         for name, reason in contest.missing.items():
             table.add_row(name, "missing", "", "", escape(reason), style="dim")
         if contest.goal is not None:
             met = ours <= contest.goal if contest.less_is_better else ours >= contest.goal
-            table.caption = f"goal {contest.goal:,.0f}: {'met' if met else 'missed'}"
+            table.caption = f"goal {figure(contest.goal)}: {'met' if met else 'missed'}"
         console.print(table)
+
+
+def figure(value: float) -> str:
+    """A number for people: three digits when it is small, whole with separated thousands when it is not."""
+    return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}"
 
 
 def as_json(bench: str, contests: Sequence[Contest]) -> str:
