@@ -31,10 +31,10 @@ most, dropped when older than a minute, and their rows are ended here.
 """
 
 from collections import Counter, OrderedDict
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Callable, Mapping
 from math import inf
 from random import Random
-from typing import Any, Final, Protocol
+from typing import Any, Final
 
 import msgspec
 import structlog
@@ -59,6 +59,7 @@ from adapters.port import (
     SendResult,
     Unanswered,
 )
+from adapters.reporting import Ask, Leaving, report
 from engine.domain.conversation.messages import OutboxVerdict, address_of
 from engine.domain.outbound import (
     OutboxItem,
@@ -71,7 +72,7 @@ from engine.domain.outbound import (
 )
 from engine.domain.outbox import CHANNEL_KIND, Deliver, Refresh, Settled, Wake
 from engine.domain.rows import OutboxPatch
-from engine.errors import ActorStopped, CommitFailed, MijraError, Unavailable
+from engine.errors import CommitFailed
 from engine.ports import OutboxStore
 from engine.runtime import Address, Committer, Envelope, Inbox, Restart, Worker
 
@@ -93,21 +94,10 @@ _IDLE_SECONDS_MAX: Final = 300.0
 _NAP_SECONDS_MIN: Final = 0.001
 """Rounding may leave a wait that is too short to move the clock."""
 
-_ASK_SECONDS_MAX: Final = 30.0
-_ASK_BACKOFF_SECONDS: Final = (0.2, 10.0)
-"""First and longest wait between two askings of a conversation that cannot answer (store away,
-overloaded)."""
-
 _COMMIT_RETRY_SECONDS: Final = 5.0
 
 _OUTAGE: Final = frozenset({ErrorClass.TRANSIENT, ErrorClass.UNREACHABLE})
 """Declines that say that the platform cannot be talked to, for the circuit breaker."""
-
-
-class Ask(Protocol):
-    """`System.ask`, which the root passes in (the system is made after the specs)."""
-
-    def __call__(self, address: Address, message: object, *, timeout_seconds: float) -> Awaitable[Any]: ...
 
 
 OnAttention = Callable[[int, int, str], None]
@@ -191,10 +181,6 @@ class Channels:
             await channel.run()
         finally:
             del self._live[place]
-
-
-class _Stopping(Exception):
-    """The conversation is gone and so are we: leave the row as it is."""
 
 
 class _Channel:
@@ -419,7 +405,7 @@ class _Channel:
                 "outbox.commit_failed", **self._names(entry), code=error.code, error=error.message
             )
             entry.due = trio.current_time() + _COMMIT_RETRY_SECONDS
-        except _Stopping:
+        except Leaving:
             entry.due = inf
         finally:
             if probe and not reported:
@@ -618,26 +604,21 @@ class _Channel:
             outcome=outcome,
             trace=item.trace,
         )
-        wait, most = _ASK_BACKOFF_SECONDS
-        while True:
-            try:
-                await self._shared.ask(address, verdict, timeout_seconds=_ASK_SECONDS_MAX)
-            except Unavailable as error:
-                if self._closing and isinstance(error, ActorStopped):
-                    raise _Stopping from error
-                self._log.warning(
-                    "outbox.report_delayed", **self._names(entry), code=error.code, seconds=wait
-                )
-                await trio.sleep(wait * (1.0 + 0.2 * self._shared.random.random()))
-                wait = min(most, wait * 2)
-            except MijraError as error:
-                self._log.error(
-                    "outbox.report_failed", **self._names(entry), code=error.code, error=error.message
-                )
-                await self._end_row(entry, *_ROW_ENDS[type(outcome)])
-                return
-            else:
-                return
+        failure = await report(
+            self._shared.ask,
+            address,
+            verdict,
+            random=self._shared.random,
+            closing=lambda: self._closing,
+            delayed=lambda error, seconds: self._log.warning(
+                "outbox.report_delayed", **self._names(entry), code=error.code, seconds=seconds
+            ),
+        )
+        if failure is not None:
+            self._log.error(
+                "outbox.report_failed", **self._names(entry), code=failure.code, error=failure.message
+            )
+            await self._end_row(entry, *_ROW_ENDS[type(outcome)])
 
     async def _end_row(self, entry: Entry, state: str, error: dict[str, Any] | None) -> None:
         await room(self._shared.committer, self._tenant_id)
