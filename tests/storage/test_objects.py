@@ -1,0 +1,91 @@
+"""Files under keys: whole or not at all, in a directory and in memory."""
+
+import hashlib
+from collections.abc import Awaitable, Callable, Iterable
+from pathlib import Path
+
+import pytest
+import trio
+
+from engine.errors import InvalidInput, NotFound, StoreUnavailable
+from storage.objects import MEMORY_MAX, Objects
+
+pytestmark = pytest.mark.real_time
+
+
+@pytest.fixture(params=["file", "memory"])
+def objects(request: pytest.FixtureRequest, tmp_path: Path) -> Objects:
+    return Objects((tmp_path / "new" / "objects").as_uri() if request.param == "file" else "memory:///")
+
+
+def chunks(parts: Iterable[bytes]) -> Callable[[], Awaitable[bytes]]:
+    left = iter(parts)
+
+    async def take() -> bytes:
+        return next(left, b"")
+
+    return take
+
+
+async def write(objects: Objects, key: str, *parts: bytes, bytes_max: int = 10**8) -> str:
+    stored = await objects.write(key, chunks(parts), media_type="image/png", bytes_max=bytes_max)
+    assert (stored.storage_key, stored.size) == (key, sum(map(len, parts)))
+    return stored.sha256
+
+
+async def test_what_was_written_is_read_and_deleted(objects: Objects) -> None:
+    """Small and large, replaced by a second write; gone after deletion, which may be repeated."""
+    for content in (b"", b"small", bytes(MEMORY_MAX) * 3 + b"end"):
+        digest = await write(objects, "t1/a.b-c_d", content[:1000], content[1000:]) if content else None
+        if digest is not None:
+            assert digest == hashlib.sha256(content).hexdigest()
+            assert await objects.read("t1/a.b-c_d") == content
+    await objects.delete("t1/a.b-c_d")
+    await objects.delete("t1/a.b-c_d")
+    with pytest.raises(NotFound):
+        await objects.read("t1/a.b-c_d")
+
+
+async def test_an_empty_file_is_a_file(objects: Objects) -> None:
+    """Nothing written is still something stored."""
+    await write(objects, "empty")
+    assert await objects.read("empty") == b""
+
+
+async def test_what_is_too_large_fails_or_is_cancelled_leaves_nothing(objects: Objects) -> None:
+    """The limit holds to the byte, and the key stays free."""
+    assert await write(objects, "fits", b"x" * 10, bytes_max=10)
+    with pytest.raises(InvalidInput) as refused:
+        await write(objects, "k", b"x" * 10, b"y", bytes_max=10)
+    assert refused.value.code == "too_large"
+
+    async def fail() -> bytes:
+        raise RuntimeError("the download broke off")
+
+    with pytest.raises(RuntimeError):
+        await objects.write("k", fail, media_type="m", bytes_max=10)
+
+    async def hang() -> bytes:
+        await trio.sleep(3600)
+        return b""
+
+    with trio.move_on_after(0.05):
+        await objects.write("k", hang, media_type="m", bytes_max=10)
+    with pytest.raises(NotFound):
+        await objects.read("k")
+
+
+async def test_a_key_that_leaves_the_store_is_refused(objects: Objects) -> None:
+    """Traversal, absolute paths, empty parts and odd characters are mistakes of ours."""
+    for key in ("", "/etc/passwd", "../x", "a/../b", "a//b", "a/", ".hidden", "a b", "a\0", "ä"):
+        with pytest.raises(ValueError, match="storage key"):
+            await objects.read(key)
+
+
+async def test_a_store_that_does_not_answer_is_unavailable(tmp_path: Path) -> None:
+    """The directory became a file: the caller may try again later."""
+    objects = Objects((tmp_path / "objects").as_uri())
+    (tmp_path / "objects").rmdir()
+    (tmp_path / "objects").write_bytes(b"")
+    with pytest.raises(StoreUnavailable):
+        await write(objects, "a/b", b"x")
