@@ -67,14 +67,14 @@ def push_blueprint(sessions: Sessions, *, origins: Collection[str] = ("*",)) -> 
     blueprint = Blueprint("push", __name__)
 
     @blueprint.websocket("/ws")
-    async def native() -> Response | None:
+    async def native() -> None:
         origin = websocket.headers.get("Origin")
         if origin is not None and "*" not in origins and origin not in origins:
-            return Response(status=403)
+            await websocket.close(1008)  # before the handshake is accepted, so the server answers 403
+            return
         await websocket.accept()
         code = await sessions.run(websocket.receive, _send_text)
         await websocket.close(code.value, code.reason)
-        return None
 
     return blueprint
 

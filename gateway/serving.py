@@ -1,10 +1,11 @@
 """Serving: Hypercorn's connections under our own roof, with limits that Hypercorn leaves open.
 
 Why not `hypercorn.trio.serve`: it shields every send without a deadline, so that a client which stops reading
-pins its task, and the shutdown with it, for as long as TCP keeps the connection; it accepts any number of
-connections; and it opens its sockets itself, while a port may be shared with lanes in front. So the accept
-loop is here, each connection's stream is wrapped, and Hypercorn's per-connection server, its lifespan and its
-protocols are used as they are (written against 0.18; the tests of this module hold what is relied on).
+pins its task, and the shutdown with it, for as long as TCP keeps the connection; it holds a connection that
+the client has closed until the idle time is over; it accepts any number of connections; and it opens its sockets
+itself, while a port may be shared with lanes in front. So the accept loop is here, each connection's stream is
+wrapped, and Hypercorn's per-connection server, its lifespan and its protocols are used as they are (written
+against 0.18; the tests of this module hold what is relied on).
 
 Promises   No send lasts longer than `send_seconds_max`. A request's head is complete within
            `idle_seconds_max` of the connection's start or the last answer, or the connection is closed.
@@ -133,7 +134,7 @@ class _Server:
         try:
             bounded = BoundedStream(stream, self._limits.send_seconds_max, self._cut)
             state = ConnectionState(self._state.copy())
-            await TCPServer(self._app, self._config, self._context, state, bounded)  # type: ignore[arg-type]
+            await _Connection(self._app, self._config, self._context, state, bounded)  # type: ignore[arg-type]
         except Exception:  # noqa: BLE001  # one connection's defect must not end all the others
             _log.exception("serving.connection_crashed")
         finally:
@@ -147,6 +148,15 @@ class _Server:
     def _cut(self) -> None:
         if self._metrics is not None:
             self._metrics.sends_timed_out.inc()
+
+
+class _Connection(TCPServer):
+    """Hypercorn's, except that it ends when the other side has gone: Hypercorn would wait for the idle time
+    first, with the socket open."""
+
+    async def _read_data(self) -> None:
+        await super()._read_data()
+        await self.idle_task.stop()
 
 
 class BoundedStream(HalfCloseableStream):
