@@ -10,7 +10,7 @@ Leaves     serving (ports, connections, shutdown) to `gateway.serving`; webhooks
 import time
 import uuid
 from collections.abc import Iterable, Sequence
-from typing import Any
+from typing import Any, cast
 
 import structlog
 from quart import Response, g, request
@@ -28,7 +28,7 @@ from gateway.openapi import docs_page, document
 from gateway.passwords import LoginGuard, Passwords
 from gateway.pipeline import Pipeline, elapsed_ms, refusal, response_of
 from gateway.ratelimit import Verdict
-from gateway.requests import LimitedConnection, limited_request
+from gateway.requests import LimitedBody, LimitedConnection, limited_request
 from gateway.routing import Route, Site
 from gateway.signed_urls import SignedUrls
 from gateway.tenants import Tenants
@@ -158,6 +158,9 @@ async def _finish(response: Response) -> Response:
     for name, value in _SECURITY_HEADERS.items():
         response.headers.setdefault(name, value)
     response.headers.setdefault("Cache-Control", "no-store")
+    if not cast(LimitedBody, request.body).is_complete:
+        # Answered before the body was read, as with 413: what follows on this connection is no request.
+        response.headers["Connection"] = "close"
     rate: Verdict | None = g.get("rate")
     if rate is not None:
         response.headers.update(rate.headers())

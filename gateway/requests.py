@@ -28,6 +28,11 @@ class LimitedBody(TrioBody):
         super().__init__(expected_content_length, max_content_length)
         self._room = trio.Event()
 
+    @property
+    def is_complete(self) -> bool:
+        """Whether all of it has arrived and nothing of it was refused."""
+        return self._complete.is_set() and self._must_raise is None
+
     async def __anext__(self) -> bytes:
         data = await super().__anext__()
         self._room.set()
