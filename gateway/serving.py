@@ -1,11 +1,11 @@
 """Serving: Hypercorn's connections under our own roof, with limits that Hypercorn leaves open.
 
-Why not `hypercorn.trio.serve`: it shields every send without a deadline, so that a client which stops reading
-pins its task, and the shutdown with it, for as long as TCP keeps the connection; it holds a connection that
-the client has closed until the idle time is over; it accepts any number of connections; and it opens its sockets
-itself, while a port may be shared with lanes in front. So the accept loop is here, each connection's stream is
-wrapped, and Hypercorn's per-connection server, its lifespan and its protocols are used as they are (written
-against 0.18; the tests of this module hold what is relied on).
+Why not `hypercorn.trio.serve`: it shields every send without a deadline, so that a client which stops
+reading pins its task, and the shutdown with it, for as long as TCP keeps the connection; it holds a
+connection that the client has closed until the idle time is over; it accepts any number of connections; and
+it opens its sockets itself, while a port may be shared with lanes in front. So the accept loop is here, each
+connection's stream is wrapped, and Hypercorn's per-connection server, its lifespan and its protocols are used
+as they are (written against 0.18; the tests of this module hold what is relied on).
 
 Promises   No send lasts longer than `send_seconds_max`. A request's head is complete within
            `idle_seconds_max` of the connection's start or the last answer, or the connection is closed.
