@@ -6,6 +6,7 @@ from collections.abc import Sequence
 import msgspec
 import pytest
 import trio
+import trio.testing
 from prometheus_client import CollectorRegistry
 
 from engine.errors import StoreUnavailable

@@ -15,6 +15,7 @@ import httpx
 import msgspec
 import pytest
 import trio
+import trio.testing
 from prometheus_client import CollectorRegistry
 from quart_trio import QuartTrio
 from structlog.testing import capture_logs
