@@ -3,14 +3,22 @@
 
 -- name: handles
 -- All handles of each contact that one of the asked keys belongs to; `rank` is that key's place in its request.
+-- Lateral, with barriers (LIMIT, OFFSET 0), so that each request is two index lookups. As plain joins they were one
+-- cross product of requests and handles for as long as nobody had analyzed the table: 1.2 s for 32 requests among 750.
 SELECT asked.position, asked.rank, handle.*
 FROM unnest($1::bigint[], $2::bigint[], $3::bigint[], $4::bigint[], $5::text[])
     AS asked (position, rank, tenant_id, channel_id, key)
-JOIN customer_handles AS known
-    ON known.tenant_id = asked.tenant_id AND known.channel_id = asked.channel_id AND known.external_id = asked.key
-JOIN customer_handles AS handle
-    ON handle.tenant_id = known.tenant_id AND handle.channel_id = known.channel_id
-    AND handle.contact_key = known.contact_key
+CROSS JOIN LATERAL (
+    SELECT one.contact_key FROM customer_handles AS one
+    WHERE one.tenant_id = asked.tenant_id AND one.channel_id = asked.channel_id AND one.external_id = asked.key
+    LIMIT 1
+) AS known
+CROSS JOIN LATERAL (
+    SELECT one.* FROM customer_handles AS one
+    WHERE one.tenant_id = asked.tenant_id AND one.channel_id = asked.channel_id
+        AND one.contact_key = known.contact_key
+    OFFSET 0
+) AS handle
 ORDER BY asked.position, asked.rank, handle.created_at, handle.external_id;
 
 -- name: customers
