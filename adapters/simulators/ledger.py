@@ -29,7 +29,10 @@ _MARKS_KEPT = 200_000
 
 
 class Fact(Struct, kw_only=True, gc=False):
-    """One thing that the platform tells the server. Times in ms since the epoch."""
+    """One thing that the platform tells the server. Times in ms since the epoch.
+
+    `original_id` is the message that an edit or a deletion is about; `posted_at` when the first POST that
+    carried the fact began."""
 
     kind: FactKind
     id: str
@@ -42,6 +45,8 @@ class Fact(Struct, kw_only=True, gc=False):
     attempts: int = 0
     acknowledgements: int = 0
     abandoned: bool = False
+    original_id: str | None = None
+    posted_at: int | None = None
 
 
 class Send(Struct, kw_only=True, gc=False):
@@ -137,6 +142,8 @@ class Ledger:
         self._attempts += 1
         self.outcomes[attempt.outcome] += 1
         for fact in facts:
+            if not fact.attempts:
+                fact.posted_at = round(attempt.at - attempt.milliseconds)
             fact.attempts += 1
             if acknowledged:
                 fact.acknowledgements += 1

@@ -250,6 +250,9 @@ class Simulator:
         fact = self._fact(
             "message", account, message["id"], person.wa_id or person.user_id or "", message["type"]
         )
+        changed = message.get(message["type"])
+        if isinstance(changed, dict):
+            fact.original_id = changed.get("original_message_id")
         change = builders.change(builders.value(account, people, **members))
         self._tell(account, change, (fact,), after_seconds)
         for key in (person.wa_id, person.user_id):

@@ -19,6 +19,7 @@ from engine.errors import Defect, MijraError
 # Name to module, in the order of `mijra --help`. To add a command, add its file and a row here.
 COMMANDS: Final[Mapping[str, str]] = {
     "serve": "gateway.cli.serve",
+    "demo": "gateway.cli.demo",
     "dev": "gateway.cli.dev",
     "migrate": "gateway.cli.migrate",
     "tenant": "gateway.cli.tenants",

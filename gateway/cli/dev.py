@@ -56,6 +56,8 @@ def command(as_json: bool, port: int | None, simulator_url: str | None) -> None:
     Runs until SIGTERM or Ctrl-C.
     """
     settings = read_settings(os.environ)
+    # Absolute, because the line names the database's socket, and its readers may be anywhere.
+    settings = structs.replace(settings, data_dir=settings.data_dir.resolve())
     if port is not None:
         settings = structs.replace(settings, port=port)
     if port is not None and not os.environ.get(variable("operator_port")):
