@@ -55,6 +55,7 @@ from gateway.metrics import Metrics
 from gateway.observing import EngineLog, JournalLog
 from gateway.operator import Operator
 from gateway.push.hub import Hub
+from gateway.push.reassigned import Reassigned
 from gateway.push.session import Sessions
 from gateway.routes import push_blueprint, webhook_blueprint
 from gateway.serving import serve as serve_http
@@ -233,7 +234,7 @@ class _System:
             idle_seconds_max=settings.idle_seconds,
         )
         # Snapshots before screens: whoever reacts to an event finds its configuration in force.
-        self.sinks.all = (self.engine.configs, self.hub, JournalLog())
+        self.sinks.all = (self.engine.configs, self.hub, Reassigned(self.hub), JournalLog())
         self.reads = ReadStore(self.placements, config_for=self.engine.configs.get, wall_ms=_wall_ms)
         self.directory = Directory(self._open_secrets)
         self.base_url = settings.public_url or ""

@@ -103,6 +103,10 @@ class Subscriber(Protocol):
         """Runs `Hub.replay` in the connection's own nursery. Must not block."""
         ...
 
+    def listens(self, channel: str) -> bool:
+        """Whether it has a subscription to the channel, live or not yet."""
+        ...
+
     def recheck(self) -> None:
         """The rights of this user may have changed: pause, ask again, go on or end. Must not block."""
         ...
@@ -300,6 +304,13 @@ class Hub:
         tenant = self._tenants.get(tenant_id)
         for subscriber in list(tenant.members) if tenant else ():
             if user_id is None or subscriber.user_id == user_id:
+                subscriber.recheck()
+
+    def recheck_channel(self, tenant_id: int, channel: str) -> None:
+        """As recheck, for the connections that listen to this channel (or wait to)."""
+        tenant = self._tenants.get(tenant_id)
+        for subscriber in list(tenant.members) if tenant else ():
+            if subscriber.listens(channel):
                 subscriber.recheck()
 
     # -------------------------------------------------------------- subscriptions

@@ -384,6 +384,9 @@ class Session:
         assert self._nursery is not None, "subscriptions exist only inside the nursery"
         self._nursery.start_soon(self._hub.replay, subscription)
 
+    def listens(self, channel: str) -> bool:
+        return channel in self._subscriptions
+
     def recheck(self) -> None:
         """Pauses everything at once; a task asks again. Repeated while it asks: it asks once more."""
         for subscription in self._subscriptions.values():

@@ -7,6 +7,7 @@ import msgspec
 import pytest
 import trio
 import trio.testing
+from msgspec import structs
 from prometheus_client import CollectorRegistry
 
 from engine.errors import StoreUnavailable
@@ -16,6 +17,7 @@ from gateway.push.codes import CloseCode
 from gateway.push.frames import Encoder, NativeEncoder
 from gateway.push.hub import Hub, ReplayLimits, RingLimits, Subscription
 from gateway.push.queue import FrameQueue
+from gateway.push.reassigned import Reassigned
 
 TENANT = 1
 
@@ -98,6 +100,7 @@ class Client:
         self.code: CloseCode | None = None
         self.queue = FrameQueue(bytes_max=bytes_max, age_seconds_max=age_seconds_max, overflowed=self._closed)
         self.rechecks = 0
+        self.channels: set[str] = set()
 
     def _closed(self, code: CloseCode) -> None:
         self.code = code
@@ -108,7 +111,11 @@ class Client:
     def recheck(self) -> None:
         self.rechecks += 1
 
+    def listens(self, channel: str) -> bool:
+        return channel in self.channels
+
     async def listen(self, channel: str, since: int | None = None) -> Subscription:
+        self.channels.add(channel)
         subscription = await self.hub.subscribe(self, channel, since)
         self.hub.resume(subscription)
         return subscription
@@ -495,6 +502,30 @@ async def test_a_recheck_reaches_the_user_or_the_whole_tenant(
         assert (ours.rechecks, colleague.rechecks, stranger.rechecks) == (1, 0, 0)
         hub.recheck(TENANT)
         assert (ours.rechecks, colleague.rechecks, stranger.rechecks) == (2, 1, 0)
+
+
+async def test_a_reassignment_makes_those_ask_again_who_listen_to_the_conversation(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    """Its channel and its presence channel; other conversations and other events are left in peace."""
+    log = ModelLog()
+    hub = make_hub(log)
+    watch = Reassigned(hub)
+    async with trio.open_nursery() as nursery:
+        listener, viewer, other = (Client(hub, nursery) for _ in range(3))
+        for client, channel in (
+            (listener, "conversations.42"),
+            (viewer, "presence-conversations.42"),
+            (other, "conversations.43"),
+        ):
+            await hub.join(client)
+            await client.listen(channel)
+        event = log.append("inbox", "conversations.42")
+
+        watch.committed([event])
+        assert [client.rechecks for client in (listener, viewer, other)] == [0, 0, 0]
+        watch.committed([structs.replace(event, name="conversation.transferred")])
+        assert [client.rechecks for client in (listener, viewer, other)] == [1, 1, 0]
 
 
 def test_an_event_frame_is_json_with_the_public_members() -> None:
