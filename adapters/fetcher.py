@@ -26,7 +26,7 @@ import trio
 from msgspec import Struct
 
 from adapters.committing import Commit, room
-from adapters.guard import AddressRefused, Guard, guarded_client
+from adapters.guard import AddressRefused, BodyTooLarge, Guard, guarded_client
 from adapters.port import AccountOf, Declined, ErrorClass, FoundMedia, MediaSource
 from adapters.reporting import Ask, Leaving, report
 from engine.domain.conversation.messages import MediaVerdict, address_of
@@ -283,8 +283,8 @@ class _Fetcher:
                 await self._failed_attempt(row, attempts, failure)
             else:
                 self._log.info("media.stored", **_names(row), attempt=attempts, size=stored.size)
-                await self._end(row, attempts, stored=stored)
                 self._stored += 1
+                await self._end(row, attempts, stored=stored)
         except CommitFailed as error:
             # Nothing depends on this row's count: the attempt is made again.
             self._log.error("media.commit_failed", **_names(row), code=error.code)
@@ -300,8 +300,8 @@ class _Fetcher:
         most = GONE_ATTEMPTS_MAX if failure.gone else ATTEMPTS_MAX
         if failure.final or too_old or attempts >= most:
             self._log.warning("media.failed", **_names(row), attempt=attempts, code=failure.code)
-            await self._end(row, attempts, error=failure.sentence)
             self._failed += 1
+            await self._end(row, attempts, error=failure.sentence)
             return
         first, longest = _WAIT_SECONDS
         wait = min(longest, first * 2.0 ** (attempts - 1)) * (1.0 + 0.2 * self._shared.random.random())
@@ -339,11 +339,11 @@ class _Fetcher:
         """None: there is nothing at this address (any more)."""
         if found.size is not None and found.size > self._shared.bytes_max:
             raise self._too_large()
-        headers = {**found.headers, "Accept-Encoding": "identity"}
+        bounded = {"body_bytes_max": self._shared.bytes_max}
         try:
             with trio.fail_after(_DOWNLOAD_SECONDS_MAX):
                 async with self._shared.client.stream(
-                    "GET", found.url, headers=headers, follow_redirects=True
+                    "GET", found.url, headers=found.headers, follow_redirects=True, extensions=bounded
                 ) as answer:
                     if answer.status_code in (404, 410):
                         return None
@@ -353,6 +353,8 @@ class _Fetcher:
                     ):
                         raise _Failed(f"http_{answer.status_code}", "The platform did not hand out the file.")
                     stored = await self._store(row, found, answer)
+        except BodyTooLarge as error:
+            raise self._too_large() from error
         except AddressRefused as error:
             raise _Failed(
                 "address_refused", "The file's address is not one that may be fetched.", final=True
@@ -377,7 +379,8 @@ class _Fetcher:
         length = answer.headers.get("content-length", "")
         if length.isascii() and length.isdigit() and int(length) > self._shared.bytes_max:
             raise self._too_large()
-        body = answer.aiter_raw(65_536)
+        # As the chunks come: gathering them into larger ones would only add a copy.
+        body = answer.aiter_raw()
 
         async def chunk() -> bytes:
             async for one in body:

@@ -18,8 +18,9 @@ The allow list (`host:port`, exact) is for stand-ins of a platform on a develope
 
 import ipaddress
 import socket
-from collections.abc import AsyncIterator, Collection, Iterable, Iterator
+from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Collection, Iterable, Iterator
 from contextlib import contextmanager
+from math import inf
 from typing import Any, Final
 
 import httpcore
@@ -67,6 +68,10 @@ _NAT64: Final = ipaddress.IPv6Network("64:ff9b::/96")
 
 class AddressRefused(httpx.ConnectError):
     """The guard does not connect there. Nothing was sent."""
+
+
+class BodyTooLarge(httpx.ReadError):
+    """The answer has more bytes than the request's extension `body_bytes_max` allows."""
 
 
 def is_public(address: str) -> bool:
@@ -158,7 +163,11 @@ class _GuardedNetwork(httpcore.AsyncNetworkBackend):
 
 
 class GuardedTransport(httpx.AsyncBaseTransport):
-    """An httpx transport that connects through a guard. Close it with its client."""
+    """An httpx transport that connects through a guard. Close it with its client.
+
+    A request's extension `body_bytes_max` bounds its answer as it comes over the wire: more raises
+    `BodyTooLarge`.
+    """
 
     def __init__(
         self,
@@ -208,16 +217,31 @@ class GuardedTransport(httpx.AsyncBaseTransport):
 
 
 class _Body(httpx.AsyncByteStream):
+    """The body, closed by name: an async generator left in the middle would be closed by the garbage
+    collector, at a time when nobody can wait for it."""
+
     def __init__(self, answer: httpcore.Response, request: httpx.Request) -> None:
         self._answer = answer
         self._request = request
+        assert isinstance(answer.stream, AsyncIterable)
+        self._chunks: AsyncIterator[bytes] = aiter(answer.stream)
+        self._left = request.extensions.get("body_bytes_max", inf)
 
-    async def __aiter__(self) -> AsyncIterator[bytes]:
+    def __aiter__(self) -> AsyncIterator[bytes]:
+        return self
+
+    async def __anext__(self) -> bytes:
         with _translated(self._request):
-            async for chunk in self._answer.aiter_stream():
-                yield chunk
+            chunk = await anext(self._chunks)
+        self._left -= len(chunk)
+        if self._left < 0:
+            # Raised from within the reading, so that it ends every layer of the client above.
+            raise BodyTooLarge("the answer is longer than expected", request=self._request)
+        return chunk
 
     async def aclose(self) -> None:
+        if isinstance(self._chunks, AsyncGenerator):
+            await self._chunks.aclose()
         await self._answer.aclose()
 
 
@@ -254,11 +278,13 @@ def _translated(request: httpx.Request) -> Iterator[None]:
 
 
 def guarded_client(guard: Guard, *, connections_max: int, timeout: httpx.Timeout) -> httpx.AsyncClient:
-    """A client behind the guard. It follows no redirects of itself and reads nothing from the environment."""
+    """A client behind the guard. It follows no redirects of itself and reads nothing from the environment. It
+    asks for bodies as they are, so that what is bounded on the wire does not grow when it is decoded."""
     return httpx.AsyncClient(
         transport=GuardedTransport(guard, connections_max=connections_max),
         timeout=timeout,
         trust_env=False,
+        headers={"Accept-Encoding": "identity"},
         follow_redirects=False,
         max_redirects=REDIRECTS_MAX,
     )

@@ -10,7 +10,7 @@ Source      The WhatsApp sheet, section 5.4.
 from collections import OrderedDict
 from collections.abc import Callable
 from time import monotonic
-from typing import Any
+from typing import Any, Final
 from urllib.parse import quote
 
 import httpx
@@ -30,7 +30,8 @@ _UPLOADS_MAX = 10_000
 _UPLOAD_SECONDS_MAX = 120.0
 """100 MB at 1 MB/s."""
 _LOOK_UP_SECONDS_MAX = 15.0
-_ANSWER_BYTES_MAX = 65_536
+BOUNDED: Final[dict[str, Any]] = {"body_bytes_max": 65_536}
+"""Answers of the Graph API are a few hundred bytes."""
 
 _MEDIA_REFUSED = frozenset({"131052", "131053", "100", "131009"})
 """Codes that may mean that an upload is gone or not acceptable: the next attempt uploads afresh."""
@@ -49,14 +50,17 @@ def bearer(account: Account) -> dict[str, str]:
     return {"Authorization": f"Bearer {account.credentials.get('access_token', '')}"}
 
 
-async def read_bounded(answer: httpx.Response, bytes_max: int) -> bytes | None:
-    """The body of a streamed answer; None when it has more than `bytes_max`."""
-    content = bytearray()
-    async for chunk in answer.aiter_bytes():
-        content += chunk
-        if len(content) > bytes_max:
-            return None
-    return bytes(content)
+def token_problem(account: Account) -> Declined | None:
+    """Why the account's token cannot be sent at all; None when it can. The platform would say the same
+    later."""
+    token = account.credentials.get("access_token", "")
+    if token and token.isascii() and token.isprintable() and " " not in token:
+        return None
+    return Declined(
+        error_class=ErrorClass.AUTH,
+        platform_code="no_token",
+        message="The account has no access token that can be used. Connect it again.",
+    )
 
 
 class _UploadBody(Struct):
@@ -83,8 +87,7 @@ async def call(
     """One call that may be repeated without harm, so every failure of the network is Declined."""
     try:
         with trio.fail_after(seconds_max):
-            async with client.stream(method, url, **request) as answer:
-                content = await read_bounded(answer, _ANSWER_BYTES_MAX)
+            answer = await client.request(method, url, extensions=BOUNDED, **request)
     except (
         AddressRefused,
         httpx.UnsupportedProtocol,
@@ -99,9 +102,7 @@ async def call(
         )
     except (httpx.HTTPError, httpx.StreamError, trio.TooSlowError) as error:
         return _trouble(f"WhatsApp cannot be reached ({type(error).__name__}).")
-    if content is None:
-        return _trouble("WhatsApp's answer is too long.")
-    return answer.status_code, content, answer.headers.get("retry-after")
+    return answer.status_code, answer.content, answer.headers.get("retry-after")
 
 
 def _trouble(sentence: str, code: str = "unreachable") -> Declined:
@@ -212,6 +213,8 @@ class WhatsAppMedia:
     ) -> FoundMedia | Declined:
         """A fresh address, which lives five minutes; the webhook's own address serves where there is no
         id."""
+        if (problem := token_problem(account)) is not None:
+            return problem
         if source_id is None:
             if source_url is None:
                 return Declined(

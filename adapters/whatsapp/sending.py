@@ -23,7 +23,7 @@ from adapters.guard import AddressRefused, Guard, guarded_client
 from adapters.port import Accepted, Account, Declined, ErrorClass, Limits, SendResult, Unanswered
 from adapters.whatsapp import limits
 from adapters.whatsapp.errors import read_failure
-from adapters.whatsapp.media import Uploads, graph_url, read_bounded
+from adapters.whatsapp.media import BOUNDED, Uploads, bearer, graph_url, token_problem
 from engine.domain.content import compact
 from engine.domain.outbound import (
     MarkRead,
@@ -50,9 +50,6 @@ outcomes."""
 _CONNECT_SECONDS_MAX = 5.0
 _CONNECTIONS_MAX = 256
 """Over all accounts: eight accounts at full concurrency. A call that waits for a connection was not sent."""
-
-_ANSWER_BYTES_MAX = 65_536
-"""Answers are a few hundred bytes."""
 
 _MEDIA_TYPES = {"voice": "audio"}
 _CAPTIONED = frozenset({"image", "video", "document"})
@@ -84,11 +81,8 @@ class WhatsAppSender:
     def __init__(
         self, media: MediaStore, guard: Guard, *, call_seconds_max: float = CALL_SECONDS_MAX
     ) -> None:
-        self._client = guarded_client(
-            guard,
-            connections_max=_CONNECTIONS_MAX,
-            timeout=httpx.Timeout(call_seconds_max, connect=_CONNECT_SECONDS_MAX),
-        )
+        self._timeout = httpx.Timeout(call_seconds_max, connect=_CONNECT_SECONDS_MAX)
+        self._client = guarded_client(guard, connections_max=_CONNECTIONS_MAX, timeout=self._timeout)
         self._call_seconds_max = call_seconds_max
         self._uploads = Uploads(media, self._client)
 
@@ -112,6 +106,8 @@ class WhatsAppSender:
             return Declined(
                 error_class=ErrorClass.BAD_REQUEST, platform_code="validation_failed", message=sentences
             )
+        if (problem := token_problem(account)) is not None:
+            return problem
         media: Json | None = None
         if isinstance(item.send, SendMedia):
             prepared = await self._uploads.prepare(item.send.media, account)
@@ -129,20 +125,14 @@ class WhatsAppSender:
                 "POST",
                 graph_url(account, account.external_id, "messages"),
                 content=msgspec.json.encode(body),
-                headers={
-                    "Authorization": f"Bearer {account.credentials.get('access_token', '')}",
-                    "Content-Type": "application/json",
-                },
+                headers={**bearer(account), "Content-Type": "application/json"},
+                extensions={**BOUNDED, "timeout": self._timeout.as_dict()},
             )
         except (httpx.InvalidURL, ValueError, UnicodeError):
-            return _misconfigured("The account's address or access token cannot be used in a request.")
+            return _misconfigured("The account's address cannot be used in a request.")
         try:
             with trio.fail_after(self._call_seconds_max):
-                answer = await self._client.send(request, stream=True)
-                try:
-                    content = await read_bounded(answer, _ANSWER_BYTES_MAX)
-                finally:
-                    await answer.aclose()
+                answer = await self._client.send(request)
         except (AddressRefused, httpx.UnsupportedProtocol, httpx.LocalProtocolError) as error:
             return _misconfigured(f"The account's address is not one that may be called ({error}).")
         except (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout) as error:
@@ -153,16 +143,15 @@ class WhatsAppSender:
             )
         except (httpx.HTTPError, httpx.StreamError, trio.TooSlowError) as error:
             return Unanswered(reason=type(error).__name__)
-        return _read(answer, content, signal=isinstance(item.send, MarkRead))
+        return _read(answer, signal=isinstance(item.send, MarkRead))
 
 
 def _misconfigured(sentence: str) -> Declined:
     return Declined(error_class=ErrorClass.ACCOUNT, platform_code="address_refused", message=sentence)
 
 
-def _read(answer: httpx.Response, content: bytes | None, *, signal: bool) -> SendResult:
-    if content is None:
-        return Unanswered(reason="an answer that is too long")
+def _read(answer: httpx.Response, *, signal: bool) -> SendResult:
+    content = answer.content
     if not answer.is_success:
         return read_failure(answer.status_code, content, answer.headers.get("retry-after"))
     try:
