@@ -536,7 +536,9 @@ def _linked(
     state: ContactState, type_: str, content: dict[str, Any], reply_to: str | None
 ) -> tuple[dict[str, Any], Tracked | None]:
     """Puts our own ids where the platform's are known: the quoted message, a reaction's target."""
-    target = state.known(reply_to) if reply_to is not None else None
+    # A reaction names its target in its content: it quotes nothing.
+    about = content.get("platform_message_id") if type_ == "reaction" else reply_to
+    target = state.known(about) if about is not None else None
     if type_ == "reaction":
         content = {**content, "message_id": target.id if target is not None else None}
     return content, target
