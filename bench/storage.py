@@ -9,11 +9,11 @@ writer            ours: write sets of three rows, submitted as long as there is 
                   row-level security, and each batch checks the owner's epoch and moves the cursor
 commit per row    asyncpg, one transaction for each message (three statements) on 8 connections
 executemany       asyncpg, one transaction for 500 messages, `executemany` for each table
-COPY              the limit: asyncpg, one transaction for 500 messages, COPY into tables that have no
-                  row-level security (PostgreSQL refuses it otherwise); conversations are added, not updated
+COPY              the limit: asyncpg, one transaction for 500 messages, COPY into tables without
+                  row-level security (PostgreSQL refuses it otherwise), conversations are added
 
-The writer folds several states of one conversation in a batch into one; with 500 conversations written in turn
-that is what a busy inbox looks like. It is part of what is measured, and nobody else can do it row by row.
+The writer folds several states of one conversation in a batch into one; with 500 conversations written in
+turn that is what a busy inbox looks like. It is part of what is measured; row by row nobody can do it.
 """
 
 import argparse

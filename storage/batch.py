@@ -14,9 +14,11 @@ Text       PostgreSQL's text and jsonb hold neither NUL nor lone surrogates, and
 """
 
 from collections.abc import Callable, Hashable, Iterable, Sequence
+from operator import itemgetter
 from typing import Any, Final, Protocol, TypeAlias, get_args, get_origin, get_type_hints
 
 import msgspec
+from msgspec.structs import astuple
 
 from engine.domain import rows
 from engine.errors import CommitFailed, CommitPoisoned
@@ -46,19 +48,31 @@ class Addressed(Hashable, Protocol):
 class Plan:
     """How the rows of one class become arguments of one statement."""
 
-    __slots__ = ("encoders", "kind", "row_type", "statement", "table")
+    __slots__ = ("encoders", "kind", "row_type", "statement", "table", "text_of", "texts")
 
     def __init__(self, row_type: type[rows.Row], table: str) -> None:
         self.row_type: Final = row_type
         self.table: Final = table
         self.kind = _kind(row_type)
         self.statement: Final = STATEMENTS[f"{self.kind}_{table}"]
-        self.encoders: Final = _encoders(row_type)
+        encoders = _encoders(row_type)
+        self.encoders: Final = [(index, encoder) for index, encoder in encoders if encoder is not clean]
+        self.texts: Final = [index for index, encoder in encoders if encoder is clean]
+        # One index alone would give a bare value, so the first one is there twice.
+        self.text_of: Final = itemgetter(*self.texts[:1], *self.texts) if self.texts else None
 
     def encode(self, row: rows.Row) -> tuple[Values, int]:
-        """The row's values in the order of its fields, and the bytes of text in them."""
-        values = list(msgspec.structs.astuple(row))
+        """The row's values in the order of its fields, and the bytes that they take."""
+        values = list(astuple(row))
         size = ROW_BYTES
+        if self.text_of is not None:
+            # All of a row's text at once: one look in C instead of a call for each of twenty columns.
+            text = "".join(filter(None, self.text_of(values)))
+            size += len(text)
+            if clean(text) is not text:
+                for index in self.texts:
+                    if values[index] is not None:
+                        values[index] = clean(values[index])
         for index, encoder in self.encoders:
             value = values[index]
             if value is not None:
@@ -105,29 +119,30 @@ class WriteSet:
         try:
             for row in new_rows:
                 self._add(row)
-        except (TypeError, ValueError, RecursionError, AttributeError) as error:
-            # From the encoders; a row of a type that nobody planned for is KeyError and ours to fix.
+        except (TypeError, ValueError, KeyError, RecursionError, AttributeError) as error:
             self.refused = CommitPoisoned(f"A row cannot be encoded: {type(error).__name__}.")
             self.refused.__cause__ = error
             self.encoded, self.events = [], []
 
     def _add(self, row: object) -> None:
+        plan = PLANS.get(type(row))  # type: ignore[arg-type]
         if not isinstance(row, rows.Row) or row.tenant_id != self.tenant_id:
             raise TypeError("not a row of this tenant")
-        if isinstance(row, rows.TimerDone):
+        if plan is not None:
+            values, size = plan.encode(row)
+            self.bytes += size
+            self.encoded.append((plan, values))
+            if plan is _EVENTS:
+                assert isinstance(row, rows.EventRow)
+                self.events.append(row)
+        elif isinstance(row, rows.TimerDone):
             self.encoded.append((_REMOVALS["timers"], [row.id, row.tenant_id]))
             self.bytes += ROW_BYTES
-            return
-        if isinstance(row, rows.ConfigDelete):
+        elif isinstance(row, rows.ConfigDelete):
             self.encoded.append((_CONFIG_REMOVALS[row.table], [row.id, row.tenant_id]))
             self.bytes += ROW_BYTES
-            return
-        plan = PLANS[type(row)]
-        values, size = plan.encode(row)
-        self.bytes += size
-        self.encoded.append((plan, values))
-        if isinstance(row, rows.EventRow):
-            self.events.append(row)
+        else:
+            raise TypeError("nobody planned for this type of row")
 
 
 Call: TypeAlias = tuple[str, Sequence[Sequence[Any]]]
@@ -216,7 +231,9 @@ def clean(text: str) -> str:
 
 
 def clean_json(value: Any) -> str:
-    """`value` as JSON text that jsonb takes. Most of the time the first line is all there is to do."""
+    """`value` as JSON text that jsonb takes. Most of the time one look is all there is to do."""
+    if value == {}:
+        return "{}"
     try:
         encoded = _encode_json(value)
         # msgspec writes \u only for control characters; rare enough to look twice.
