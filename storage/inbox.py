@@ -47,8 +47,8 @@ def inbox_statement(
         common.append(f"(c.active_at, c.id) < ({given(before[0])}, {given(before[1])})")
     if where.search is not None and where.search.strip():
         words, beginning = search_words(where.search)
-        condition = _SQL["search_condition"].replace("$1", given(words)).replace("$2", given(beginning))
-        common.append(condition)
+        condition = _SQL["search_condition"].replace("/*words*/", given(words))
+        common.append(condition.replace("/*beginning*/", given(beginning)))
     if where.assigned_to == 0:
         common.append("c.assigned_to IS NULL")
     elif where.assigned_to is not None:
