@@ -274,10 +274,17 @@ class _Channel:
         self._stir()
 
     def _deliver(self, item: OutboxItem) -> None:
-        ended_at = self._finished.get(item.id)
-        if item.id in self._lines or (ended_at is not None and item.not_before <= ended_at):
+        entry = self._lines.find(item.id)
+        if entry is not None:
+            if item.not_before > entry.item.not_before:
+                # A person's retry, which uses the same row, may come before we hear that our refusal was
+                # taken.
+                entry.again = item
             return
-        self._backlog.offer(item)
+        # A second telling of an ended item is as old as the first; a retry is younger.
+        ended = self._finished.get(item.id)
+        if ended is None or item.not_before > ended:
+            self._backlog.offer(item)
 
     def _settle(self, outbox_id: int) -> None:
         """In hand, the item learns it at its next step; waiting, it is over."""
@@ -437,7 +444,7 @@ class _Channel:
         await commit.wait()
         entry.attempts = attempt
         entry.unknown = False
-        if self._is_settled(entry):
+        if await self._was_overtaken(entry):
             return None
         names = self._names(entry)
         self._log.info("outbox.sending", **names, attempt=attempt, resent=entry.resent)
@@ -457,6 +464,16 @@ class _Channel:
         if not entry.settled and self._inbox.waiting:
             self._take_in(self._inbox.take_nowait(4_096))
         if entry.settled:
+            self._finish(entry, "settled")
+        return entry.settled
+
+    async def _was_overtaken(self, entry: Entry) -> bool:
+        """After a commit of ours: the conversation may have ended the row just before it, so that ours
+        reopened it."""
+        if not entry.settled and self._inbox.waiting:
+            self._take_in(self._inbox.take_nowait(4_096))
+        if entry.settled:
+            await self._end_row(entry, "done", None)
             self._finish(entry, "settled")
         return entry.settled
 
@@ -566,12 +583,15 @@ class _Channel:
             seconds=round(seconds, 1),
         )
         await commit.wait()
+        await self._was_overtaken(entry)
 
     async def _refuse(self, entry: Entry, code: str, message: str, *, retryable: bool) -> None:
         outcome = Refused(platform_code=code, message=message, retryable=retryable, at=self._shared.wall_ms())
         self._log.warning("outbox.refused", **self._names(entry), **_effort(entry), code=code)
         await self._report(entry, outcome)
         self._finish(entry, "refused")
+        if entry.again is not None:
+            self._backlog.offer(entry.again)
 
     async def _conclude_signal(self, entry: Entry, result: SendResult, account: Account) -> None:
         if isinstance(result, Accepted):
@@ -636,7 +656,7 @@ class _Channel:
     def _finish(self, entry: Entry, outcome: str) -> None:
         self._outcomes[outcome] += 1
         self._lines.finish(entry, trio.current_time())
-        self._finished[entry.id] = self._shared.wall_ms()
+        self._finished[entry.id] = entry.item.not_before
         self._finished.move_to_end(entry.id)
         if len(self._finished) > _FINISHED_MAX:
             self._finished.popitem(last=False)

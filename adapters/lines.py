@@ -21,7 +21,18 @@ LANES = 3
 class Entry:
     """An item and what the channel has learned about it. `due`: not before this time."""
 
-    __slots__ = ("attempts", "due", "item", "resent", "settled", "took_ms", "unknown", "unknowns", "unsure")
+    __slots__ = (
+        "again",
+        "attempts",
+        "due",
+        "item",
+        "resent",
+        "settled",
+        "took_ms",
+        "unknown",
+        "unknowns",
+        "unsure",
+    )
 
     def __init__(self, item: OutboxItem, due: float) -> None:
         self.item = item
@@ -34,6 +45,8 @@ class Entry:
         self.unknowns = 0
         self.resent = False
         self.settled = False
+        self.again: OutboxItem | None = None
+        """The same item, told anew while this one was being refused."""
         self.took_ms = 0.0
         """How long the last call took."""
 

@@ -414,6 +414,44 @@ async def test_a_settlement_between_decision_and_resend_wins(autojump_clock: Moc
     assert world.platform.sent == [1]
 
 
+async def test_a_settlement_that_our_own_write_overtakes_leaves_no_open_row(
+    autojump_clock: MockClock,
+) -> None:
+    """The conversation ends the row in the batch before ours says `sending`: nothing is sent, and the row is
+    ended again, or the next start would take it for unknown."""
+    async with World().running() as world:
+        world.platform.say(1, Unanswered(reason="timeout"))
+        world.deliver(item(1))
+        resent = trio.Event()
+        world.on_resending = resent.set
+        await resent.wait()
+        while world.store.patches[-1].state != "sending":
+            await world.store.change.wait()
+        world.tell(Settled(1))
+        await world.drained(100)
+    assert world.platform.sent == [1]
+    assert [patch.state for patch in world.store.patches][-2:] == ["sending", "done"]
+
+
+async def test_a_persons_retry_is_sent_however_early_it_comes(autojump_clock: MockClock) -> None:
+    """The same row, told anew: long after the refusal, and before the channel knows that it was taken."""
+    async with World().running() as world:
+        world.platform.say(1, declined(ErrorClass.RECIPIENT, "131026"))
+        world.platform.say(2, declined(ErrorClass.RECIPIENT, "131026"))
+        world.deliver(item(1))
+        await world.drained()
+        await trio.sleep(1)
+        world.deliver(item(1, not_before=wall_ms()))
+        await world.drained()
+        world.deliver(item(2))
+        while not world.outcomes(2):
+            await world.store.change.wait()
+        world.deliver(item(2, not_before=wall_ms()))
+        await trio.sleep(5)
+    assert world.outcomes(1) == ["Refused", "Sent"]
+    assert world.platform.sent.count(2) == 2
+
+
 async def test_rows_that_were_being_sent_are_unknown_at_the_start(autojump_clock: MockClock) -> None:
     """`sending` is reported as unknown; `unknown` was; both wait, then go again in order."""
     world = World()
