@@ -36,9 +36,8 @@ format: install ## let ruff lay out and repair what it can
 demo: install ## a server, a WhatsApp simulator and customers that talk; SECONDS=n ends it after n seconds
 	.venv/bin/mijra demo $(if $(SECONDS),--seconds $(SECONDS))
 
-bench: $(BENCH_INSTALLED) ## NAME=mailbox ARGS=--quick runs one bench beside its peers
-	@test -n "$(NAME)" || { echo "Say which: make bench NAME=mailbox (see bench/)"; exit 2; }
-	$(PY) -m bench.$(NAME) $(ARGS)
+bench: $(BENCH_INSTALLED) ## every bench, quickly, into bench/RESULTS.md; NAME=mailbox ARGS=--quick runs one alone
+	$(PY) -m bench.$(or $(NAME),all --quick) $(ARGS)
 
 clean: ## remove .venv and the caches; data/ stays
 	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache build dist

@@ -9,14 +9,18 @@ one that was refused or never came counts as waiting until the end of its round,
 gains nothing. After each round, every acknowledged message is in the database once and was pushed once, or
 the bench ends with exit status 1 and no figures.
 
-"Highest rate" is the highest step of a ladder (each a quarter above the last) at which p99 stays within 50 ms
-and every message is acknowledged; a step that fails is tried a second time. The limit is the load client's
-own p99: the same rate against a server that answers at once and does nothing.
+Calm comes first in a round, and a system has time to settle after each part, so that nobody pays for the part
+before. "Highest rate" is the highest step of a ladder (each a quarter above the last) at which p99 stays
+within 50 ms and every message is acknowledged; a step that fails is tried a second time. With --quick the
+search may end for lack of time, and the rate is then a lower bound. The limit is the load client's own p99:
+the same rate against a server that answers at once and does nothing.
 """
 
 import argparse
+import math
 import sys
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
@@ -33,6 +37,7 @@ from bench.rounds import (
     CLIENT_SHARE_MAX,
     CUSTOMERS,
     OURS,
+    QUICK_SECONDS_MAX,
     Unproven,
     client_alone,
     compare,
@@ -41,6 +46,7 @@ from bench.rounds import (
     prove_stored,
     quick_seconds,
     quiet,
+    settle,
     show_progress,
 )
 from bench.servers import StartFailed, Subject
@@ -114,6 +120,7 @@ async def push_round(
             while any(number not in pushed for number in outcome.acknowledged_numbers):  # noqa: ASYNC110
                 await trio.sleep(0.02)
         nursery.cancel_scope.cancel()
+    await settle(subject, 3 * max(seconds, 1))
     await prove_stored(subject, traffic, outcome)
     compare(subject.name, "pushed", outcome, pushed)
     missed = [number for number in range(len(traffic.requests)) if number not in pushed]
@@ -128,20 +135,26 @@ async def push_round(
 
 
 async def highest_rate(
-    subject: Subject, console: Console, title: str, *, seconds: float, tries: int
-) -> float:
-    """Bisect the ladder; 0 when even its lowest step fails."""
-    low, high = -1, len(LADDER)
+    subject: Subject, console: Console, title: str, ladder: Sequence[int], *, seconds: float, until: float
+) -> tuple[int, bool]:
+    """Bisect the ladder, whose lowest step is known to be sustained; whether the search came to its end.
+
+    At `until` (trio's clock) it stops, and the rate is a lower bound. A step has to fail twice: others use
+    the machine too.
+    """
+    low, high = 0, len(ladder)
     while high - low > 1:
         step = (low + high) // 2
-        for _ in range(tries):
-            at = f"{title}, {LADDER[step]:,}/s"
-            if (await push_round(subject, console, at, rate=LADDER[step], seconds=seconds)).good:
+        for _ in range(2):
+            if trio.current_time() > until:
+                return ladder[low], False
+            at = f"{title}, {ladder[step]:,}/s"
+            if (await push_round(subject, console, at, rate=ladder[step], seconds=seconds)).good:
                 low = step
                 break
         else:
             high = step
-    return float(LADDER[low]) if low >= 0 else 0.0
+    return ladder[low], True
 
 
 async def measure(
@@ -153,18 +166,19 @@ async def measure(
     def note(number: int, name: str, value: float) -> None:
         questions[number].results.setdefault(name, []).append(value)
 
+    sustained: Counter[tuple[str, int]] = Counter()
     async with field() as found:
         for question in questions:
             question.missing.update(found.missing)
         for subject in found.subjects:
             await push_round(subject, console, f"warming {subject.name}", rate=300, seconds=min(seconds, 1.5))
-        if quick:
-            # A round at the rate, half a round at the calm rate, and five steps of the ladder for each
-            # subject; 0.3 s on top of each for connecting, comparing and what an overloaded server still
-            # works off.
-            slices = len(found.subjects) * (1.5 * rounds + 5)
-            seconds = quick_seconds(began, slices, seconds, overhead=0.6)
         for number in range(1, rounds + 1):
+            if quick:
+                # Anew in each round, because the one before may have taken longer than it should. For each
+                # subject and round that is left a round at the rate and half a round at the calm rate, later
+                # five steps of the ladder; on top of each a second for connecting, comparing and settling.
+                slices = len(found.subjects) * (1.5 * (rounds + 1 - number) + 5)
+                seconds = quick_seconds(began, slices, seconds, overhead=1.0)
             if found.echo_url is not None:
                 alone = await client_alone(
                     found.echo_url, found.subjects[0], seconds=0.5, connections=CONNECTIONS, rate=rate
@@ -173,8 +187,12 @@ async def measure(
                 note(1, CLIENT_ALONE, milliseconds(alone.latency.at(0.5)))
             for subject in found.subjects:
                 title = f"round {number} of {rounds}: {subject.name}"
+                calm = await push_round(
+                    subject, console, title, rate=CALM_RATE, seconds=max(0.5, seconds / 2)
+                )
                 full = await push_round(subject, console, title, rate=rate, seconds=seconds)
-                calm = await push_round(subject, console, title, rate=CALM_RATE, seconds=seconds / 2)
+                sustained[subject.name, CALM_RATE] += calm.good
+                sustained[subject.name, rate] += full.good
                 share = max(share, full.client_share)
                 for place, value in enumerate((full.p99_ms, full.p50_ms, calm.p99_ms, calm.p50_ms)):
                     note(place, subject.name, value)
@@ -185,13 +203,24 @@ async def measure(
                     highlight=False,
                 )
         for _ in range(1 if quick else 3):
-            for subject in found.subjects:
+            for place, subject in enumerate(found.subjects):
                 title = f"highest rate: {subject.name}"
-                reached = await highest_rate(
-                    subject, console, title, seconds=seconds if quick else 3, tries=1 if quick else 2
+                # The rounds have shown where to search: who failed most of them at the rate need not be
+                # drowned in several times as much.
+                passed = [tried for tried in (CALM_RATE, rate) if 2 * sustained[subject.name, tried] > rounds]
+                known = max(passed, default=0)
+                ladder = [
+                    known,
+                    *(step for step in LADDER if known < step and (known >= rate or step < rate)),
+                ]
+                left = began + QUICK_SECONDS_MAX - trio.current_time()
+                until = trio.current_time() + left / (len(found.subjects) - place) if quick else math.inf
+                reached, ended = await highest_rate(
+                    subject, console, title, ladder, seconds=seconds if quick else 3, until=until
                 )
                 note(4, subject.name, reached)
-                console.print(f"{title}: {reached:,.0f}/s", highlight=False)
+                bound = "" if ended else " at least; the time for --quick was up"
+                console.print(f"{title}: {reached:,}/s{bound}", highlight=False)
     return share
 
 

@@ -114,11 +114,25 @@ async def load(
 def quick_seconds(began: float, slices: float, wanted: float, *, overhead: float) -> float:
     """How long each of so many slices may take for a bench that began (trio's clock) to end in time.
 
-    `overhead` is what comes on top of a slice. Never below half a second, even where that is too late: a
+    `overhead` is what comes on top of a slice. Never below 0.3 s, even where that is too late: a
     round must show something.
     """
     left = began + QUICK_SECONDS_MAX - trio.current_time()
-    return max(0.5, min(wanted, left / slices - overhead))
+    return max(0.3, min(wanted, left / slices - overhead))
+
+
+async def settle(subject: Subject, seconds_max: float) -> None:
+    """Wait until a system has worked off what a round left behind (the peer's jobs, an overload's backlog).
+
+    Otherwise the next round, often somebody else's, pays for it. Idle is less than a tenth of a core.
+    """
+    with trio.move_on_after(seconds_max):
+        used = subject.processor_seconds()
+        while True:
+            await trio.sleep(0.2)
+            used, before = subject.processor_seconds(), used
+            if used - before < 0.02:
+                return
 
 
 async def prove_stored(subject: Subject, traffic: Traffic, outcome: Outcome) -> None:

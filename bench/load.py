@@ -1,0 +1,205 @@
+"""A load generator for any Mijra: signed WhatsApp texts at a fixed rate, or as fast as the server answers.
+
+    python -m bench.load --dev FILE --rate 500 --seconds 20       # FILE holds the line of `mijra dev --json`
+    python -m bench.load --url http://…/api/webhooks/whatsapp --secret S --phone-number-id N --connections 64
+
+With --rate the loop is open: requests are due at fixed moments whatever the server does, and latencies count
+from those moments, so that a stall is charged to everyone who had to wait for it. Without it the loop is
+closed: each connection sends again when it has its answer. Before the run the generator measures itself
+against a server that does nothing (`generator limit`); a result near that limit, or a processor share near
+100 %, is the generator's own and not the server's. Exit status 1 when not every request was answered with
+200.
+"""
+
+import argparse
+import json
+import sys
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any, Final
+
+import trio
+from rich.console import Console
+from rich.live import Live
+from rich.table import Table
+
+from adapters.simulators.accounts import WhatsAppAccount, demo_account
+from bench.client import LoadClient, LoadFailed, Outcome
+from bench.harness import Missing, figure, machine
+from bench.histogram import milliseconds
+from bench.rounds import CLIENT_SHARE_MAX, flat, quiet
+from bench.servers import StartFailed, echo_server
+from bench.webhooks import Traffic
+
+SHARES: Final = {"p50": 0.5, "p90": 0.9, "p99": 0.99, "p99.9": 0.999, "max": 1.0}
+_LIMIT_SECONDS: Final = 1.5
+
+
+def target(chosen: argparse.Namespace) -> tuple[str, WhatsAppAccount]:
+    """The endpoint and the signing account, from --dev or the single options; exits when one is missing."""
+    account = demo_account()
+    if chosen.dev is not None:
+        try:
+            ready = json.loads(chosen.dev.read_text())
+        except (OSError, json.JSONDecodeError) as error:
+            sys.exit(f"bench.load: {chosen.dev} does not hold the one line of `mijra dev --json`: {error}")
+        keys = ready["whatsapp"]
+        url = chosen.url or f"{ready['base_url'].rstrip('/')}/api/webhooks/whatsapp"
+        secret, number, waba = keys["app_secret"], keys["phone_number_id"], keys["waba_id"]
+    elif chosen.url and chosen.secret and chosen.phone_number_id:
+        url, secret, number = chosen.url, chosen.secret, chosen.phone_number_id
+        waba = chosen.waba_id or account.waba_id
+    else:
+        sys.exit("bench.load: give --dev FILE, or --url with --secret and --phone-number-id")
+    return url, WhatsAppAccount(
+        app_secret=secret,
+        phone_number_id=number,
+        waba_id=waba,
+        verify_token=account.verify_token,
+        access_token=account.access_token,
+        display_phone_number=account.display_phone_number,
+    )
+
+
+async def generator_limit(account: WhatsAppAccount, connections: int) -> float:
+    """Answers per second that this generator gets from a server that does nothing."""
+    with TemporaryDirectory(prefix="mijra-load-") as name:
+        async with echo_server(Path(name)) as url:
+            traffic = Traffic(url, account)
+            traffic.encode(int(_LIMIT_SECONDS * 15_000))
+            outcome = await LoadClient(traffic, seconds=_LIMIT_SECONDS, connections=connections).run()
+            return outcome.rate
+
+
+def summary(outcome: Outcome, limit: float | None) -> dict[str, Any]:
+    """The run in numbers, for the JSON line."""
+    return {
+        "load": "open" if outcome.interval_ns else "closed",
+        "sent": outcome.sent,
+        "acknowledged": outcome.acknowledged,
+        "statuses": {str(status): count for status, count in sorted(outcome.statuses.items())},
+        "broken": outcome.broken,
+        "unanswered": outcome.unanswered,
+        "seconds": round(outcome.seconds, 3),
+        "acknowledged_per_second": round(outcome.rate, 1),
+        "latency_ms": {name: milliseconds(outcome.latency.at(share)) for name, share in SHARES.items()},
+        "lag_ms": {name: milliseconds(outcome.lag.at(share)) for name, share in SHARES.items()},
+        "generator": {
+            "limit_per_second": None if limit is None else round(limit),
+            "processor_share": round(outcome.processor_share, 3),
+        },
+        "machine": machine(),
+    }
+
+
+def table(outcome: Outcome, limit: float | None) -> Table:
+    """The run for people, also while it goes on."""
+    shown = Table(show_header=False, box=None)
+    shown.add_row("sent", f"{outcome.sent:,}")
+    shown.add_row("acknowledged", f"{outcome.acknowledged:,} ({figure(outcome.rate)}/s)")
+    others = {status: count for status, count in sorted(outcome.statuses.items()) if status != 200}
+    if others:
+        shown.add_row("other answers", ", ".join(f"{status}: {count:,}" for status, count in others.items()))
+    if outcome.broken or outcome.unanswered:
+        shown.add_row("broken off / unanswered", f"{outcome.broken:,} / {outcome.unanswered:,}")
+    latency = {name: milliseconds(outcome.latency.at(share)) for name, share in SHARES.items()}
+    shown.add_row("latency, ms", "  ".join(f"{name} {figure(value)}" for name, value in latency.items()))
+    if outcome.interval_ns:
+        lag = {name: milliseconds(outcome.lag.at(SHARES[name])) for name in ("p50", "p99", "max")}
+        shown.add_row("sent late by, ms", "  ".join(f"{name} {figure(value)}" for name, value in lag.items()))
+    known = "not measured" if limit is None else f"{figure(limit)}/s"
+    busy = "" if outcome.processor_share < CLIENT_SHARE_MAX else ": TOO BUSY, these figures are its own"
+    shown.add_row("generator limit", f"{known}; now {outcome.processor_share:.0%} of a core{busy}")
+    return shown
+
+
+async def generate(chosen: argparse.Namespace, console: Console) -> tuple[Outcome, float | None]:
+    """Measure the generator, then load, with a live table."""
+    url, account = target(chosen)
+    limit: float | None = None
+    if not chosen.no_limit:
+        try:
+            limit = await generator_limit(account, chosen.connections)
+        except Missing as why:
+            console.print(f"generator limit not measured: {why}")
+    traffic = Traffic(url, account, customers=chosen.customers, seed=chosen.seed)
+    if chosen.rate is None:
+        traffic.encode(int(chosen.seconds * 3000))
+    client = LoadClient(traffic, seconds=chosen.seconds, rate=chosen.rate, connections=chosen.connections)
+    outcome = client.outcome
+    with Live(table(outcome, limit), console=console, auto_refresh=False, transient=True) as live:
+        async with trio.open_nursery() as nursery:
+
+            async def refresh() -> None:
+                while True:
+                    await trio.sleep(0.5)
+                    live.update(table(outcome, limit), refresh=console.is_terminal)
+
+            nursery.start_soon(refresh)
+            await client.run()
+            nursery.cancel_scope.cancel()
+    console.print(table(outcome, limit))
+    return outcome, limit
+
+
+def plot_latency(outcome: Outcome, path: Path) -> None:
+    """Latency over the share of requests that took longer, both logarithmic: where the tail begins shows."""
+    try:
+        import matplotlib as mpl
+    except ImportError:
+        sys.exit("--plot needs matplotlib: pip install 'mijra[bench]'")
+    mpl.use("Agg")
+    from matplotlib import pyplot
+
+    drawing, axis = pyplot.subplots(figsize=(9, 4))
+    points = [(value, 1 - share) for value, share in outcome.latency.curve() if share < 1]
+    axis.plot([longer for _, longer in points], [milliseconds(value) for value, _ in points])
+    axis.set_xscale("log")
+    axis.set_yscale("log")
+    axis.invert_xaxis()
+    axis.set_xlabel("share of requests that took longer")
+    axis.set_ylabel("latency, ms")
+    axis.set_title(f"{outcome.acknowledged:,} acknowledgements, {figure(outcome.rate)}/s", loc="left")
+    axis.grid(alpha=0.3)
+    drawing.tight_layout()
+    drawing.savefig(path, dpi=120)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        prog="bench.load", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--dev", type=Path, metavar="FILE", help="the JSON line of `mijra dev --json`")
+    parser.add_argument("--url", help="the webhook endpoint, plain HTTP")
+    parser.add_argument("--secret", help="the app secret that signs")
+    parser.add_argument("--phone-number-id")
+    parser.add_argument("--waba-id")
+    parser.add_argument("--rate", type=float, help="requests per second (open loop); without it, closed loop")
+    parser.add_argument("--seconds", type=float, default=10)
+    parser.add_argument("--connections", type=int, default=64)
+    parser.add_argument("--customers", type=int, default=2000)
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--no-limit", action="store_true", help="do not measure the generator first")
+    parser.add_argument("--json", action="store_true", help="one JSON object as the last line")
+    parser.add_argument("--plot", type=Path, metavar="FILE.png", help="draw the latency's tail")
+    chosen = parser.parse_args()
+    quiet()
+    console = Console(stderr=chosen.json)
+    failed: list[str] = []
+    finished: tuple[Outcome, float | None] | None = None
+    try:
+        finished = trio.run(generate, chosen, console)
+    except* (LoadFailed, StartFailed, OSError, ValueError) as failures:
+        failed = [f"bench.load: {one}" for one in flat(failures)]
+    if finished is None:
+        sys.exit("\n".join(failed))
+    outcome, limit = finished
+    if chosen.plot:
+        plot_latency(outcome, chosen.plot)
+    if chosen.json:
+        print(json.dumps(summary(outcome, limit)))
+    sys.exit(0 if outcome.acknowledged == outcome.sent else 1)
+
+
+if __name__ == "__main__":
+    main()
