@@ -31,7 +31,7 @@ ATTEMPTS_PER_EMAIL: Final = Rate(per_second=1 / 30, burst=10)
 characters, and an owner locked out by somebody else's guessing waits half a minute, not a day."""
 
 ATTEMPTS_PER_ADDRESS: Final = Rate(per_second=0.5, burst=30)
-"""An office behind one address logs in at nine o'clock; a list of stolen passwords is slowed to
+"""Room for an office's slips of the pen; a list of stolen passwords is slowed to
 1,800/hour."""
 
 _REFUSED = "E-mail or password is wrong."
@@ -89,6 +89,13 @@ class LoginGuard:
         now = trio.current_time()
         refuse_over(self._addresses.take(address, now), "Too many login attempts from this address.")
         refuse_over(self._emails.take(email.casefold(), now), "Too many login attempts for this e-mail.")
+
+    def clear(self, email: str, address: str) -> None:
+        """The attempt was no guess: it counts neither for the e-mail nor for the address, behind which a
+        whole office may sit."""
+        now = trio.current_time()
+        self._addresses.give_back(address, now)
+        self._emails.give_back(email.casefold(), now)
 
     async def check(self, login: Login | None, password: str) -> Login:
         """The login, if the password is right and it may be used. Raises Unauthenticated, always the same."""

@@ -64,6 +64,10 @@ class Buckets(Generic[K]):
             self._levels.popitem(last=False)
         return verdict
 
+    def give_back(self, key: K, now: float) -> None:
+        """Undoes one `take`: what was reserved turned out not to count."""
+        self._levels[key] = (min(float(self._rate.burst), self._level(key, now) + 1), now)
+
     def peek(self, key: K, now: float) -> Verdict:
         """What `take` would say, without taking."""
         return self._verdict(self._level(key, now))

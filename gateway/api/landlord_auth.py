@@ -85,7 +85,9 @@ async def logout(call: Call) -> Answer:
 async def _checked(call: Call, body: LoginBody) -> Login:
     call.site.logins.admit(body.email, call.address)
     found = await call.deps.landlord.login_by_email(body.email)
-    return await call.site.logins.check(found, body.password)
+    login = await call.site.logins.check(found, body.password)
+    call.site.logins.clear(body.email, call.address)
+    return login
 
 
 async def _logged_in(

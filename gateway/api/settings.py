@@ -118,7 +118,7 @@ def week_of(body: WeekBody) -> Week | None:
     named = [each.day for each in body.days]
     if len(set(named)) != len(named):
         raise invalid("days", "Names a day twice.")
-    hours = {each.day: intervals_of(each.intervals) for each in body.days}
+    hours: dict[str, tuple[Interval, ...]] = {each.day: intervals_of(each.intervals) for each in body.days}
     return Week(days=tuple(hours.get(day, ()) for day in DAYS))
 
 

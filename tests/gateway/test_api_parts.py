@@ -50,6 +50,7 @@ def test_a_refused_caller_is_let_in_when_it_was_told() -> None:
     buckets: Buckets[str] = Buckets(Rate(per_second=0.5, burst=1))
     assert buckets.take("key", 10).retry_after_seconds is None
     wait = buckets.take("key", 10.5).retry_after_seconds
+    assert wait is not None
     assert wait == pytest.approx(1.5)
     assert buckets.take("key", 10.5 + wait).retry_after_seconds is None
 
