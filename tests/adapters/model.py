@@ -154,6 +154,7 @@ class Store:
         self._queue: deque[tuple[Sequence[object], Callable[[CommitFailed | None], None]]] = deque()
         self._wake = trio.Event()
         self.change = trio.Event()
+        self.on_patch: Callable[[OutboxPatch], object] = lambda patch: None
 
     def insert(self, item: OutboxItem) -> None:
         self.items[item.id] = item
@@ -206,6 +207,7 @@ class Store:
 
     def _apply(self, patch: OutboxPatch) -> None:
         self.patches.append(patch)
+        self.on_patch(patch)
         row = self.rows[patch.id]
         for name in ("state", "attempts", "not_before", "error", "payload"):
             value = getattr(patch, name)

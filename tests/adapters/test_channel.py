@@ -422,12 +422,9 @@ async def test_a_settlement_that_our_own_write_overtakes_leaves_no_open_row(
     async with World().running() as world:
         world.platform.say(1, Unanswered(reason="timeout"))
         world.deliver(item(1))
-        resent = trio.Event()
-        world.on_resending = resent.set
-        await resent.wait()
-        while world.store.patches[-1].state != "sending":
-            await world.store.change.wait()
-        world.tell(Settled(1))
+        world.store.on_patch = lambda patch: (
+            world.tell(Settled(1)) if (patch.state, patch.attempts) == ("sending", 2) else None
+        )
         await world.drained(100)
     assert world.platform.sent == [1]
     assert [patch.state for patch in world.store.patches][-2:] == ["sending", "done"]
