@@ -33,7 +33,7 @@ from gateway.cli.demo.tally import Tally
 from gateway.cli.running import until_signalled
 from gateway.settings import Settings, variable
 
-AGENTS: Final = 4
+AGENTS: Final = 3
 SETTLE_SECONDS_MAX: Final = 45.0
 """Retries of the platform come after 5 and 15 s, `read` statuses within 5 s of a reply; the rest is spare."""
 STORED_EVERY_SECONDS: Final = 1.0
@@ -181,7 +181,8 @@ class _Demo:
         if not settled:
             sentence = f"after {SETTLE_SECONDS_MAX:.0f} s something was still under way"
             checks.append(Check(name="everything came to rest", looked_at=1, problems=(sentence,)))
-        self._screen.say(_aside(ledger.statistics(), office, inbox))
+        changes = sum(fact.original_id is not None for fact in ledger.facts)
+        self._screen.say(_aside(ledger.statistics(), changes, office, inbox))
         return checks
 
     # ---------------------------------------------------------------- showing
@@ -213,17 +214,18 @@ def _server_failed(status: int | None) -> Check:
     return Check(name="the server stopped in order", looked_at=1, problems=(f"its exit status is {status}",))
 
 
-def _aside(statistics: dict[str, Any], office: Office, inbox: Subscription) -> str:
+def _aside(statistics: dict[str, Any], changes: int, office: Office, inbox: Subscription) -> str:
     """What the platform did to make it harder, and what went differently on the way."""
     told = statistics["told"]
     repeated = sum(told[kind]["repeated"] for kind in told)
     outcomes = statistics["attempts"]["by_outcome"]
     failed = sum(count for outcome, count in outcomes.items() if outcome != "200")
     parts = [
-        f"The platform delivered {statistics['attempts']['total']} webhooks",
-        f"repeated {repeated} items that were acknowledged",
-        f"and was turned away {failed} times.",
+        f"The platform posted {statistics['attempts']['total']} webhooks, repeated {repeated} items that "
+        f"were acknowledged already, and was turned away {failed} times.",
     ]
+    if changes:
+        parts.append(f"{changes} of the messages were edits and deletions, which change another one.")
     parts.append(
         f"Agents sent {len(office.replies)} replies; {office.stale} were held back because the customer "
         "had just written."

@@ -1,0 +1,181 @@
+"""`mijra dev --json` and the administrative commands, as processes on a real database."""
+
+import re
+import stat
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+import trio
+
+from tests.cli.commands import Started, call, mijra, started
+
+pytestmark = [pytest.mark.slow, pytest.mark.real_time]
+
+KEYS = {
+    "base_url": str,
+    "ws_url": str,
+    "operator_url": str,
+    "simulator_url": str,
+    "tenant": str,
+    "token": str,
+    "agent": dict,
+    "whatsapp": dict,
+    "database_url": str,
+}
+STAYS = ("tenant", "token", "agent", "whatsapp")
+
+
+async def _until(what: Any, seconds: float = 20.0) -> Any:
+    """The first true value of `await what()`."""
+    with trio.fail_after(seconds):
+        while not (found := await what()):  # noqa: ASYNC110  # it is another process that is waited for
+            await trio.sleep(0.1)
+    return found
+
+
+async def _conversations(running: Started) -> list[dict[str, Any]]:
+    line = running.line
+    page = await call("GET", f"{line['base_url']}/api/demo/conversations", line["token"])
+    items: list[dict[str, Any]] = page["data"]["items"]
+    return items
+
+
+async def _customer_writes(running: Started, text: str) -> None:
+    body = {"from": "15550100123", "text": text}
+    await call("POST", f"{running.line['simulator_url']}/__sim/messages", body=body)
+
+
+async def _agent_answers(running: Started, conversation_id: int) -> None:
+    """And the platform gets it exactly once."""
+    line = running.line
+    before = await call("GET", f"{line['simulator_url']}/__sim/ledger?kind=sends")
+    path = f"{line['base_url']}/api/demo/conversations/{conversation_id}/messages"
+    made = await call("POST", path, line["token"], {"type": "text", "content": "Yes, it is."})
+
+    async def read() -> bool:
+        page = await call("GET", path, line["token"])
+        return any(m["id"] == made["data"]["id"] and m["sent_at"] for m in page["data"]["items"])
+
+    await _until(read)
+    after = await call("GET", f"{line['simulator_url']}/__sim/ledger?kind=sends")
+    sent = after["items"][before["total"] :]
+    assert [send["callback_data"] for send in sent] == [str(made["data"]["id"])]
+
+
+async def test_dev_is_ready_when_it_says_so_and_comes_back_the_same(tmp_path: Path) -> None:
+    """One JSON line with the agreed keys; after a restart the same ids, keys, token and conversations, and
+    messages go both ways although the simulator has another port."""
+    data_dir = tmp_path / "data"
+    async with started(data_dir, "dev", "--json", "--port", "0") as first:
+        assert {name: type(value) for name, value in first.line.items()} == KEYS
+        assert set(first.line["agent"]) == {"id", "email", "password"}
+        assert await _conversations(first) == []  # the simulator is there and silent
+        await _customer_writes(first, "Is this in stock?")
+        (conversation,) = await _until(lambda: _conversations(first))
+        await _agent_answers(first, conversation["id"])
+    assert (first.status, first.rest) == (0, b"")
+    assert stat.S_IMODE((data_dir / "dev.json").stat().st_mode) == 0o600
+    assert not (data_dir / "server.json").exists()
+
+    async with started(data_dir, "dev", "--json", "--port", "0") as second:
+        assert {name: second.line[name] for name in STAYS} == {name: first.line[name] for name in STAYS}
+        (again,) = await _conversations(second)
+        assert again["id"] == conversation["id"]
+        await _customer_writes(second, "And in blue?")
+        await _until(lambda: _has_messages(second, 3))
+        await _agent_answers(second, conversation["id"])
+        await _administration_finds(second, data_dir)
+    assert second.status == 0
+
+    (data_dir / "dev.json").unlink()
+    async with started(data_dir, "dev", "--json", "--port", "0") as third:
+        assert third.line["agent"]["id"] == first.line["agent"]["id"]
+        assert third.line["agent"]["password"] != first.line["agent"]["password"]
+        await _log_in(third)
+    assert third.status == 0
+
+
+async def _has_messages(running: Started, count: int) -> bool:
+    return [each["message_count"] for each in await _conversations(running)] == [count]
+
+
+async def _log_in(running: Started) -> None:
+    agent = running.line["agent"]
+    body = {"email": agent["email"], "password": agent["password"]}
+    await call("POST", f"{running.line['base_url']}/api/landlord/auth/login", body=body)
+
+
+async def _administration_finds(running: Started, data_dir: Path) -> None:
+    """Commands speak to the server that runs; a second one on its data is refused."""
+    token = running.line["token"]
+    made = await mijra(
+        data_dir,
+        *("token", "create", "--tenant", "demo", "--email", running.line["agent"]["email"]),
+        *("--name", "reader", "--ability", "conversations.view"),
+    )
+    assert made.returncode == 0, made.stderr
+    reader = re.search(rb"^token +(\S+)$", made.stdout, re.MULTILINE)
+    assert reader is not None
+    url = f"{running.line['base_url']}/api/demo"
+    assert (await call("GET", f"{url}/conversations", reader[1].decode()))["success"]
+
+    migrated = await mijra(data_dir, "migrate")
+    assert migrated.stdout.count(b"nothing to do") == 2, migrated.stderr
+
+    user = ("user", "create", "--tenant", "demo", "--email", "mei@demo.example", "--name", "Mei")
+    assert (await mijra(data_dir, *user)).returncode == 0
+    names = [each["name"] for each in (await call("GET", f"{url}/users", token))["data"]["items"]]
+    assert "Mei" in names
+
+    twice = await mijra(data_dir, *user)
+    assert twice.returncode == 1
+    assert twice.stderr.decode().splitlines() == ["Error: A user has this e-mail. email: Is in use already."]
+
+    other = await mijra(data_dir, "dev", "--json", "--port", "0")
+    assert other.returncode == 1
+    assert b"runs a server on" in other.stderr
+
+
+async def test_without_a_server_commands_start_one_for_themselves(tmp_path: Path) -> None:
+    """Migrate, a tenant with its own database, an account on WhatsApp; nothing is left running or behind."""
+    data_dir = tmp_path / "data"
+    migrated = await mijra(data_dir, "migrate")
+    assert migrated.returncode == 0, migrated.stderr
+    assert re.fullmatch(rb"mijra_landlord: schema \d+, applied [\d, ]+\n", migrated.stdout)
+
+    owner = ("--owner-email", "noor@acme.example", "--owner-name", "Noor")
+    made = await mijra(data_dir, "tenant", "create", "acme", "--name", "Acme", *owner)
+    assert made.returncode == 0, made.stderr
+    password = re.search(rb"^password +(\S+)$", made.stdout, re.MULTILINE)
+    assert password is not None
+    assert len(password[1]) >= 16
+
+    connected = await mijra(
+        data_dir,
+        *("channel", "connect", "whatsapp", "--tenant", "acme", "--name", "Support"),
+        *("--phone-number-id", "106540352242001", "--waba-id", "102290129340001"),
+        WHATSAPP_ACCESS_TOKEN="EAAG-token",
+        WHATSAPP_APP_SECRET="a-secret",
+    )
+    assert connected.returncode == 0, connected.stderr
+    assert re.search(rb"^webhook url +http://\S+/api/webhooks/whatsapp/\S+$", connected.stdout, re.MULTILINE)
+    assert re.search(rb"^verify token +\S{16,}$", connected.stdout, re.MULTILINE)
+    assert b"a-secret" not in connected.stdout + connected.stderr
+
+    assert not (data_dir / "server.json").exists()
+
+
+async def test_a_simulator_of_its_own_can_be_put_in_place(tmp_path: Path) -> None:
+    """`mijra simulate` prints its account, and `mijra dev --simulator-url` uses that account."""
+    async with started(tmp_path / "simulator", "simulate") as simulator:
+        url = simulator.line["simulator_url"]
+        assert simulator.line["callback_url"] is None
+        async with started(tmp_path / "data", "dev", "--json", "--port", "0", "--simulator-url", url) as dev:
+            assert dev.line["whatsapp"] == simulator.line["whatsapp"]
+            assert dev.line["simulator_url"] == url
+            await _customer_writes(dev, "Hello?")
+            assert await _until(lambda: _conversations(dev))
+    assert (simulator.status, dev.status) == (0, 0)
+    assert msgspec.json.decode((tmp_path / "data" / "dev.json").read_bytes())["token"] == dev.line["token"]
