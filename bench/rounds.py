@@ -35,7 +35,7 @@ CLIENT_SHARE_MAX: Final = 0.8
 
 
 # What the contract allows is 45; the rest is for stopping everything and for the table.
-QUICK_SECONDS_MAX: Final = 41
+QUICK_SECONDS_MAX: Final = 37
 
 
 class Unproven(Exception):
