@@ -112,7 +112,6 @@ class Running(Struct, kw_only=True):
 
 async def serve(settings: Settings) -> None:
     """Runs until SIGTERM or SIGINT, then stops in order. A second signal stops at once."""
-    gc.set_threshold(*GC_THRESHOLDS)
     with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
         async with trio.open_nursery() as nursery:
 
@@ -141,6 +140,7 @@ async def serve(settings: Settings) -> None:
 @asynccontextmanager
 async def running(settings: Settings) -> AsyncIterator[Running]:
     """A complete system, from here to the end of the block."""
+    gc.set_threshold(*GC_THRESHOLDS)
     key = await trio.to_thread.run_sync(master_key, settings)
     async with AsyncExitStack() as stack:
         bridge = await stack.enter_async_context(Bridge())

@@ -7,6 +7,7 @@ says nothing until it is told to. With --json, standard output carries one line 
 import os
 import sys
 from contextlib import AsyncExitStack
+from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 import click
@@ -30,6 +31,9 @@ from gateway.cli.sandbox import (
 )
 from gateway.logging import configure_logging
 from gateway.settings import Settings, read_settings, variable
+
+if TYPE_CHECKING:
+    from gateway.boot import Running
 
 
 class Wish(Struct, frozen=True, kw_only=True):
@@ -106,10 +110,17 @@ async def _develop(settings: Settings, wish: Wish) -> None:
             token=token,
             agent=Person(id=owner_id, email=EMAIL, password=remembered.password),
             whatsapp=keys,
-            database_url=system.database_url,
+            database_url=await _database_of(system),
         )
         click.echo(msgspec.json.encode(ready) if wish.as_json else page(ready))
         await asked.wait()
+
+
+async def _database_of(system: "Running") -> str:
+    """The tenant's own database, as the server's user: what a tool that looks at the rows wants to open."""
+    tenant = await system.landlord.tenant(TENANT)
+    assert tenant is not None, "it was prepared just now"
+    return urlsplit(system.database_url)._replace(path=f"/{tenant.database}").geturl()
 
 
 def _trusting(settings: Settings, simulator_url: str) -> Settings:
