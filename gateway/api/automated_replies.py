@@ -155,7 +155,7 @@ async def show_rule(call: TenantCall, rule_id: int) -> Answer:
     return Answer(data=_out(_rule(call, rule_id)))
 
 
-@routes.put("/automated-replies/<id:rule_id>", needs=Permission.AUTOMATED_REPLIES_MANAGE, answer=RuleOut)
+@routes.update("/automated-replies/<id:rule_id>", needs=Permission.AUTOMATED_REPLIES_MANAGE, answer=RuleOut)
 async def update_rule(call: TenantCall, rule_id: int, body: RulePatch) -> Answer:
     """Change an automated reply; members that are left out stay."""
     before = _rule(call, rule_id)

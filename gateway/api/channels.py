@@ -148,7 +148,7 @@ async def show_channel(call: TenantCall, channel_id: int) -> Answer:
     return Answer(data=_out(call, _channel(call, channel_id)))
 
 
-@routes.put("/channels/<id:channel_id>", needs=Permission.CHANNELS_MANAGE, answer=ChannelOut)
+@routes.update("/channels/<id:channel_id>", needs=Permission.CHANNELS_MANAGE, answer=ChannelOut)
 async def update_channel(call: TenantCall, channel_id: int, body: ChannelPatch) -> Answer:
     """Change name, status, settings or credentials; what is left out stays, credentials one by one."""
     channel = _channel(call, channel_id)

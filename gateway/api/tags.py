@@ -64,7 +64,7 @@ async def show_tag(call: TenantCall, tag_id: int) -> Answer:
     return Answer(data=_out(tag))
 
 
-@routes.put("/tags/<id:tag_id>", needs=Permission.TAGS_MANAGE, answer=TagOut)
+@routes.update("/tags/<id:tag_id>", needs=Permission.TAGS_MANAGE, answer=TagOut)
 async def update_tag(call: TenantCall, tag_id: int, body: TagPatch) -> Answer:
     """Change a tag; members that are left out stay."""
     save = Save(kind="tag", id=tag_id, values=given(body), by=call.by, trace=call.trace)

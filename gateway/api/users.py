@@ -96,7 +96,7 @@ async def show_user(call: TenantCall, user_id: int) -> Answer:
     return Answer(data=_out(_agent(call, user_id)))
 
 
-@routes.put("/users/<id:user_id>", needs=Permission.USERS_MANAGE, answer=UserOut)
+@routes.update("/users/<id:user_id>", needs=Permission.USERS_MANAGE, answer=UserOut)
 async def update_user(call: TenantCall, user_id: int, body: UserPatch) -> Answer:
     """Change a user; members that are left out stay. Deactivating revokes the user's tokens here."""
     before = _agent(call, user_id)

@@ -1,5 +1,6 @@
 """A tenant's configuration over real HTTP: tags, automated replies, users, channels, settings, files."""
 
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -379,3 +380,31 @@ def test_uploads_that_cannot_be_used_are_refused(
 ) -> None:
     """Too large, without a file, not multipart, cut off."""
     assert business.agent.call("POST", "/upload", **options).status_code == status
+
+
+# ------------------------------------------------------------------ PUT and PATCH
+
+
+@pytest.mark.parametrize("resource", ["tags", "automated-replies", "users", "channels"])
+def test_put_and_patch_change_what_is_sent_and_leave_the_rest(
+    new_business: Callable[[], Business], resource: str
+) -> None:
+    """Both methods take a part of the resource and answer the whole of it; the document names both."""
+    business = new_business()
+    owner = business.owner
+    bodies = {
+        "tags": {"name": "Old", "color": "#ff0000"},
+        "automated-replies": _rule(name="Old"),
+        "users": {"name": "Old", "email": business.email("old"), "password": PASSWORD},
+    }
+    made = owner.ok("POST", f"/{resource}", bodies[resource]) if resource in bodies else business.channel
+    path = f"/{resource}/{made['id']}"
+    before = owner.ok("GET", path)
+    for method in ("PUT", "PATCH"):
+        after = owner.ok(method, path, {"name": f"New by {method}"})
+        assert after == before | {"name": f"New by {method}", "updated_at": after["updated_at"]}
+    described = httpx.get(f"{business.system.base_url}/api/openapi.json", timeout=30).json()["paths"]
+    one = next(methods for path, methods in described.items() if re.search(rf"/{resource}/{{\w+}}$", path))
+    assert set(one) == {"get", "put", "patch", "delete"}
+    assert one["put"]["requestBody"] == one["patch"]["requestBody"]
+    assert len({operation["operationId"] for operation in one.values()}) == 4
