@@ -25,6 +25,7 @@ from storage.errors import translate
 _OPEN_BATCH: Final = STATEMENTS["open_batch"].sql
 _TAKE_OWNERSHIP: Final = STATEMENTS["take_ownership"].sql
 _FORGET_BATCHES: Final = STATEMENTS["forget_batches"].sql
+_ANALYZE: Final = STATEMENTS["analyze"].sql
 
 # For each transaction. A generic plan, by index whatever the statistics say: the statements join a batch with
 # a table by key, and a plan made while the table was empty would scan it when it no longer is. A session that
@@ -96,6 +97,10 @@ async def take_ownership(
 
 async def forget_batches(connection: _Connection) -> None:
     await connection.execute(_FORGET_BATCHES, BATCH_IDS_KEPT_SECONDS, FORGET_MAX)
+
+
+async def analyze(connection: _Connection) -> None:
+    await connection.execute(_ANALYZE)
 
 
 def _begin(tenants: Iterable[int]) -> str:

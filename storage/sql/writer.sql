@@ -23,6 +23,10 @@ SELECT new.tenant_id, $2, 1, 0, now() FROM unnest($1::bigint[]) AS new (tenant_i
 ON CONFLICT (tenant_id) DO UPDATE SET node = excluded.node, epoch = ownership.epoch + 1, taken_at = now()
 RETURNING tenant_id, epoch, cursor;
 
+-- name: analyze
+-- Tells the planner how large the tables are that actors are loaded from.
+ANALYZE customers, customer_handles, conversations, messages, attachments, outbox;
+
 -- name: forget_batches
 -- Removes the ids of batches that nobody can be in doubt about any more, a bounded number at a time.
 DELETE FROM batches WHERE id IN (

@@ -7,7 +7,7 @@ from engine.domain import rows
 from engine.errors import CommitAbandoned, CommitConflict, Fenced
 from storage.batch import PLANS
 from storage.databases import DatabaseServer
-from storage.writer import WriterLimits
+from storage.writer import ANALYZE_AFTER_ROWS, WriterLimits
 from tests.storage.writing import (
     T0,
     conversation,
@@ -459,3 +459,16 @@ async def test_old_batch_ids_are_forgotten_and_young_ones_kept(
         bench.submit("a", message())
         await bench.writers.flush()
         assert await bench.value("SELECT count(*) FROM batches") == 2
+
+
+async def test_tables_that_have_grown_are_counted_for_the_planner(
+    databases: DatabaseServer, database: str
+) -> None:
+    """Before autovacuum would look: a planner that believes tables empty chooses any index."""
+    async with writing(databases, database) as bench:
+        for number in range(ANALYZE_AFTER_ROWS):
+            bench.submit(number, message(conversation=number))
+        await bench.writers.flush()
+        with trio.fail_after(20):
+            while await bench.value("SELECT reltuples::int FROM pg_class WHERE relname = 'messages'") <= 0:  # noqa: ASYNC110
+                await trio.sleep(0.05)
