@@ -5,17 +5,21 @@ Promises   An error of the project's tree that ends a command arrives as itself,
            that waits for them in order; a second one ends it at once.
 """
 
+import errno
 import signal
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
-from typing import TypeVar, TypeVarTuple
+from typing import Final, TypeVar, TypeVarTuple
 
 import trio
 
-from engine.errors import Defect, MijraError
+from engine.errors import Defect, MijraError, Unavailable
+from gateway.settings import variable
 
 T = TypeVar("T")
 Ts = TypeVarTuple("Ts")
+
+_PORT_TROUBLE: Final = (errno.EADDRINUSE, errno.EACCES, errno.EADDRNOTAVAIL)
 
 
 def run(main: Callable[[*Ts], Awaitable[T]], *args: *Ts) -> T:
@@ -27,6 +31,11 @@ def run(main: Callable[[*Ts], Awaitable[T]], *args: *Ts) -> T:
         return trio.run(main, *args)
     except BaseExceptionGroup as group:
         only = _only(group)
+        if isinstance(only, OSError) and only.errno in _PORT_TROUBLE:
+            raise Unavailable(
+                f"A port cannot be listened on ({only.strerror}): stop what holds it, or set "
+                f"{variable('port')} and {variable('operator_port')} to others; 0 takes free ones."
+            ) from only
         if isinstance(only, KeyboardInterrupt) or (
             isinstance(only, MijraError) and not isinstance(only, Defect)
         ):

@@ -1,5 +1,6 @@
 """What commands make of their arguments, before anything is started."""
 
+import errno
 import json
 import os
 from pathlib import Path
@@ -156,6 +157,12 @@ def test_the_one_error_of_a_nursery_is_raised_as_itself() -> None:
     """Then the person reads its sentence."""
     with pytest.raises(NotFound, match="no tenant"):
         _grouped(NotFound("There is no tenant."))
+
+
+def test_a_port_that_is_taken_is_told_with_what_to_set() -> None:
+    """The commonest reason why a first start fails deserves a sentence."""
+    with pytest.raises(Unavailable, match=r"Address already in use.*MIJRA_PORT"):
+        _grouped(OSError(errno.EADDRINUSE, "Address already in use"))
 
 
 def test_several_errors_and_our_own_bugs_keep_their_traceback() -> None:

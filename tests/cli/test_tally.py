@@ -86,8 +86,8 @@ def test_the_line_over_the_shoulder_names_customer_speaker_and_text() -> None:
     tally = Tally(Ledger())
     tally.hear(_event("message.received", 1, platform_message_id="a", seq=1))
     tally.hear(_event("message.sent", 2, direction="outbound", seq=9, type="image", newest=False))
-    assert [(line.customer, line.who) for line in tally.lines] == [
-        ("Amelia Walker", "Amelia Walker"),
+    assert [(line.customer, line.agent) for line in tally.lines] == [
+        ("Amelia Walker", None),
         ("Amelia Walker", "Mei"),
     ]
     assert [line.text for line in tally.lines] == ["Hello", "(image)"]

@@ -17,6 +17,7 @@ import click
 from rich.console import Console
 
 from gateway.cli.running import run
+from gateway.logging import configure_logging
 from gateway.settings import read_settings
 
 
@@ -40,6 +41,7 @@ def command(seconds: float | None, customers: int, rate: float, seed: int) -> No
     then everything comes to rest and is compared: what the platform was acknowledged for, what is in the
     database, what was pushed, what reached the customers. Ends with status 1 unless all of it agrees.
     """
+    configure_logging("error", "auto", sys.stderr.buffer)
     # Imported here, because --help needs neither simulator nor database driver.
     from gateway.cli.demo.play import Wish, run_demo
 

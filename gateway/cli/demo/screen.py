@@ -85,8 +85,9 @@ def _ms(value: float | None) -> str:
 
 
 def _talk(line: Line) -> Text:
+    """`customer: text`, or the same with the agent who answered."""
     text = Text(no_wrap=True, overflow="ellipsis")
-    text.append(f"{line.customer:<18.18} ", "dim")
-    text.append(f"{line.who}: ", "cyan" if line.who == line.customer else "green")
-    text.append(line.text.replace("\n", " "))
-    return text
+    text.append(line.customer, "cyan")
+    if line.agent is not None:
+        text.append(" ← ").append(line.agent, "green")
+    return text.append(": ").append(line.text.replace("\n", " "))

@@ -19,10 +19,10 @@ LINES_KEPT: Final = 8
 
 
 class Line(Struct, frozen=True):
-    """One message, as somebody looking over the agents' shoulders sees it."""
+    """One message, as somebody looking over the agents' shoulders sees it; no `agent`: the customer wrote."""
 
     customer: str
-    who: str
+    agent: str | None
     text: str
 
 
@@ -86,8 +86,8 @@ class Tally:
         last = conversation["last_message"]
         customer = conversation["customer"]["name"]
         preview = last["preview"] if last is not None and last["seq"] == message["seq"] else ""
-        who = customer if inbound else message["sender"]["name"] or "automatic reply"
-        self.lines.append(Line(customer, who, preview or f"({message['type']})"))
+        agent = None if inbound else message["sender"]["name"] or "automatic reply"
+        self.lines.append(Line(customer, agent, preview or f"({message['type']})"))
 
     def refresh(self) -> Counts:
         """The counts of now."""
