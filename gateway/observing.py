@@ -1,14 +1,16 @@
 """What the engine does, as log lines an operator can read.
 
-`EngineLog` hears the runtime's events (crashes, restarts, dead letters), `JournalLog` the committed events of
-all tenants. Names and ids only: no message bodies, no handles of customers (a contact's key is a phone number,
-so an address is logged without it).
+`EngineLog` hears the runtime's events (crashes, restarts, dead letters), `JournalLog` the committed events
+of all tenants. Names and ids only: no message bodies, no handles of customers (a contact's key is a phone
+number, so an address is logged without it).
 """
 
 from collections.abc import Sequence
 from typing import Any
 
+import msgspec
 import structlog
+from msgspec import Struct
 
 from engine.ports import LoggedEvent
 from engine.runtime import Address, DeadLetter, SilentObserver
@@ -16,6 +18,14 @@ from engine.runtime import Address, DeadLetter, SilentObserver
 log = structlog.get_logger()
 
 _CONVERSATION = "conversations."
+_STATUS_EVENT = "message.status.updated"
+
+
+class _Status(Struct):
+    status: str
+
+
+_status = msgspec.json.Decoder(_Status)
 
 
 class EngineLog(SilentObserver):
@@ -100,6 +110,8 @@ class JournalLog:
                     break
             if isinstance(event.local, str) and event.local != event.trace:
                 fields["traces"] = [event.trace, event.local]
+            if event.name == _STATUS_EVENT:
+                fields["status"] = _status.decode(event.data).status
             log.info("event.committed", **fields)
 
 
