@@ -12,7 +12,7 @@ from tests.cli.commands import mijra
 @pytest.mark.real_time
 async def test_the_demo_ends_with_a_clean_reconciliation(tmp_path: Path) -> None:
     """A few seconds of talk with the platform's ordinary bad habits: all checks clean, status 0, a log."""
-    done = await mijra(tmp_path / "data", "demo", "--seconds", "4", "--rate", "8", "--seed", "7")
+    done = await mijra(tmp_path / "data", "demo", "--seconds", "3", "--rate", "10", "--seed", "7")
     shown = done.stdout.decode()
     assert done.returncode == 0, (shown, done.stderr)
     assert shown.count("clean") == 10
