@@ -6,7 +6,7 @@ from engine.domain.conversation.messages import TimerFired
 from engine.domain.rows import TimerRow
 from engine.domain.timers.actor import FIRED_MAX, HORIZON_MS, TimersState, decide
 from engine.domain.timers.messages import Arm, Disarm, Tick
-from engine.runtime import Address, Context, Effects, Lookup
+from engine.runtime import Address, Context, Lookup
 from tests.domain.desk import NOON, TENANT
 
 
@@ -34,9 +34,6 @@ class Clockmaker:
         self.ctx.found = found
         outcome = decide(self.state, message, self.ctx)
         assert not isinstance(outcome, Lookup)
-        if outcome is None:
-            return []
-        assert isinstance(outcome, Effects)
         self.next_at = outcome.timers[-1].at  # type: ignore[union-attr]
         return [tell.message.timer_id for tell in outcome.tell if isinstance(tell.message, TimerFired)]
 
@@ -93,3 +90,22 @@ def test_deadlines_beyond_the_horizon_are_left_to_the_store_and_read_when_their_
     assert isinstance(question, Lookup)
     assert clock.tell(Tick(), found=later) == []
     assert clock.next_at == far.due_at
+
+
+def test_a_deadline_beyond_the_horizon_alone_still_has_its_hour_come() -> None:
+    """The only message that this actor ever gets sets the look that will find the row."""
+    clock = Clockmaker()
+
+    clock.tell(Arm(timer(1, NOON + 3 * HORIZON_MS)))
+
+    assert clock.next_at == NOON + HORIZON_MS
+
+
+def test_a_disarming_message_leaves_the_other_deadlines_armed() -> None:
+    """It may be the message that loaded the actor."""
+    clock = Clockmaker()
+    clock.state.heap, clock.state.rows = [(NOON + 5000, 2)], {2: timer(2, NOON + 5000)}
+
+    clock.tell(Disarm(1))
+
+    assert clock.next_at == NOON + 5000

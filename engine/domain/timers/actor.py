@@ -34,16 +34,14 @@ class TimersState(Struct, kw_only=True):
     until: int
 
 
-def decide(state: TimersState, message: TimersMessage, ctx: Context) -> Effects | Lookup | None:
+def decide(state: TimersState, message: TimersMessage, ctx: Context) -> Effects | Lookup:
     match message:
         case Arm(row):
-            if row.due_at >= state.until:
-                return None
-            state.rows[row.id] = row
-            heappush(state.heap, (row.due_at, row.id))
+            if row.due_at < state.until:
+                state.rows[row.id] = row
+                heappush(state.heap, (row.due_at, row.id))
         case Disarm(timer_id):
             state.rows.pop(timer_id, None)
-            return None
         case Tick():
             if ctx.now >= state.until:
                 # The hour is over: the next one is read.
@@ -52,6 +50,7 @@ def decide(state: TimersState, message: TimersMessage, ctx: Context) -> Effects 
                 state.heap, state.rows, state.until = ctx.found.heap, ctx.found.rows, ctx.found.until
         case _:
             assert_never(message)
+    # Whatever woke this actor may be its only message: it looks again when its hour is over, at the latest.
     return _fire(state, ctx)
 
 
