@@ -145,3 +145,52 @@ def test_somebody_is_always_chosen_while_somebody_is_there(
     assert found is not None
     if mode == "least_loaded":
         assert loads.get(found.id, 0) == min(loads.get(each, 0) for each in (501, 502, 503))
+
+
+def test_a_declined_offer_frees_the_agent_for_the_next_in_line() -> None:
+    """Nobody waits for the next look while somebody has become free."""
+    only = {each.id: agent(each, capacity=1) for each in (ANN,)}
+    room = Room(config(agents=only, assignment=AssignmentSettings(mode="round_robin")))
+    room.tell(want(1))
+    room.tell(want(2))
+
+    assert room.tell(Declined(1, 501)) == [(2, 501)]
+
+
+def test_the_change_that_brought_the_assigner_into_memory_is_counted_once() -> None:
+    """It was told after its commit, so the store's count has it already."""
+    room = Room(team())
+    change = LoadChanged(1, 501, None)
+    room.state = AssignerState(loads={501: 3}, last_user_id=None, waiting={}, brought_by=change)
+
+    room.tell(change)
+    room.tell(LoadChanged(2, 501, None))
+
+    assert room.state.loads == {501: 2}
+
+
+def test_a_line_before_a_full_team_is_counted_afresh_soon() -> None:
+    """A count that is off by one must not keep a customer waiting for an hour."""
+    only = {each.id: agent(each, capacity=1) for each in (ANN,)}
+    room = Room(config(agents=only, assignment=AssignmentSettings(mode="round_robin")))
+    room.state.loads = {501: 1}
+
+    room.tell(want(1))
+
+    assert isinstance(room.effects, Effects)
+    recount = [timer for timer in room.effects.timers if timer.name == "recount"]
+    assert [timer.at <= NOON + 30_000 for timer in recount] == [True]  # type: ignore[union-attr]
+    assert [timer.message for timer in recount] == [Reconsider(afresh=True)]  # type: ignore[union-attr]
+
+
+def test_a_count_in_long_use_is_taken_afresh() -> None:
+    """Drift lasts minutes, not days."""
+    room = Room(team())
+    room.tell(want(1))
+    room.ctx.now += 6 * 60_000
+
+    room.ctx.found = None
+    assert isinstance(decide(room.state, want(2), room.ctx), Lookup)
+    found = AssignmentSnapshot(loads={501: 7}, last_user_id=501, waiting=(), more=False)
+    assert room.tell(want(2), found=found) == [(2, 502)]
+    assert room.state.loads == {501: 7, 502: 1}

@@ -97,7 +97,7 @@ def test_switching_the_mode_makes_the_assigner_count_afresh() -> None:
 
     assert isinstance(effects.commit[0], SettingRow)
     assert isinstance(effects.reply, AssignmentSettings)
-    assert [tell.message for tell in effects.tell] == [Reconsider(afresh=True)]
+    assert [tell.message for tell in effects.tell] == [Reconsider(afresh=True, twice=True)]
 
 
 def test_a_channels_change_reaches_its_actor_and_its_credentials_never_the_audit_log() -> None:

@@ -7,6 +7,9 @@ Promises   a conversation is offered to one agent at a time, who is active, onli
            wants it, at work and below capacity; one that nobody can take waits until somebody can. The
            conversation has the last word: a person who was faster is not overruled.
 Restart    loads and line are read from the store, so nothing that waited is forgotten.
+Counting   what is told while the store is being read may be in the answer already or not, so a count may be
+           off by what was under way. It is taken afresh every five minutes of use, and within half a minute
+           where somebody waits only because everybody there is full.
 """
 
 from collections.abc import Sequence
@@ -36,18 +39,28 @@ OFFERS_MAX = 200
 short and the conversations' mailboxes see a stream instead of a wall."""
 
 MORE_AFTER_MS = 250
+RECOUNT_MS = 5 * 60 * 1000
+"""How long a count that drifted may be used: one query in five minutes for a busy tenant."""
+
+RECOUNT_FULL_MS = 30 * 1000
+"""The same where it keeps a customer waiting."""
+
 RECHECK_MS_MAX = 3600 * 1000
 """With nobody there, look again at the next opening of any agent, at the latest after an hour."""
 
 
 class AssignerState(Struct, kw_only=True):
-    """`offered`: conversation → agent, told and not yet confirmed. `more`: the store has others in line."""
+    """`offered`: conversation → agent, told and not yet confirmed. `more`: the store has others in line.
+    `counted_at`: when the store was read (0: by this activation's load). `brought_by`: the message that this
+    activation was loaded for; it was told after its commit, so the store's count has it already."""
 
     loads: dict[int, int]
     last_user_id: int | None
     waiting: dict[int, Want]
     offered: dict[int, int] = {}
     more: bool = False
+    counted_at: int = 0
+    brought_by: object = None
 
 
 def decide(state: AssignerState, message: AssignerMessage, ctx: Context) -> Effects | Lookup | None:
@@ -57,8 +70,14 @@ def decide(state: AssignerState, message: AssignerMessage, ctx: Context) -> Effe
         state.waiting.clear()
         state.offered.clear()
         return None
+    counted = message is state.brought_by
+    timers: list[SetTimer] = []
     match message:
         case Want():
+            if state.counted_at and ctx.now - state.counted_at >= RECOUNT_MS:
+                if not isinstance(ctx.found, AssignmentSnapshot):
+                    return Lookup(ctx.address.tenant)
+                _take_over(state, ctx.found, ctx.now)
             if message.conversation_id in state.offered:
                 return None
             if len(state.waiting) >= WAITING_MAX:
@@ -68,27 +87,26 @@ def decide(state: AssignerState, message: AssignerMessage, ctx: Context) -> Effe
         case LoadChanged(conversation_id, before, after):
             state.waiting.pop(conversation_id, None)
             expected = state.offered.pop(conversation_id, None)
-            if before is not None:
+            if before is not None and not counted:
                 _count(state, before, -1)
-            if after is not None and after != expected:
+            if after is not None and after != expected and not counted:
                 _count(state, after, 1)
             if expected is not None and after != expected:
                 _count(state, expected, -1)
-            if before is None:
-                return None
         case Declined(conversation_id, user_id):
             if state.offered.get(conversation_id) == user_id:
                 del state.offered[conversation_id]
                 _count(state, user_id, -1)
-            return None
-        case Reconsider(afresh):
+        case Reconsider(afresh, twice):
             if afresh:
                 if not isinstance(ctx.found, AssignmentSnapshot):
                     return Lookup(ctx.address.tenant)
-                _take_over(state, ctx.found)
+                _take_over(state, ctx.found, ctx.now)
+            if twice:
+                timers.append(SetTimer("recount", ctx.now + RECOUNT_FULL_MS, Reconsider(afresh=True)))
         case _:
             assert_never(message)
-    return _offer(state, config, ctx)
+    return _offer(state, config, ctx, timers)
 
 
 def choose(config: TenantConfig, loads: dict[int, int], last_user_id: int | None, now: int) -> Agent | None:
@@ -114,8 +132,8 @@ def assigners(store: TenantStore) -> Decider:
         states = []
         for request in requests:
             found = await store.load_assignment(request.address.tenant, waiting_max=WAITING_MAX)
-            state = AssignerState(loads={}, last_user_id=None, waiting={})
-            _take_over(state, found)
+            state = AssignerState(loads={}, last_user_id=None, waiting={}, brought_by=request.message)
+            _take_over(state, found, 0)
             states.append(state)
         return states
 
@@ -136,7 +154,10 @@ def assigners(store: TenantStore) -> Decider:
     )
 
 
-def _offer(state: AssignerState, config: TenantConfig, ctx: Context) -> Effects | None:
+def _offer(
+    state: AssignerState, config: TenantConfig, ctx: Context, timers: list[SetTimer]
+) -> Effects | None:
+    state.counted_at = state.counted_at or ctx.now
     tells: list[Tell] = []
     while state.waiting and len(tells) < OFFERS_MAX:
         agent = choose(config, state.loads, state.last_user_id, ctx.now)
@@ -153,8 +174,11 @@ def _offer(state: AssignerState, config: TenantConfig, ctx: Context) -> Effects 
                 Assign(conversation_id=conversation_id, user_id=agent.id, by=SYSTEM, from_pool=True),
             )
         )
-    timers: list[SetTimer] = []
     if state.waiting:
+        if len(tells) < OFFERS_MAX and _somebody_is_full(config, ctx.now):
+            # At a fixed distance from the last count, so that a busy line does not put it off for ever.
+            at = max(state.counted_at + RECOUNT_FULL_MS, ctx.now + MORE_AFTER_MS)
+            timers.append(SetTimer("recount", at, Reconsider(afresh=True)))
         at = ctx.now + MORE_AFTER_MS if len(tells) >= OFFERS_MAX else _next_look(config, ctx.now)
         timers.append(SetTimer("look", at, Reconsider()))
     elif state.more:
@@ -176,6 +200,11 @@ def _next_look(config: TenantConfig, now: int) -> int:
     return min([*openings, now + RECHECK_MS_MAX])
 
 
+def _somebody_is_full(config: TenantConfig, now: int) -> bool:
+    """Whether, with nobody able to take more, an agent is there who could but for the count."""
+    return any(_can_take(agent, config, {}, now) for agent in config.agents.values())
+
+
 def _can_take(agent: Agent, config: TenantConfig, loads: dict[int, int], now: int) -> bool:
     if not agent.active or agent.availability != "online":
         return False
@@ -188,7 +217,7 @@ def _count(state: AssignerState, user_id: int, change: int) -> None:
     state.loads[user_id] = max(0, state.loads.get(user_id, 0) + change)
 
 
-def _take_over(state: AssignerState, found: AssignmentSnapshot) -> None:
+def _take_over(state: AssignerState, found: AssignmentSnapshot, now: int) -> None:
     """Loads and line as the store has them; offers under way are told apart by the conversations."""
     state.loads = dict(found.loads)
     state.last_user_id = found.last_user_id
@@ -198,3 +227,4 @@ def _take_over(state: AssignerState, found: AssignmentSnapshot) -> None:
     }
     state.offered = {}
     state.more = found.more
+    state.counted_at = now

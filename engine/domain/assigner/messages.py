@@ -41,9 +41,11 @@ class Declined(Struct, frozen=True, tag=True):
 
 class Reconsider(Struct, frozen=True, tag=True):
     """Agents, hours or settings have changed, or an opening has come: look at who waits again.
-    `afresh`: reload loads and waiting ones from the store first (the mode has changed, or a start)."""
+    `afresh`: reload loads and waiting ones from the store first (the mode has changed, or a start).
+    `twice`: and once more soon, when what was decided under the old mode is committed too."""
 
     afresh: bool = False
+    twice: bool = False
 
 
 AssignerMessage = Want | LoadChanged | Declined | Reconsider

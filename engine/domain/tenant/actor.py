@@ -107,7 +107,8 @@ def _save(state: TenantState, message: Save, ctx: Context) -> Effects:
             entity = structs.replace(before, **values)
             after = structs.replace(config, assignment=entity)
             row, subject = _setting(config, "assignment", to_builtins(entity), now)
-            tells.append(Tell(assigner_of(config.tenant_id), Reconsider(afresh=entity.mode != before.mode)))
+            switched = entity.mode != before.mode
+            tells.append(Tell(assigner_of(config.tenant_id), Reconsider(afresh=switched, twice=switched)))
         case "conversations":
             before = config.conversations
             entity = structs.replace(before, **values)
