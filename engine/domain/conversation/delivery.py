@@ -2,7 +2,7 @@
 
 from engine.domain.conversation.changes import Change
 from engine.domain.conversation.finding import by_id, by_platform, found_message
-from engine.domain.conversation.messages import MediaVerdict, OutboxVerdict, Receive, Received
+from engine.domain.conversation.messages import MediaVerdict, OutboxVerdict, Receive, Received, address_of
 from engine.domain.conversation.state import ContactState, Early, Tracked, tracked_row
 from engine.domain.conversation.statuses import UNDECIDED, advance
 from engine.domain.inbound import StatusChanged
@@ -26,11 +26,18 @@ def receive_status(
         if found is None:
             query = by_id(state, own_id) if own_id is not None else by_platform(state, event.platform_id)
             return Lookup(query)
-        if found.message is not None and found.message.channel_id == state.channel_id:
+        if found.message is not None:
+            if found.message.contact_key != state.key:
+                # The person was named by an id that is new to us. A message has one writer: its owner.
+                owner = found.message.contact_key
+                return Effects(forward=address_of(state.tenant_id, state.channel_id, owner))
             target = tracked_row(found.message)
+            state.track(target)
     change = Change(state, ctx, message.trace)
     if target is not None and not target.outbound:
         target = None
+    if target is None and _kept_before(state, event):
+        return Effects(reply=DUPLICATE)
     if target is not None and _reported_before(target, event.status):
         return Effects(reply=DUPLICATE)
     change.add(
@@ -48,7 +55,8 @@ def receive_status(
     )
     if target is None:
         # It overtook the answer to our own send: kept for the moment when the message gets its id.
-        state.remember_early(event.platform_id, Early(status=event))
+        known = state.early.get(event.platform_id, Early())
+        state.remember_early(event.platform_id, Early(statuses=(*known.statuses, event)))
         return change.done(Received(outcome="applied"))
     apply_status(change, target, event)
     return change.done(
@@ -62,8 +70,14 @@ def receive_status(
 
 
 def apply_status(change: Change, target: Tracked, event: StatusChanged) -> None:
-    """Moves a message of ours on: rank, times, platform id, and its outbox item where that was open."""
+    """Moves a message of ours on: rank, times, platform id, and its outbox item where that was open.
+
+    That an earlier attempt was taken or failed says nothing about this one (a retry has given the message
+    another platform id, or is about to); that it arrived does.
+    """
     state = change.state
+    if event.status in ("sent", "failed") and _of_earlier_attempt(target, event.platform_id):
+        return
     was_undecided = target.status in UNDECIDED
     patch = MessagePatch(tenant_id=state.tenant_id, id=target.id)
     if target.platform_id is None:
@@ -77,37 +91,50 @@ def apply_status(change: Change, target: Tracked, event: StatusChanged) -> None:
             target.delivered_at = patch.delivered_at = event.at
         case "read" if target.read_at is None:
             target.read_at = patch.read_at = event.at
-        case "failed" if target.failed_at is None:
-            target.failed_at = patch.failed_at = event.at
     after = advance(target.status, event.status)
     if after is not None:
         if target.status == "failed":
             patch.clear_failure = True
             target.failed_at = None
         target.status = patch.status = after
-        if after == "failed" and event.error is not None:
-            error = {
-                "code": "delivery_failed",
-                "platform_code": event.error.platform_code,
-                "message": event.error.message,
-                "retryable": event.error.retryable,
-            }
-            patch.error = error
+        if after == "failed":
+            target.failed_at = patch.failed_at = event.at
+            if event.error is not None:
+                error = {
+                    "code": "delivery_failed",
+                    "platform_code": event.error.platform_code,
+                    "message": event.error.message,
+                    "retryable": event.error.retryable,
+                }
+                patch.error = error
     change.add(patch)
     if was_undecided:
-        change.add(
-            OutboxPatch(
-                tenant_id=state.tenant_id,
-                id=target.id,
-                state="dead" if event.status == "failed" else "done",
-                updated_at=change.now,
-            )
-        )
-        change.tell(
-            Tell(channel_address(state.tenant_id, state.channel_id), Settled(target.id), Lane.REALTIME)
-        )
+        _settle(change, target)
     if after is not None:
         change.status_event(target.conversation_id, target, error)
+
+
+def _kept_before(state: ContactState, event: StatusChanged) -> bool:
+    known = state.early.get(event.platform_id)
+    return known is not None and any(each.status == event.status for each in known.statuses)
+
+
+def _of_earlier_attempt(target: Tracked, platform_id: str) -> bool:
+    """An undecided message has a platform id only while it is sent again; it is the failed attempt's."""
+    if target.platform_id is None:
+        return False
+    return target.platform_id != platform_id or target.status in UNDECIDED
+
+
+def _settle(change: Change, target: Tracked) -> None:
+    """Ends the outbox item of a message that is decided, and lets the channel go of it."""
+    state = change.state
+    change.add(_outbox(change, target.id, _ended(target)))
+    change.tell(Tell(channel_address(state.tenant_id, state.channel_id), Settled(target.id), Lane.REALTIME))
+
+
+def _ended(target: Tracked) -> str:
+    return "dead" if target.status == "failed" else "done"
 
 
 def _reported_before(target: Tracked, status: str) -> bool:
@@ -135,19 +162,21 @@ def outbox_verdict(state: ContactState, message: OutboxVerdict, ctx: Context) ->
             change.add(_outbox(change, message.outbox_id, "dead"))
             return change.done()
         target = tracked_row(found.message)
+        state.track(target)
     match message.outcome:
         case Sent(platform_id=platform_id, at=at):
             _sent(change, target, platform_id, at)
+        case _ if target.status not in UNDECIDED:
+            # A status was faster. The channel's own "sending" may have been written after our "done": the row
+            # is ended once more, or it would be sent again by the next process.
+            _settle(change, target)
         case Refused() as refused:
-            if target.status in UNDECIDED:
-                _refused(change, target, refused)
+            _refused(change, target, refused)
         case OutcomeUnknown():
-            if target.status in UNDECIDED:
-                change.add(_outbox(change, target.id, "unknown"))
-                _move(change, target, "unknown")
+            change.add(_outbox(change, target.id, "unknown"))
+            _move(change, target, "unknown")
         case Resending():
-            if target.status in UNDECIDED:
-                _move(change, target, "pending", resent=True)
+            _move(change, target, "pending", resent=True)
     return change.done()
 
 
@@ -184,25 +213,24 @@ def media_verdict(state: ContactState, message: MediaVerdict, ctx: Context) -> E
 
 def _sent(change: Change, target: Tracked, platform_id: str, at: int) -> None:
     state = change.state
-    early = state.early.pop(platform_id, None)
-    already = target.platform_id is not None
+    early = state.early.pop(platform_id, Early())
+    undecided = target.status in UNDECIDED
     patch = MessagePatch(tenant_id=state.tenant_id, id=target.id)
-    if not already:
+    if target.platform_id is None or (undecided and target.platform_id != platform_id):
         state.learn_platform_id(target, platform_id)
         patch.platform_message_id = platform_id
-    if target.sent_at is None:
+    if target.sent_at is None or undecided:
         target.sent_at = patch.sent_at = at
     after = advance(target.status, "sent")
     if after is not None:
-        if target.status == "failed":
-            patch.clear_failure = True
         target.status = patch.status = after
     change.add(patch)
-    change.add(_outbox(change, target.id, "done"))
     if after is not None:
         change.status_event(target.conversation_id, target, None)
-    if early is not None and early.status is not None:
-        apply_status(change, target, early.status)
+    for status in early.statuses:
+        if not _reported_before(target, status.status):
+            apply_status(change, target, status)
+    change.add(_outbox(change, target.id, _ended(target)))
 
 
 def _refused(change: Change, target: Tracked, refused: Refused) -> None:

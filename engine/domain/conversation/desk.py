@@ -6,7 +6,15 @@ from engine.domain.assigner.messages import Declined
 from engine.domain.assigner.messages import address_of as assigner_of
 from engine.domain.conversation.changes import Change
 from engine.domain.conversation.finding import conversation_of
-from engine.domain.conversation.lifecycle import SNOOZE_KEY, hand_to, set_status, snooze, wake, want_agent
+from engine.domain.conversation.lifecycle import (
+    SNOOZE_KEY,
+    hand_to,
+    set_status,
+    snooze,
+    status_event,
+    wake,
+    want_agent,
+)
 from engine.domain.conversation.messages import (
     SYSTEM,
     AddNote,
@@ -37,14 +45,21 @@ def assign(state: ContactState, message: Assign, ctx: Context) -> Effects | Look
     conversation = conversation_of(state, message.conversation_id, ctx)
     if isinstance(conversation, Lookup):
         return conversation
-    if conversation is None:
-        return no_conversation()
     change = Change(state, ctx, message.trace)
+    if conversation is None:
+        if message.from_pool:
+            change.tell(
+                Tell(assigner_of(state.tenant_id), Declined(message.conversation_id, message.user_id))
+            )
+            return change.done()
+        return no_conversation()
     agent = ctx.config.agents.get(message.user_id)
     if message.from_pool:
         taken = conversation.assigned_to is not None or conversation.status not in OPEN_STATUSES
         if taken or agent is None or not agent.active:
             change.tell(Tell(assigner_of(state.tenant_id), Declined(conversation.id, message.user_id)))
+            # Where only the agent was wrong it waits on, for another one.
+            want_agent(change, conversation)
             return change.done(change.resource(conversation))
     elif agent is None or not agent.active:
         return _no_agent()
@@ -62,6 +77,7 @@ def unassign(state: ContactState, message: Unassign, ctx: Context) -> Effects | 
     change = Change(state, ctx, message.trace)
     if conversation.assigned_to is not None:
         hand_to(change, conversation, None, by=message.by, kind="unassign")
+        want_agent(change, conversation)
     return change.done(change.resource(conversation))
 
 
@@ -107,6 +123,10 @@ def change_status(state: ContactState, message: SetStatus, ctx: Context) -> Effe
                 fields={"until": ["A future time, together with status pending."]},
             )
         )
+    if conversation.status == "archived" and message.status != "archived":
+        return Effects(
+            refuse=Conflicting("The conversation is archived for good.", code="conversation_closed")
+        )
     opening = message.status in OPEN_STATUSES and conversation.status not in OPEN_STATUSES
     if opening and conversation is not state.conversation and state.has_open():
         return Effects(refuse=Conflicting("The customer has another open conversation on this channel."))
@@ -118,13 +138,17 @@ def change_status(state: ContactState, message: SetStatus, ctx: Context) -> Effe
             )
         )
     change = Change(state, ctx, message.trace)
+    before = conversation.status
+    snoozed_until = conversation.snoozed_until
     set_status(change, conversation, message.status, message.by)
     if message.status == "pending":
         if message.until is not None:
             snooze(change, conversation, message.until)
         else:
             wake(change, conversation)
-    elif opening:
+        if before == "pending" and conversation.snoozed_until != snoozed_until:
+            status_event(change, conversation, before, message.by)
+    elif message.status == "open" and before != "open":
         want_agent(change, conversation)
     return change.done(change.resource(conversation))
 
@@ -223,11 +247,9 @@ def timer_fired(state: ContactState, message: TimerFired, ctx: Context) -> Effec
         return conversation
     change = Change(state, ctx, "")
     if conversation is not None and conversation.metadata.get(SNOOZE_KEY) == message.timer_id:
-        if conversation.status == "pending":
-            set_status(change, conversation, "open", SYSTEM)
-            want_agent(change, conversation)
-        else:
-            wake(change, conversation)
+        # Whatever else ends `pending` drops the snooze with it.
+        set_status(change, conversation, "open", SYSTEM)
+        want_agent(change, conversation)
     else:
         change.add(TimerDone(tenant_id=state.tenant_id, id=message.timer_id))
     return change.done()

@@ -143,15 +143,20 @@ def set_status(change: Change, conversation: ConversationRow, status: str, by: B
     if status != "pending":
         wake(change, conversation)
     change.touch(conversation)
+    status_event(change, conversation, before, by)
+    agent = conversation.assigned_to
+    if was_open != is_open and agent is not None:
+        report_load(change, conversation, agent if was_open else None, agent if is_open else None)
+
+
+def status_event(change: Change, conversation: ConversationRow, before: str, by: By) -> None:
+    """Also when only the end of a snooze moved: whoever shows the conversation must hear of it."""
     change.event(
         "conversation.status.changed",
         conversation,
         previous_status=before,
         by={"type": by.kind, "id": by.id, "name": by.name},
     )
-    agent = conversation.assigned_to
-    if was_open != is_open and agent is not None:
-        report_load(change, conversation, agent if was_open else None, agent if is_open else None)
 
 
 def snooze(change: Change, conversation: ConversationRow, until: int) -> None:
@@ -232,8 +237,11 @@ def report_load(change: Change, conversation: ConversationRow, before: int | Non
 
 
 def want_agent(change: Change, conversation: ConversationRow) -> None:
-    """Asks the assigner for an agent, where the tenant assigns automatically."""
-    if conversation.assigned_to is None and change.config.assignment.mode in ASSIGNER_LOAD:
+    """Asks the assigner for an agent, where the tenant assigns automatically and the conversation needs one
+    (the same ones that the store counts as waiting)."""
+    if conversation.assigned_to is not None or conversation.status not in ("new", "open"):
+        return
+    if change.config.assignment.mode in ASSIGNER_LOAD:
         change.tell(
             Tell(
                 assigner_of(conversation.tenant_id),

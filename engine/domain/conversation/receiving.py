@@ -6,7 +6,7 @@ message with its sequence number, the agent to be found, the automated reply. Al
 
 from typing import Any
 
-from msgspec import convert, to_builtins
+from msgspec import ValidationError, convert, structs, to_builtins
 
 from engine.domain import autoreply
 from engine.domain.conversation.changes import Change
@@ -14,12 +14,13 @@ from engine.domain.conversation.delivery import receive_status
 from engine.domain.conversation.finding import by_platform, found_message
 from engine.domain.conversation.lifecycle import (
     append,
+    hand_to,
     know_customer,
     new_conversation,
     set_status,
     want_agent,
 )
-from engine.domain.conversation.messages import SYSTEM, By, Receive, Received
+from engine.domain.conversation.messages import SYSTEM, By, Receive, Received, address_of
 from engine.domain.conversation.replying import queue_reply
 from engine.domain.conversation.state import OPEN_STATUSES, ContactState, Early, Tracked, tracked_row
 from engine.domain.inbound import (
@@ -103,7 +104,7 @@ def _message(
         phone=None if contact.group else contact.phone,
     )
     silent = event.type in SILENT_TYPES
-    conversation, opened = _conversation_for(change, contact)
+    conversation, opened = _conversation_for(change, contact, reopen=not silent)
     at = min(event.at, ctx.now + FUTURE_MS_MAX)
     content, reply_to = _linked(state, event.type, event.content, event.reply_to)
     row = _row(
@@ -140,9 +141,15 @@ def _message(
     )
 
 
-def _echo(state: ContactState, message: Receive, event: MessageEchoed, ctx: Context) -> Effects | Lookup:
+def _echo(
+    state: ContactState,
+    message: Receive,
+    event: MessageEchoed,
+    ctx: Context,
+    looked_up: FoundMessage | None = None,
+) -> Effects | Lookup:
     """Written by the business in the platform's own app: part of the history, never answered."""
-    seen = _seen(state, event.platform_id, event.at, ctx, found_message(ctx))
+    seen = _seen(state, event.platform_id, event.at, ctx, looked_up or found_message(ctx))
     if seen is not None:
         return seen
     change = Change(state, ctx, message.trace)
@@ -213,7 +220,7 @@ def _conversation_for(
 ) -> tuple[ConversationRow, bool]:
     """The open conversation, the last one reopened, or a new one; and whether it is new.
 
-    With `reopen` False (an echo, a system message) a resolved conversation is used as it is."""
+    With `reopen` False (an echo, a reaction, a system message) a resolved conversation is used as it is."""
     conversation = change.state.conversation
     if conversation is not None and conversation.status != "archived":
         if conversation.status in OPEN_STATUSES:
@@ -225,7 +232,7 @@ def _conversation_for(
         age = change.now - (conversation.resolved_at or 0)
         if age <= change.config.conversations.reopen_seconds * 1000:
             if _needs_other_agent(change, conversation):
-                conversation.assigned_to = None
+                hand_to(change, conversation, None, by=SYSTEM, kind="unassign")
             set_status(change, conversation, "open", SYSTEM)
             return conversation, False
     created = new_conversation(
@@ -250,7 +257,7 @@ def _answer_automatically(
     change: Change, conversation: ConversationRow, event: MessageReceived, opened: bool
 ) -> None:
     config = change.config
-    if not config.rules:
+    if not config.rules or not _can_be_answered(change, conversation):
         return
     rule = autoreply.choose(
         config,
@@ -266,7 +273,12 @@ def _answer_automatically(
     customer = change.state.customer
     assert customer is not None
     variables = autoreply.variables_for(config, customer.name, agent.name if agent else None)
-    send, type_, content, text = _automatic_send(rule.reply, variables)
+    try:
+        send, type_, content, text = _automatic_send(rule.reply, variables)
+    except ValidationError:
+        # Checked when it was saved, perhaps by an older version. A reply that cannot be built answers
+        # nothing; it does not stop the customer's message.
+        return
     conversation.auto_replied = {**conversation.auto_replied, str(rule.id): change.now}
     queue_reply(
         change,
@@ -279,6 +291,16 @@ def _answer_automatically(
         metadata={"auto_reply": rule.id},
         lane=Lane.NORMAL,
     )
+
+
+def _can_be_answered(change: Change, conversation: ConversationRow) -> bool:
+    """A message that comes days late finds its window closed, and the platform would refuse the reply."""
+    channel = change.config.channels.get(conversation.channel_id)
+    if channel is None or channel.status == "disabled":
+        return False
+    if conversation.platform not in WINDOWED_PLATFORMS:
+        return True
+    return change.now < (conversation.reply_window_ends_at or 0)
 
 
 def _automatic_send(
@@ -299,7 +321,7 @@ def _automatic_send(
 
 def _edited(state: ContactState, message: Receive, event: MessageEdited, ctx: Context) -> Effects | Lookup:
     looked = _target(state, event, ctx)
-    if isinstance(looked, Lookup):
+    if not isinstance(looked, tuple):
         return looked
     target, own = looked
     if target is None:
@@ -315,7 +337,9 @@ def _edited(state: ContactState, message: Receive, event: MessageEdited, ctx: Co
             media=event.media,
             metadata={"edit_of": event.original_id},
         )
-        return _message(state, message, stored, ctx, own)
+        return _instead(state, message, stored, ctx, own, by_business=event.by_business)
+    if event.platform_id in state.by_platform:
+        return Effects(reply=DUPLICATE)
     if target.edited_at is not None and event.at <= target.edited_at:
         return Effects(reply=DUPLICATE)
     target.edited_at = event.at
@@ -337,7 +361,7 @@ def _edited(state: ContactState, message: Receive, event: MessageEdited, ctx: Co
 
 def _deleted(state: ContactState, message: Receive, event: MessageDeleted, ctx: Context) -> Effects | Lookup:
     looked = _target(state, event, ctx)
-    if isinstance(looked, Lookup):
+    if not isinstance(looked, tuple):
         return looked
     target, own = looked
     if target is None:
@@ -350,7 +374,7 @@ def _deleted(state: ContactState, message: Receive, event: MessageDeleted, ctx: 
             content={"kind": "message_deleted", "body": "", "platform_message_id": event.original_id},
             text="",
         )
-        return _message(state, message, stored, ctx, own)
+        return _instead(state, message, stored, ctx, own, by_business=event.by_business)
     if target.deleted_at is not None:
         return Effects(reply=DUPLICATE)
     target.deleted_at = event.at
@@ -362,6 +386,21 @@ def _deleted(state: ContactState, message: Receive, event: MessageDeleted, ctx: 
         ctx,
         {"deleted_at": rfc3339(event.at)},
     )
+
+
+def _instead(
+    state: ContactState,
+    message: Receive,
+    stored: MessageReceived,
+    ctx: Context,
+    own: FoundMessage | None,
+    *,
+    by_business: bool,
+) -> Effects | Lookup:
+    """An edit or deletion whose original is not there becomes a message, on the side that it came from."""
+    if by_business:
+        return _echo(state, message, MessageEchoed(**structs.asdict(stored)), ctx, own)
+    return _message(state, message, stored, ctx, own)
 
 
 def _patched(
@@ -551,9 +590,10 @@ def _quoted(reply_to: str | None, target: Tracked | None) -> dict[str, Any]:
 
 def _target(
     state: ContactState, event: MessageEdited | MessageDeleted, ctx: Context
-) -> tuple[Tracked | None, FoundMessage | None] | Lookup:
+) -> tuple[Tracked | None, FoundMessage | None] | Effects | Lookup:
     """The message that an edit or deletion is about (None: never seen), and what was found under the
-    event's own id, which is asked for in the same lookup: it may become a message itself."""
+    event's own id, which is asked for in the same lookup: it may become a message itself. A message of
+    another contact is for that contact's actor to change."""
     resident = state.known(event.original_id)
     if resident is not None:
         return resident, None
@@ -562,7 +602,13 @@ def _target(
     if not isinstance(ctx.found, tuple):
         return Lookup((by_platform(state, event.original_id), by_platform(state, event.platform_id)))
     original, own = ctx.found
-    return (tracked_row(original.message) if original.message is not None else None), own
+    if original.message is None:
+        return None, own
+    if original.message.contact_key != state.key:
+        return Effects(forward=address_of(state.tenant_id, state.channel_id, original.message.contact_key))
+    target = tracked_row(original.message)
+    state.track(target)
+    return target, own
 
 
 def _keys(contact: Contact) -> tuple[str, ...]:

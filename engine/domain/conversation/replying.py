@@ -16,6 +16,7 @@ from engine.domain.conversation.lifecycle import (
     know_customer,
     new_conversation,
     set_status,
+    want_agent,
 )
 from engine.domain.conversation.messages import (
     By,
@@ -76,6 +77,7 @@ def send(state: ContactState, message: SendMessage, ctx: Context) -> Effects | L
     change = Change(state, ctx, message.trace)
     if conversation.status not in OPEN_STATUSES or conversation.status == "pending":
         set_status(change, conversation, "open", message.by)
+        want_agent(change, conversation)
     resource = queue_reply(
         change,
         conversation,
@@ -94,10 +96,18 @@ def send(state: ContactState, message: SendMessage, ctx: Context) -> Effects | L
 
 
 def start(state: ContactState, message: Start, ctx: Context) -> Effects | Lookup:
-    """The business writes first. The open conversation is used where there is one."""
+    """The business writes first. The open conversation is used where there is one, and with it the message
+    that this client key stands for already."""
     change = Change(state, ctx, message.trace)
     windowed = message.platform in WINDOWED
     existing = state.conversation
+    if existing is not None and existing.status in OPEN_STATUSES and message.client_key is not None:
+        first = _message_of_key(state, existing.id, message.client_key, ctx)
+        if isinstance(first, Lookup):
+            return first
+        if first is not None:
+            shown = change.resource(existing)
+            return Effects(reply=Started(conversation=shown, message=first, created=False))
     if message.send is not None and windowed and not isinstance(message.send, SendTemplate):
         ends_at = existing.reply_window_ends_at if existing is not None else None
         if ends_at is None or ctx.now >= ends_at:
@@ -112,6 +122,7 @@ def start(state: ContactState, message: Start, ctx: Context) -> Effects | Lookup
         )
         if message.by.id is not None:
             hand_to(change, conversation, message.by.id, by=message.by, kind="assign")
+        want_agent(change, conversation)
         created = True
     resource: MessageResource | None = None
     if message.send is not None:
@@ -137,9 +148,17 @@ def retry(state: ContactState, message: Retry, ctx: Context) -> Effects | Lookup
     if not isinstance(found, FoundMessage):
         return Lookup(by_id(state, message.message_id))
     row = found.message
-    if row is None or row.conversation_id != message.conversation_id or found.outbox is None:
+    if (
+        row is None
+        or row.conversation_id != message.conversation_id
+        or row.contact_key != state.key
+        or found.outbox is None
+    ):
         return Effects(refuse=_not_found("There is no such message to send again."))
-    target = state.messages.get(row.id) or tracked_row(row)
+    target = state.messages.get(row.id)
+    if target is None:
+        target = tracked_row(row)
+        state.track(target)
     if target.status not in ("failed", "unknown"):
         return Effects(
             refuse=Conflicting(
@@ -370,19 +389,37 @@ def _needed(
     for message_id in (message.reply_to, message.target_message_id):
         if message_id is not None and message_id not in state.messages:
             needed.append(by_id(state, message_id))
-    key = message.client_key
-    if key is not None:
-        first = state.client_keys.get((message.conversation_id, key))
-        known = state.messages.get(first) if first is not None else None
+    if message.client_key is not None:
+        known = _resident_of_key(state, message.conversation_id, message.client_key)
         if (known is None and ctx.suspect) or (known is not None and known.answer is None):
-            needed.append(
-                MessageQuery(
-                    tenant_id=state.tenant_id,
-                    channel_id=state.channel_id,
-                    client_key=(message.conversation_id, key),
-                )
-            )
+            needed.append(_key_query(state, message.conversation_id, message.client_key))
     return tuple(needed)
+
+
+def _message_of_key(
+    state: ContactState, conversation_id: int, key: str, ctx: Context
+) -> MessageResource | Lookup | None:
+    """The message that a client key stands for already, where no other question is to be asked."""
+    known = _resident_of_key(state, conversation_id, key)
+    if known is not None and known.answer is not None:
+        return known.answer
+    if known is None and not ctx.suspect:
+        return None
+    found = ctx.found
+    if not isinstance(found, FoundMessage):
+        return Lookup(_key_query(state, conversation_id, key))
+    return message_resource(found.message, found.attachments) if found.message is not None else None
+
+
+def _resident_of_key(state: ContactState, conversation_id: int, key: str) -> Tracked | None:
+    first = state.client_keys.get((conversation_id, key))
+    return state.messages.get(first) if first is not None else None
+
+
+def _key_query(state: ContactState, conversation_id: int, key: str) -> MessageQuery:
+    return MessageQuery(
+        tenant_id=state.tenant_id, channel_id=state.channel_id, client_key=(conversation_id, key)
+    )
 
 
 def _first_answer(
@@ -392,8 +429,7 @@ def _first_answer(
     key = message.client_key
     if key is None:
         return None
-    first = state.client_keys.get((message.conversation_id, key))
-    known = state.messages.get(first) if first is not None else None
+    known = _resident_of_key(state, message.conversation_id, key)
     if known is not None and known.answer is not None:
         return known.answer
     for each in found:
@@ -409,9 +445,10 @@ def _refusal(
 ) -> MijraError | None:
     if conversation.status == "archived":
         return Conflicting("The conversation is archived.", code="conversation_closed")
-    if conversation.status not in OPEN_STATUSES and _other_open(state, conversation):
+    if conversation.status not in OPEN_STATUSES and conversation is not state.conversation:
+        # The newest is the one that the customer's next message continues; two must never be open.
         return Conflicting(
-            "The customer has another open conversation on this channel; answer there.",
+            "The customer has a newer conversation on this channel; answer there.",
             code="conversation_closed",
         )
     channel = ctx.config.channels.get(conversation.channel_id)
@@ -452,11 +489,6 @@ def _missed(state: ContactState, conversation: ConversationRow, seen_seq: int, b
             if len(missed) == MISSED_MAX:
                 break
     return missed
-
-
-def _other_open(state: ContactState, conversation: ConversationRow) -> bool:
-    newest = state.conversation
-    return newest is not None and newest.id != conversation.id and newest.status in OPEN_STATUSES
 
 
 def _needs_window(send: Send) -> bool:

@@ -63,9 +63,9 @@ class Tracked(Struct, kw_only=True, gc=False):
 
 
 class Early(Struct, kw_only=True, frozen=True):
-    """Something about a message that has not come yet."""
+    """Something about a message that has not come yet: at most one status of each kind."""
 
-    status: StatusChanged | None = None
+    statuses: tuple[StatusChanged, ...] = ()
     deleted_at: int | None = None
 
 
@@ -77,6 +77,7 @@ class ContactState(Struct, kw_only=True):
     `older`         other conversations that commands referred to.
     `complete`      the resident messages are all there are.
     `floor`         no message that is not resident has a platform time above this.
+    `newest_at`     the latest platform time of a message that was resident.
     """
 
     tenant_id: int
@@ -92,18 +93,24 @@ class ContactState(Struct, kw_only=True):
     client_keys: dict[tuple[int, str], int] = {}
     complete: bool = True
     floor: int = 0
+    newest_at: int = 0
     early: dict[str, Early] = {}
 
     def track(self, message: Tracked) -> None:
-        """Remembers a message, forgetting the oldest beyond RECENT_MAX that are not part of a burst."""
+        """Remembers a message, forgetting the oldest beyond RECENT_MAX that are not part of a burst.
+
+        One that was looked up and is about to change comes in by this too: until its commit is durable, the
+        next look-up would show it as it was.
+        """
         self.messages[message.id] = message
+        self.newest_at = max(self.newest_at, message.platform_at)
         if message.platform_id is not None:
             self.by_platform[message.platform_id] = message.id
         if message.client_key is not None:
             self.client_keys[message.conversation_id, message.client_key] = message.id
         while len(self.messages) > RECENT_MAX:
             oldest = next(iter(self.messages.values()))
-            if len(self.messages) <= BURST_MAX and oldest.platform_at > message.platform_at - BURST_MS:
+            if len(self.messages) <= BURST_MAX and oldest.platform_at > self.newest_at - BURST_MS:
                 break
             self._forget(oldest)
 
@@ -117,7 +124,9 @@ class ContactState(Struct, kw_only=True):
         self.floor = max(self.floor, message.platform_at)
 
     def learn_platform_id(self, message: Tracked, platform_id: str) -> None:
-        """The platform has named a message of ours."""
+        """The platform has named a message of ours; a message that is sent again gets another name."""
+        if message.platform_id is not None:
+            self.by_platform.pop(message.platform_id, None)
         message.platform_id = platform_id
         self.by_platform[platform_id] = message.id
 
