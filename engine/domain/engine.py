@@ -4,6 +4,7 @@ Built by the composition root (gateway/boot.py), which supplies the ports. Knows
 """
 
 import random
+import time
 from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
@@ -58,7 +59,11 @@ class ConversationAddress(Protocol):
 
 
 class Engine:
-    """`run` is the engine's life; everything else may be called while it runs."""
+    """`run` is the engine's life; everything else may be called while it runs.
+
+    `new_id`, `wall_ms`, `rng` and `monotonic` are all it knows of time and chance; a simulation supplies its
+    own.
+    """
 
     def __init__(
         self,
@@ -73,6 +78,7 @@ class Engine:
         rng: random.Random | None = None,
         resident_conversations_max: int = RESIDENT_CONVERSATIONS_MAX,
         idle_seconds_max: float = 600.0,
+        monotonic: Callable[[], float] = time.perf_counter,
     ) -> None:
         self.new_id = new_id
         self.now = wall_ms
@@ -103,6 +109,7 @@ class Engine:
             random=rng if rng is not None else random.SystemRandom(),
             config_for=self.configs.get,
             dead_letter=self._dead_letter,
+            monotonic=monotonic,
             **options,
         )
         self.intake = Intake(self.system, committer, self.configs, new_id)
