@@ -49,6 +49,8 @@ _TOO_MANY: Final = (
     b"HTTP/1.1 503 Service Unavailable\r\nRetry-After: 1\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
 )
 _REFUSING_SECONDS_MAX: Final = 1.0
+_CLOSING_SECONDS_MAX: Final = 1.0
+"""Closing does not wait for the other side; the bound is there because the scope is shielded."""
 
 
 class ServingLimits(Struct, frozen=True, kw_only=True):
@@ -152,11 +154,18 @@ class _Server:
 
 class _Connection(TCPServer):
     """Hypercorn's, except that it ends when the other side has gone: Hypercorn would wait for the idle time
-    first, with the socket open."""
+    first, with the socket open. And that a connection which is not kept alive is really closed, so that a
+    stop need not wait for its client."""
 
     async def _read_data(self) -> None:
         await super()._read_data()
         await self.idle_task.stop()
+
+    async def _close(self) -> None:
+        # After the last answer the caller is the request's own task, and quart-trio cancels it as soon as it
+        # hears that its stream was closed, which is just before this.
+        with trio.CancelScope(shield=True, deadline=trio.current_time() + _CLOSING_SECONDS_MAX):
+            await super()._close()
 
 
 class BoundedStream(HalfCloseableStream):
