@@ -88,6 +88,11 @@ GC_THRESHOLDS: Final = (100_000, 50, 50)
 """Activations are many small, long-lived objects: at the default of 700 allocations the collector walks them
 over and over, which costs a third of the activation rate (`python -m bench.mailbox`)."""
 
+DOOR_SHARE: Final = 0.3
+ENGINE_SHARE: Final = 0.5
+"""Of the time for stopping: requests under way end within a second unless something hangs, a conversation's
+backlog may take longer; the rest is for the last commits."""
+
 LOCAL_LOGIN: Final = "local-operator@mijra.invalid"
 
 
@@ -234,11 +239,12 @@ class _System:
             idle_seconds_max=settings.idle_seconds,
         )
         # Snapshots before screens: whoever reacts to an event finds its configuration in force.
-        self.sinks.all = (self.engine.configs, self.hub, Reassigned(self.hub), JournalLog())
+        self.sinks.all = (self.engine.configs, JournalLog(), self.hub, Reassigned(self.hub))
         self.reads = ReadStore(self.placements, config_for=self.engine.configs.get, wall_ms=_wall_ms)
         self.directory = Directory(self._open_secrets)
         self.base_url = settings.public_url or ""
         self.public_stop = trio.Event()
+        self.public_ended: trio.Event | None = None
         self.operator_stop = trio.Event()
         self.token: Token | None = None
         self.nursery: trio.Nursery | None = None
@@ -315,9 +321,8 @@ class _System:
         operator_port = await nursery.start(
             _serve(self.operator, settings.operator_host, settings.operator_port, self.operator_stop)
         )
-        port = await nursery.start(
-            _serve(self.app, settings.host, settings.port, self.public_stop, self.metrics)
-        )
+        self.public_ended = trio.Event()
+        port = await nursery.start(self._serve_public)
         host = _reachable(settings.host)
         self.base_url = settings.public_url or f"http://{host}:{port}"
         self.token, secret = await self._local_token()
@@ -342,6 +347,16 @@ class _System:
             pool_of=self.placements.pool,
         )
 
+    async def _serve_public(self, *, task_status: trio.TaskStatus[int]) -> None:
+        assert self.public_ended is not None
+        settings = self.settings
+        try:
+            await _serve(self.app, settings.host, settings.port, self.public_stop, self.metrics)(
+                task_status=task_status
+            )
+        finally:
+            self.public_ended.set()
+
     async def stop(self) -> None:
         self.operator.stopping = True
         with suppress(FileNotFoundError):
@@ -349,10 +364,14 @@ class _System:
         with trio.move_on_after(self.settings.stop_seconds_max):
             self.sessions.close_all()
             self.public_stop.set()
+            if self.public_ended is not None:
+                # What was taken is answered while there is still an engine to answer it.
+                with trio.move_on_after(self.settings.stop_seconds_max * DOOR_SHARE):
+                    await self.public_ended.wait()
             if self.token is not None:
                 with suppress(MijraError):
                     await self.landlord.revoke_token(self.token.id, _wall_ms())
-            await self.engine.stop(self.settings.stop_seconds_max * 0.7)
+            await self.engine.stop(self.settings.stop_seconds_max * ENGINE_SHARE)
             self.writers.stop()
             await self.writers.flush()
         self.operator_stop.set()
