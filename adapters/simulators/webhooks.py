@@ -12,10 +12,12 @@ Restart     Nothing is kept.
 import heapq
 import itertools
 import random
+import ssl
 import time
 from collections import deque
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
 from contextlib import aclosing
+from functools import cache
 from typing import cast
 
 import httpx
@@ -326,4 +328,11 @@ async def handshake(account: WhatsAppAccount, url: str, challenge: str) -> tuple
 def _client(connections: int) -> httpx.AsyncClient:
     limits = httpx.Limits(max_connections=connections, max_keepalive_connections=connections)
     # Proxies from the environment would send a sandbox's calls out of the machine.
-    return httpx.AsyncClient(limits=limits, timeout=10.0, trust_env=False)
+    return httpx.AsyncClient(limits=limits, timeout=10.0, trust_env=False, verify=_trust())
+
+
+@cache
+def _trust() -> ssl.SSLContext:
+    """Reading the certificates of all authorities takes a tenth of a second, more than a simulator lives in
+    some tests; the context is shared."""
+    return httpx.create_ssl_context(trust_env=False)
