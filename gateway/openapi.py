@@ -13,6 +13,7 @@ from typing import Any, Final
 
 import msgspec
 
+from engine.domain.ids import ID_MAX
 from gateway.envelope import JSON_TYPE
 from gateway.idempotency import HEADER, KEY_CHARACTERS_MAX
 from gateway.permissions import Permission
@@ -20,6 +21,8 @@ from gateway.routing import Access, Route
 
 _TEMPLATE: Final = "#/components/schemas/{name}"
 _PARAMETER: Final = re.compile(r"<(?P<kind>\w+)(?:\([^)]*\))?:(?P<name>\w+)>")
+
+_ID: Final[dict[str, Any]] = {"type": "integer", "minimum": 1, "maximum": ID_MAX}
 
 _FAILURE: Final[dict[str, Any]] = {
     "type": "object",
@@ -140,7 +143,7 @@ def _needs(route: Route) -> str:
 def _parameters(route: Route, schema_of: dict[int, Any], components: dict[str, Any]) -> list[dict[str, Any]]:
     parameters: list[dict[str, Any]] = []
     for match in _PARAMETER.finditer(route.path):
-        schema = {"type": "integer", "minimum": 1} if match["kind"] == "id" else {"type": "string"}
+        schema = _ID if match["kind"] == "id" else {"type": "string"}
         parameters.append({"name": match["name"], "in": "path", "required": True, "schema": schema})
     if route.query is not None:
         described = _resolved(schema_of[id(route.query)], components)
@@ -173,6 +176,9 @@ def _responses(route: Route, schema_of: dict[int, Any]) -> dict[str, Any]:
     responses: dict[str, Any] = {
         str(route.status): {"description": _phrase(route.status), "content": content}
     }
+    for status in route.also:
+        if status < 400:
+            responses[str(status)] = {"description": _phrase(status)}
     for status in _failures(route):
         responses[str(status)] = {
             "description": _phrase(status),
@@ -182,15 +188,13 @@ def _responses(route: Route, schema_of: dict[int, Any]) -> dict[str, Any]:
 
 
 def _failures(route: Route) -> list[int]:
-    statuses = [422, 429, 503]
+    statuses = [422, 429, 503, *(status for status in route.also if status >= 400)]
     if route.needs is not Access.PUBLIC:
         statuses += [401, 403]
     if "<" in route.path:
         statuses.append(404)
     if route.mutating:
         statuses += [400, 409, 413, 415]
-    if route.path.endswith("files/<id:file_id>"):
-        statuses.append(403)
     return sorted(set(statuses))
 
 

@@ -108,7 +108,7 @@ H = TypeVar("H", bound=Handler)
 
 class Route(Struct, frozen=True, kw_only=True):
     """`path` in Werkzeug's syntax, below the prefix. `secret`: the answer shows something once. `twin`: the
-    same handler under a second method."""
+    same handler under a second method. `also`: statuses that it answers beside those of every such route."""
 
     method: str
     path: str
@@ -125,6 +125,7 @@ class Route(Struct, frozen=True, kw_only=True):
     media: str
     seconds_max: float | None
     twin: bool
+    also: tuple[int, ...]
 
     @property
     def name(self) -> str:
@@ -189,6 +190,7 @@ class Routes:
         media: str = "application/json",
         seconds_max: float | None = None,
         twin: bool = False,
+        also: tuple[int, ...] = (),
     ) -> Callable[[H], H]:
         def declare(handler: H) -> H:
             hints = get_type_hints(handler)
@@ -209,6 +211,7 @@ class Routes:
                     media=media,
                     seconds_max=seconds_max,
                     twin=twin,
+                    also=also,
                 )
             )
             return handler

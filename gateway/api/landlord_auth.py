@@ -49,7 +49,7 @@ class LoginResult(Struct, frozen=True, kw_only=True):
     tenants: list[TenantRef]
 
 
-@routes.post("/auth/login", needs=Access.PUBLIC, answer=LoginResult)
+@routes.post("/auth/login", needs=Access.PUBLIC, answer=LoginResult, also=(401,))
 async def login(call: Call, body: LoginBody) -> Answer:
     """Log in with e-mail and password. The token is shown this once."""
     found = await _checked(call, body)
@@ -62,7 +62,7 @@ async def login(call: Call, body: LoginBody) -> Answer:
     return await _logged_in(call, found, body, tenant_id, tenants)
 
 
-@routes.post("/auth/admin/login", needs=Access.PUBLIC, answer=LoginResult)
+@routes.post("/auth/admin/login", needs=Access.PUBLIC, answer=LoginResult, also=(401, 403))
 async def admin_login(call: Call, body: LoginBody) -> Answer:
     """Log in as an operator of the whole system."""
     found = await _checked(call, body)

@@ -43,7 +43,7 @@ class TokenForOut(Struct, frozen=True, kw_only=True):
     token: str
 
 
-@routes.post("/tokens", needs=Access.LANDLORD, answer=TokenForOut, status=201, secret=True)
+@routes.post("/tokens", needs=Access.LANDLORD, answer=TokenForOut, status=201, secret=True, also=(404,))
 async def create_token_for(call: Call, body: TokenForBody) -> Answer:
     """Create a token for a tenant in one of its users' names."""
     now = call.deps.engine.now()
