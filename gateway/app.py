@@ -17,7 +17,7 @@ from quart import Response, g, request
 from quart.blueprints import Blueprint
 from quart_trio import QuartTrio
 from werkzeug.exceptions import HTTPException
-from werkzeug.routing import BaseConverter, IntegerConverter
+from werkzeug.routing import BaseConverter
 
 from engine.domain.ids import ID_MAX
 from gateway.api import ALL_ROUTES
@@ -52,11 +52,28 @@ _SECURITY_HEADERS = {
 log = structlog.get_logger()
 
 
-class IdConverter(IntegerConverter):
-    """An id in a path; anything that cannot be one is simply not this address."""
+def _from_one_to(highest: int) -> str:
+    """A regular expression for the whole numbers from 1 to `highest`, without leading zeros."""
+    digits = str(highest)
+    shorter = rf"[1-9][0-9]{{0,{len(digits) - 2}}}"
+    below = [
+        rf"{digits[:place]}[{'0' if place else '1'}-{int(digit) - 1}][0-9]{{{len(digits) - place - 1}}}"
+        for place, digit in enumerate(digits)
+        if int(digit) > (0 if place else 1)
+    ]
+    return "|".join((digits, *below, shorter))
 
-    def __init__(self, url_map: Any) -> None:
-        super().__init__(url_map, min=1, max=ID_MAX)
+
+class IdConverter(BaseConverter):
+    """An id in a path; anything that cannot be one is simply not this address.
+
+    The expression alone decides: a converter that refuses a value afterwards makes the router answer 405 when
+    another method has the same path."""
+
+    regex = f"(?:{_from_one_to(ID_MAX)})"
+
+    def to_python(self, value: str) -> int:
+        return int(value)
 
 
 class SlugConverter(BaseConverter):

@@ -174,8 +174,7 @@ class Pipeline:
 
 async def _arguments(route: Route, path: Mapping[str, Any]) -> dict[str, Any]:
     arguments = {name: value for name, value in path.items() if name != "tenant"}
-    query = request.args.to_dict(flat=True)
-    decoded = decode_query(query, route.query or NoQuery)
+    decoded = decode_query(request.args.items(multi=True), route.query or NoQuery)
     if route.query is not None:
         arguments["query"] = decoded
     if route.body is not None:

@@ -5,6 +5,7 @@ for "no filter". Wire Structs live with their routes; here is only what several 
 """
 
 import re
+from collections.abc import Iterable
 from datetime import datetime
 from typing import Annotated, Any, Final, TypeVar
 
@@ -63,12 +64,23 @@ def decode_body(raw: bytes, kind: type[T]) -> T:
         raise InvalidInput("The body is not JSON that can be used.", code="not_json") from error
 
 
-def decode_query(values: dict[str, str], kind: type[T]) -> T:
-    """The query's values as `kind`; numbers and booleans are read from their text."""
+def decode_query(values: Iterable[tuple[str, str]], kind: type[T]) -> T:
+    """The query's values as `kind`; numbers and booleans are read from their text. Raises InvalidInput, also
+    for a name that comes twice: whichever value were taken, the client may have meant the other."""
+    named: dict[str, str] = {}
+    for name, value in values:
+        if name in named:
+            raise invalid(name, "Is given more than once.")
+        named[name] = value
     try:
-        return msgspec.convert(values, type=kind, strict=False)
+        decoded = msgspec.convert(named, type=kind, strict=False)
     except msgspec.ValidationError as error:
         raise _invalid(error) from error
+    for name, value in named.items():
+        # Reading numbers from text, msgspec also reads seconds since 1970 as a time.
+        if isinstance(getattr(decoded, name), datetime) and not _DATE.match(value):
+            raise invalid(name, "Expected an RFC 3339 time with a time zone.")
+    return decoded
 
 
 def invalid(field: str, sentence: str) -> InvalidInput:
@@ -76,6 +88,7 @@ def invalid(field: str, sentence: str) -> InvalidInput:
     return InvalidInput(f"{field}: {sentence}", fields={field: [sentence]})
 
 
+_DATE: Final = re.compile(r"\d{4}-\d\d-\d\d")
 _AT: Final = re.compile(r"^(?P<what>.*?)(?: - at `\$?(?P<path>.*)`)?$", re.DOTALL)
 _NAMED: Final = re.compile(
     r"^Object (?P<problem>missing required|contains unknown) field `(?P<field>.*)`$", re.DOTALL

@@ -88,18 +88,20 @@ def test_methods_that_do_not_fit_say_which_do(business: Business) -> None:
 
 
 @pytest.mark.parametrize(
-    "path", ["/tags/0", "/tags/-1", "/tags/abc", "/tags/9007199254740992", "/tags/", "//tags"]
+    "path", ["/tags/0", "/tags/-1", "/tags/abc", "/tags/01", "/tags/9007199254740992", "/tags/", "//tags"]
 )
 def test_addresses_that_are_none_are_404(business: Business, path: str) -> None:
-    """Also ids that no id can be; never a redirect."""
-    assert business.owner.refused("GET", path) == (404, "not_found")
+    """Also ids that no id can be, whatever the method; never a redirect."""
+    for method in ("GET", "PATCH", "DELETE"):
+        assert business.owner.refused(method, path) == (404, "not_found")
 
 
 @pytest.mark.parametrize(
-    "query", ["limit=0", "limit=101", "limit=x", "cursor=%21%21", "offset=3", "limit=5&page=2"]
+    "query",
+    ["limit=0", "limit=101", "limit=x", "cursor=%21%21", "offset=3", "limit=5&page=2", "limit=5&limit=6"],
 )
 def test_queries_that_make_no_sense_are_422(business: Business, query: str) -> None:
-    """Out of bounds, not ours, or not known."""
+    """Out of bounds, not ours, not known, or given twice."""
     assert business.owner.refused("GET", f"/tags?{query}") == (422, "validation_failed")
 
 

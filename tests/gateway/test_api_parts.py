@@ -193,9 +193,9 @@ def test_a_query_reads_numbers_and_switches_from_text() -> None:
         limit: int = 5
         unread: bool = False
 
-    assert decode_query({"limit": "20", "unread": "true"}, Query) == Query(limit=20, unread=True)
+    assert decode_query({"limit": "20", "unread": "true"}.items(), Query) == Query(limit=20, unread=True)
     with pytest.raises(errors.InvalidInput):
-        decode_query({"offset": "3"}, Query)
+        decode_query({"offset": "3"}.items(), Query)
 
 
 def test_request_hashes_tell_requests_apart() -> None:
