@@ -1,0 +1,181 @@
+"""Every route of the OpenAPI document, called with what Schemathesis makes of its description.
+
+The document is a promise in both directions: what it does not describe is refused, and what comes back has
+the described status, content type and shape, in the envelope. So each route gets calls that fit the
+description and calls that break it, on the real server, by somebody who may do everything. Half of the ids
+are ids of something that exists, or most calls would end in 404.
+
+The calls follow from the document alone and are the same in every run. What a handler does with sensible
+input is for the other tests; this one looks for the input nobody thought of.
+"""
+
+import re
+from collections.abc import Iterator, Mapping
+from typing import Any, Final
+
+import httpx
+import pytest
+import requests
+import schemathesis
+from hypothesis import HealthCheck, Phase, given, settings
+from schemathesis import GenerationMode
+from schemathesis.config import GenerationConfig
+from schemathesis.specs.openapi import checks
+from schemathesis.specs.openapi.schemas import OpenApiSchema
+
+from gateway.api import ALL_ROUTES
+from gateway.routing import Access, Route
+from tests.gateway.conftest import APP_SECRET, Business, System
+
+pytestmark = pytest.mark.real_time
+
+EXAMPLES_MAX: Final = 8
+"""For each route and each way of making calls: 1,200 calls in all, in some 15 seconds."""
+
+_PARAMETER: Final = re.compile(r"<\w+:(\w+)>")
+
+_CHECKS: Final = [
+    checks.status_code_conformance,
+    checks.content_type_conformance,
+    checks.response_headers_conformance,
+    checks.response_schema_conformance,
+    checks.negative_data_rejection,
+]
+
+
+def _ways() -> Iterator[Any]:
+    """Each route with calls that fit; with calls that do not, unless there is nothing to get wrong."""
+    for route in ALL_ROUTES:
+        yield pytest.param(route, GenerationMode.POSITIVE, id=f"{route.name}-fits")
+        if "<" in route.path or route.body is not None or route.query is not None:
+            yield pytest.param(route, GenerationMode.NEGATIVE, id=f"{route.name}-breaks")
+
+
+class Target:
+    """A business that may be damaged, something in it for every kind of id, and who may call what."""
+
+    def __init__(self, system: System, business: Business) -> None:
+        self.system = system
+        self.business = business
+        owner = business.owner
+        conversation = business.conversation("somebody who is fuzzed")
+        path = f"/conversations/{conversation['id']}"
+        rule = {"kind": "greeting", "name": "Greeting", "reply": {"type": "text", "body": "Welcome"}}
+        spare = {
+            "platform": "whatsapp",
+            "name": "Spare",
+            "external_id": f"{business.number_id}1",
+            "credentials": {"access_token": "an-access-token", "app_secret": APP_SECRET},
+            "settings": {"base_url": "http://127.0.0.1:9"},
+        }
+        bystander = Business(system, "pooled")
+        self.ids: Mapping[str, int] = {
+            "conversation_id": conversation["id"],
+            "message_id": owner.ok("GET", f"{path}/messages")["items"][0]["id"],
+            "note_id": owner.ok("POST", f"{path}/notes", {"body": "A note"})["id"],
+            "tag_id": owner.ok("POST", "/tags", {"name": "Tag"})["id"],
+            "rule_id": owner.ok("POST", "/automated-replies", rule)["id"],
+            "user_id": business.agent.user_id,
+            # What the conversation's own channel is changed to, its sender would call.
+            "channel_id": owner.ok("POST", "/channels", spare)["id"],
+            "file_id": owner.ok("POST", "/upload", files={"file": ("a.txt", b"text", "text/plain")})["id"],
+            "token_id": owner.ok("POST", "/api-tokens", {"name": "spare"})["id"],
+            "tenant_id": bystander.id,
+        }
+
+    def token(self, route: Route) -> str:
+        """A fresh one for each route, so that neither rates nor logging out reach the next."""
+        if route.needs is Access.LANDLORD:
+            return self.system.local_token
+        return self.business.person("owner", self.business.owner.user_id).token
+
+
+@pytest.fixture(scope="module")
+def target(api_system: System) -> Target:
+    return Target(api_system, Business(api_system, "pooled"))
+
+
+@pytest.fixture(scope="module")
+def described(target: Target) -> OpenApiSchema:
+    """The document as the server shows it, with values for its paths: the tenant, and ids that exist beside
+    any others. What breaks a description may still break these."""
+    document = httpx.get(f"{target.system.base_url}/api/openapi.json", timeout=30).json()
+    for operations in document["paths"].values():
+        for operation in operations.values():
+            for parameter in operation["parameters"]:
+                if parameter["name"] == "tenant":
+                    parameter["schema"] = {"const": target.business.slug}
+                elif parameter["name"] in target.ids:
+                    known = {"const": target.ids[parameter["name"]]}
+                    parameter["schema"] = {"anyOf": [known, parameter["schema"]]}
+    schema: OpenApiSchema = schemathesis.openapi.from_dict(document, config=schemathesis.Config())
+    # The caller is always the same; who may not call is tested elsewhere.
+    schema.config.generation = GenerationConfig(with_security_parameters=False)
+    # 413: what Schemathesis puts into forms to break them is large at times.
+    schema.config.checks.negative_data_rejection.expected_statuses = [
+        "400",
+        "404",
+        "409",
+        "413",
+        "415",
+        "422",
+    ]
+    return schema
+
+
+@pytest.fixture(scope="module")
+def session() -> Iterator[requests.Session]:
+    with requests.Session() as opened:
+        yield opened
+
+
+def test_the_document_has_every_route(described: OpenApiSchema) -> None:
+    """None is left out, none is made up."""
+    listed = {(method.upper(), path) for path in described for method in described[path]}
+    assert listed == {(route.method, _path(route)) for route in ALL_ROUTES}
+
+
+@pytest.mark.parametrize(("route", "mode"), list(_ways()))
+def test_calls_are_answered_as_described(
+    described: OpenApiSchema,
+    target: Target,
+    session: requests.Session,
+    route: Route,
+    mode: GenerationMode,
+) -> None:
+    """Never a crash, never an answer that the document does not have, never what it forbids accepted."""
+    operation = described[_path(route)][route.method.lower()]
+    headers = {"Authorization": f"Bearer {target.token(route)}"}
+
+    @settings(
+        max_examples=EXAMPLES_MAX,
+        derandomize=True,
+        database=None,
+        deadline=None,
+        phases=[Phase.generate],
+        suppress_health_check=list(HealthCheck),
+    )
+    @given(case=operation.as_strategy(generation_mode=mode))
+    def call(case: Any) -> None:
+        answer = case.call(base_url=target.system.base_url, session=session, headers=headers, timeout=30)
+        case.validate_response(answer, checks=_CHECKS, headers=headers)
+        _check_answer(answer)
+
+    call()
+
+
+def _check_answer(answer: Any) -> None:
+    assert answer.status_code < 500 or answer.status_code == 503, answer.text
+    assert re.fullmatch("[0-9a-f]{32}", answer.headers["x-request-id"][0])
+    if answer.status_code in (429, 503):
+        assert int(answer.headers["retry-after"][0]) >= 1
+    if answer.status_code >= 400:
+        assert set(answer.json()) - {"data"} == {"success", "message", "code", "errors"}
+        assert answer.json()["success"] is False
+        assert "Traceback" not in answer.text
+        assert 'File "' not in answer.text
+
+
+def _path(route: Route) -> str:
+    """As the document writes it."""
+    return _PARAMETER.sub(r"{\1}", route.path)
