@@ -26,6 +26,8 @@ from typing import Any
 PREVIEW_CHARACTERS = 120
 """An inbox line shows about this much; longer previews only cost bytes in each conversation row."""
 
+DELETED_PREVIEW = "Deleted message"
+
 _LABELS = {
     "image": "Photo",
     "video": "Video",

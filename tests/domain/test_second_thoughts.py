@@ -34,6 +34,7 @@ from engine.domain.rows import (
     AssignmentRow,
     ConversationRow,
     EventRow,
+    HandleRow,
     MessagePatch,
     MessageRow,
     OutboxPatch,
@@ -434,6 +435,62 @@ def test_a_reaction_does_not_reopen_what_is_resolved() -> None:
     assert story.written(ConversationRow)[-1].status == "resolved"
     assert story.written(MessageRow)[-1].type == "reaction"
     assert not told(effects, Want)
+
+
+def test_a_handle_of_somebody_else_is_not_tried_with_every_message() -> None:
+    """One refused commit, then quiet for a while: a merge will settle it."""
+    story = Story()
+    story.customer_writes()
+    both = Contact(keys=("15550001111", "US.42"), name="Zoe Doe")
+    refused = story.written_by_customer(contact=both)
+
+    story.tell(refused, suspect=True, found=NOTHING_FOUND)
+    story.customer_writes(contact=both)
+    assert [row.external_id for row in story.written(HandleRow)] == ["15550001111"]
+
+    story.later(HOUR)
+    story.customer_writes(contact=both)
+    assert [row.external_id for row in story.written(HandleRow)] == ["15550001111", "US.42"]
+
+
+@pytest.mark.parametrize("early", [False, True])
+def test_the_inbox_does_not_show_what_the_customer_has_deleted(early: bool) -> None:
+    """The preview goes with the message, whichever came first."""
+    story = Story()
+    gone = story.receive(
+        MessageDeleted(
+            contact=Contact(keys=("15550001111",)), platform_id="wamid.2", original_id="wamid.1", at=NOON
+        )
+    )
+    written = story.written_by_customer("secret", platform_id="wamid.1")
+
+    for message in (gone, written) if early else (written, gone):
+        story.tell(message)
+
+    last = story.written(ConversationRow)[-1].last_message
+    assert last["preview"] == "Deleted message"
+
+
+def test_the_inbox_shows_the_last_message_as_it_was_edited() -> None:
+    """And the event of the edit says so."""
+    story = Story()
+    story.customer_writes("tpyo", platform_id="wamid.1")
+    story.tell(
+        story.receive(
+            MessageEdited(
+                contact=Contact(keys=("15550001111",)),
+                platform_id="wamid.2",
+                original_id="wamid.1",
+                at=NOON + 1000,
+                type="text",
+                content={"body": "typo"},
+                text="typo",
+            )
+        )
+    )
+
+    assert story.event("message.updated")["conversation"]["last_message"]["preview"] == "typo"
+    assert story.written(ConversationRow)[-1].last_message["preview"] == "typo"
 
 
 # ------------------------------------------------------------------ automated replies

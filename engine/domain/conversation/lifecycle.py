@@ -8,7 +8,7 @@ from typing import Any
 
 from engine.domain.assigner.messages import ASSIGNER_LOAD, LoadChanged, Want
 from engine.domain.assigner.messages import address_of as assigner_of
-from engine.domain.content import preview
+from engine.domain.content import DELETED_PREVIEW, preview
 from engine.domain.conversation.changes import Change
 from engine.domain.conversation.messages import By
 from engine.domain.conversation.state import OPEN_STATUSES, snapshot, tracked_row
@@ -65,9 +65,12 @@ def know_customer(
         change.add(snapshot(customer))
     if change.ctx.suspect and state.handles:
         # One of the handles belongs to another contact: that is for a merge to settle, not for us.
+        for key in keys:
+            if key not in state.handles:
+                state.leave_handle(key, now)
         return
     for key in keys:
-        if key not in state.handles:
+        if state.wants_handle(key, now):
             state.handles.add(key)
             change.add(
                 HandleRow(
@@ -265,7 +268,7 @@ def append(
         "seq": row.seq,
         "direction": row.direction,
         "type": row.type,
-        "preview": preview(row.type, row.text),
+        "preview": preview(row.type, row.text) if row.deleted_at is None else DELETED_PREVIEW,
         "at": row.created_at,
     }
     conversation.last_message_at = row.created_at

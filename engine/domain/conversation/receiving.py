@@ -9,6 +9,7 @@ from typing import Any
 from msgspec import ValidationError, convert, structs, to_builtins
 
 from engine.domain import autoreply
+from engine.domain.content import DELETED_PREVIEW, preview
 from engine.domain.conversation.changes import Change
 from engine.domain.conversation.delivery import receive_status
 from engine.domain.conversation.finding import by_platform, found_message
@@ -356,6 +357,7 @@ def _edited(state: ContactState, message: Receive, event: MessageEdited, ctx: Co
         ),
         ctx,
         {"content": event.content, "edited_at": rfc3339(event.at)},
+        preview(event.type, event.text),
     )
 
 
@@ -385,6 +387,7 @@ def _deleted(state: ContactState, message: Receive, event: MessageDeleted, ctx: 
         MessagePatch(tenant_id=state.tenant_id, id=target.id, deleted_at=event.at),
         ctx,
         {"deleted_at": rfc3339(event.at)},
+        DELETED_PREVIEW,
     )
 
 
@@ -410,14 +413,20 @@ def _patched(
     patch: MessagePatch,
     ctx: Context,
     data: dict[str, Any],
+    shown: str,
 ) -> Effects:
+    """`shown`: what the inbox says from now on, where this is the conversation's last message."""
     change = Change(state, ctx, message.trace)
     change.add(patch)
-    change.plain_event(
-        "message.updated",
-        target.conversation_id,
-        {"id": target.id, "conversation_id": target.conversation_id, "seq": target.seq, **data},
-    )
+    data = {"id": target.id, "conversation_id": target.conversation_id, "seq": target.seq, **data}
+    conversation = state.resident(target.conversation_id)
+    last = conversation.last_message if conversation is not None else None
+    if conversation is not None and last is not None and last["seq"] == target.seq:
+        conversation.last_message = {**last, "preview": shown}
+        change.touch(conversation)
+        change.event("message.updated", conversation, **data)
+    else:
+        change.plain_event("message.updated", target.conversation_id, data)
     return change.done(
         Received(
             outcome="applied",
@@ -450,7 +459,7 @@ def _renumbered(
     customer = state.customer
     assert customer is not None
     conversation, _ = _conversation_for(change, event.contact, reopen=False)
-    if event.new_key not in state.handles and not ctx.suspect:
+    if state.wants_handle(event.new_key, ctx.now) and not ctx.suspect:
         state.handles.add(event.new_key)
         change.add(
             HandleRow(

@@ -33,6 +33,11 @@ OLDER_MAX = 4
 EARLY_MAX = 16
 """Statuses, edits and deletions that overtook their message, kept until it comes."""
 
+FOREIGN_MAX = 16
+FOREIGN_MS = 5 * 60 * 1000
+"""A handle that seems to be another contact's is tried again only after this: each try costs a refused commit
+and a reload, and with a person who came in by two doors every message would pay it."""
+
 PLATFORM_SKEW_MS = 5 * 60 * 1000
 """How far a platform's clock may be ahead of ours when we bound what is not resident."""
 
@@ -73,6 +78,7 @@ class ContactState(Struct, kw_only=True):
     """One contact on one channel account.
 
     `moved_to`      another key owns this contact; everything is forwarded there.
+    `foreign`       ids of the person that a commit was refused with, and when: another contact may own them.
     `conversation`  the newest, open or not; None before the first.
     `older`         other conversations that commands referred to.
     `complete`      the resident messages are all there are.
@@ -86,6 +92,7 @@ class ContactState(Struct, kw_only=True):
     moved_to: str | None = None
     customer: CustomerRow | None = None
     handles: set[str] = set()
+    foreign: dict[str, int] = {}
     conversation: ConversationRow | None = None
     older: dict[int, ConversationRow] = {}
     messages: dict[int, Tracked] = {}
@@ -122,6 +129,18 @@ class ContactState(Struct, kw_only=True):
             self.client_keys.pop((message.conversation_id, message.client_key), None)
         self.complete = False
         self.floor = max(self.floor, message.platform_at)
+
+    def wants_handle(self, key: str, now: int) -> bool:
+        """Whether this id of the person is new and may be ours to keep."""
+        refused_at = self.foreign.get(key)
+        return key not in self.handles and (refused_at is None or now - refused_at >= FOREIGN_MS)
+
+    def leave_handle(self, key: str, now: int) -> None:
+        """A commit was refused with this new handle in it, perhaps for it."""
+        self.foreign.pop(key, None)
+        self.foreign[key] = now
+        if len(self.foreign) > FOREIGN_MAX:
+            del self.foreign[next(iter(self.foreign))]
 
     def learn_platform_id(self, message: Tracked, platform_id: str) -> None:
         """The platform has named a message of ours; a message that is sent again gets another name."""
