@@ -57,6 +57,8 @@ def a_contact_has_one_open_conversation(world: World) -> None:
 def a_person_is_one_contact(world: World) -> None:
     by_platform_id = {row.platform_message_id: row for row in world.messages()}
     for person in world.people:
+        if person.loose:
+            continue
         contacts = {by_platform_id[each].contact_key for each in person.written if each in by_platform_id} | {
             world.store.handles[CHANNEL, key].contact_key
             for key in person.keys
@@ -88,6 +90,7 @@ def statuses_never_go_back(world: World) -> None:
 
 
 def the_last_event_shows_the_conversation_as_it_is(world: World) -> None:
+    assert not world.store.untold, f"nobody was told of {world.store.untold[0]}"
     last: dict[int, tuple[int, dict[str, object]]] = {}
     for event in world.events():
         data = msgspec.json.decode(event.data)
@@ -150,6 +153,13 @@ def what_was_sent_twice_says_so(world: World) -> None:
         assert times == 1 or message.metadata.get("resent") or message_id in world.retried, (
             f"{message_id} was sent {times} times without a word"
         )
+
+
+def a_message_has_failed_only_with_its_last_attempt(world: World) -> None:
+    last = dict(world.platform.taken)
+    for message in world.messages():
+        if message.status == "failed" and message.error and message.error["platform_code"] == "131049":
+            assert last[message.id] in world.platform.failed, f"{message.id} failed by an earlier attempt"
 
 
 def a_client_key_is_one_message(world: World) -> None:
@@ -218,6 +228,7 @@ CHECKERS: tuple[Callable[[World], None], ...] = (
     the_last_event_shows_the_conversation_as_it_is,
     outbox_and_messages_agree,
     what_was_sent_twice_says_so,
+    a_message_has_failed_only_with_its_last_attempt,
     a_client_key_is_one_message,
     automated_replies_answer_customers_only_and_not_too_often,
     nobody_waits_while_somebody_is_free,

@@ -90,6 +90,8 @@ class ModelStore:
     """The tables of one tenant, and the read side of the engine's ports."""
 
     def __init__(self, config: TenantConfig, random: Random, faults: Faults) -> None:
+        # For the checkers: `status_moves`, each status patch with the status before it, and `untold`, each
+        # conversation that was committed without an event that shows it.
         self.config = config
         self.random = random
         self.faults = faults
@@ -108,6 +110,7 @@ class ModelStore:
         self.dead_letters: dict[int, DeadLetterRow] = {}
         self.events: list[LoggedEvent] = []
         self.status_moves: list[tuple[MessagePatch, str]] = []
+        self.untold: list[ConversationRow] = []
         self._unique: dict[tuple[object, ...], int] = {}
 
     # ------------------------------------------------------------------ writing
@@ -123,6 +126,11 @@ class ModelStore:
                 step()
             raise
         logged = [row for row in rows if isinstance(row, EventRow)]
+        for row in rows:
+            if isinstance(row, ConversationRow):
+                shown = b'"conversation":{"id":%d,' % row.id
+                if not any(shown in event.data_json for event in logged):
+                    self.untold.append(row)
         return [self._log(row) for row in logged]
 
     def _apply(self, row: Row, undo: list[Callable[[], object]]) -> None:

@@ -66,6 +66,7 @@ class Person(Struct):
 
     name: str
     keys: list[str]
+    loose: bool = False  # named by one key or another, so that nobody can know that it is one person
     written: list[str] = []
 
 
@@ -110,6 +111,7 @@ class Platform:
     def __init__(self, world: "World") -> None:
         self.world = world
         self.taken: list[tuple[int | None, str]] = []
+        self.failed: set[str] = set()
 
     def check(self, send: Send) -> None:
         pass
@@ -139,12 +141,15 @@ class Platform:
 
     def _report(self, message_id: int, platform_id: str, contact_key: str) -> None:
         random = self.world.random
+        names = self.world.names_of(contact_key)
+        if self.world.callbacks:
+            names = [*names, "1999" + contact_key[-1]]  # by a number that we have never heard of
         kinds = random.choice(
             (["sent"], ["sent", "delivered"], ["sent", "delivered", "read"], ["read"], ["sent", "failed"])
         )
         for kind in kinds:
             status = StatusChanged(
-                contact=Contact(keys=(random.choice(self.world.names_of(contact_key)),)),
+                contact=Contact(keys=(random.choice(names),)),
                 platform_id=platform_id,
                 status=kind,
                 at=self.world.now(),
@@ -154,8 +159,11 @@ class Platform:
                 if kind == "failed"
                 else None,
             )
+            if kind == "failed":
+                self.failed.add(platform_id)
             for _ in range(random.choice((1, 1, 2, 3))):
-                self.world.later(random.uniform(0.0, 5.0), self.world.webhook, [status])
+                late = random.choice((5.0, 25.0)) if kind == "failed" else 5.0
+                self.world.later(random.uniform(0.0, late), self.world.webhook, [status])
 
 
 class World:
@@ -209,6 +217,8 @@ class World:
             Person(name=f"P{n}", keys=[f"1555000{n}", *([f"US.{n}"] if random.random() < 0.5 else [])])
             for n in range(random.randint(2, 4))
         ]
+        for person in self.people:
+            person.loose = len(person.keys) > 1 and random.random() < 0.2
         self.platform = Platform(self)
         self.watch = Watch(self.tell)
         self.answered: Counter[str] = Counter()
@@ -219,6 +229,7 @@ class World:
         self.retried: set[int] = set()
         self.reads: list[tuple[int, int | None]] = []
         self.engine: Engine | None = None
+        self._dying = trio.Lock()
         self._last_id = 0
         self._nursery: trio.Nursery | None = None
         self._pending = 0
@@ -314,6 +325,10 @@ class World:
         writer.crash()
 
     async def _crash(self) -> None:
+        async with self._dying:
+            await self._die()
+
+    async def _die(self) -> None:
         if self.engine is None:
             return
         self.tell("CRASH")
@@ -408,6 +423,8 @@ class World:
     def _contact(self, person: Person) -> Contact:
         keys = list(person.keys)
         self.random.shuffle(keys)
+        if person.loose:
+            keys = keys[: self.random.randint(1, len(keys))]
         return Contact(keys=tuple(keys), name=person.name)
 
     def _customer_event(self, person: Person) -> list[InboundEvent]:
@@ -524,20 +541,21 @@ class World:
             MarkConversationRead(conversation_id=place, by=by),
             MarkConversationRead(conversation_id=place, by=by, up_to_seq=random.randint(1, row.last_seq + 1)),
         ]
+        snoozes = [one for one in messages if isinstance(one, SetStatus)]
         failed = [one for one in self.store.messages.values() if one.status in ("failed", "unknown")]
         choice = random.random()
         if choice < 0.35:
             await self._send(by, row, self._reply(by, row))
-        elif choice < 0.45 and failed:
+        elif choice < 0.5 and failed:
             message = random.choice(failed)
             owner = self.store.conversations[message.conversation_id]
             # Noted before it is answered: it may take effect although nobody heard of it.
             self.retried.add(message.id)
             await self._order(owner, Retry(conversation_id=owner.id, message_id=message.id, by=by))
-        elif choice < 0.55:
+        elif choice < 0.6:
             await self._send(by, row, self._start(by))
         else:
-            message = random.choice(messages)
+            message = random.choice(snoozes if row.status == "pending" else messages)
             await self._order(row, message)
 
     def _reply(self, by: By, row: ConversationRow) -> SendMessage:
