@@ -6,7 +6,7 @@ import httpx
 
 from adapters.simulators.customers import KINDS
 from storage.databases import DatabaseServer
-from tests.fixtures.system import Json, Line, screen, until
+from tests.fixtures.system import PLAIN, Json, Line, screen, until
 from tests.ledger import Books, books_of, check_pushed
 
 STORED_AS = {
@@ -92,7 +92,7 @@ async def _file_is_stored(phone: Line, books: Books, message: Json) -> None:
     (row,) = await books.rows("SELECT source_id FROM attachments WHERE id = $1", attachment["id"])
     original = phone.sim.media.get(row["source_id"], 0.0)
     assert original is not None
-    async with httpx.AsyncClient(trust_env=False) as anybody:
+    async with httpx.AsyncClient(**PLAIN) as anybody:
         answer = await anybody.get(attachment["url"])
         assert (answer.status_code, answer.content) == (200, original.content)
         forged = await anybody.get(attachment["url"][:-4] + "AAAA")
