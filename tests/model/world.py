@@ -5,7 +5,7 @@ generator decides everything, so a seed is a story that can be told again; `time
 """
 
 from collections import Counter, defaultdict
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from random import Random
 from typing import Any
 
@@ -51,6 +51,7 @@ from engine.domain.rows import AttachmentRow, ConversationRow, CustomerRow, Hand
 from engine.domain.tenant.messages import Save
 from engine.errors import CommitConflict, MijraError, Rejected, Unavailable
 from engine.ports import Endpoint, LoggedEvent
+from engine.reading import ConversationPlace
 from engine.runtime import Inbox, SilentObserver, Worker
 from tests.domain.desk import ANN, BOB, CHANNEL, HOUR, NOON, TENANT, agent, config, rule
 from tests.model.store import POISON, Faults, ModelStore, ModelWriter
@@ -347,13 +348,16 @@ class World:
         while batch := await inbox.take():
             rows = {one.message.row.id: one.message.row for one in batch if isinstance(one.message, Fetch)}
             if len(rows) < len(batch):
-                try:
-                    found = await self.store.load_pending_media(TENANT, after_id=0, limit=100)
-                except Unavailable:
-                    found = []
-                rows.update({row.id: row for row in found})
+                rows.update({row.id: row for row in await self._pending_media()})
             for row in rows.values():
                 await self._fetched(row)
+
+    async def _pending_media(self) -> Sequence[AttachmentRow]:
+        while True:
+            try:
+                return await self.store.load_pending_media(TENANT, after_id=0, limit=100)
+            except Unavailable:
+                await trio.sleep(0.2)
 
     async def _fetched(self, row: AttachmentRow) -> None:
         verdict = MediaVerdict(
@@ -553,7 +557,15 @@ class World:
             self.retried.add(message.id)
             await self._order(owner, Retry(conversation_id=owner.id, message_id=message.id, by=by))
         elif choice < 0.6:
-            await self._send(by, row, self._start(by))
+            # Now and then to somebody who has never written.
+            new = ConversationPlace(
+                conversation_id=0,
+                channel_id=CHANNEL,
+                contact_key=f"1777{random.randint(0, 2)}",
+                assigned_to=None,
+                status="new",
+            )
+            await self._send(by, new if random.random() < 0.3 else row, self._start(by))
         else:
             message = random.choice(snoozes if row.status == "pending" else messages)
             await self._order(row, message)
@@ -581,30 +593,32 @@ class World:
             client_key=self.random.choice((None, f"key{self.random.randint(1, 5)}")),
         )
 
-    async def _send(self, by: By, row: ConversationRow, message: SendMessage | Start) -> None:
+    async def _send(
+        self, by: By, row: ConversationRow | ConversationPlace, message: SendMessage | Start
+    ) -> None:
         """Sometimes clicked twice; a key is one message for ever."""
         for _ in range(self.random.choice((1, 2))):
             self.later(self.random.choice((0.0, 0.1)), self._sent, row, message)
 
-    async def _sent(self, row: ConversationRow, message: SendMessage | Start) -> None:
+    async def _sent(self, row: ConversationRow | ConversationPlace, message: SendMessage | Start) -> None:
         answer = await self._order(row, message)
         stored = answer.message if isinstance(message, Start) and answer is not None else answer
         if stored is not None and message.client_key is not None:
             self.keyed[stored.conversation_id, message.client_key].add(stored.id)
 
-    async def _order(self, row: ConversationRow, message: Any) -> Any:
+    async def _order(self, row: ConversationRow | ConversationPlace, message: Any) -> Any:
         engine = self.engine
         if engine is None:
             return None
         try:
             answer = await engine.ask_conversation(TENANT, row, message, timeout_seconds=ASK_SECONDS_MAX)
         except Rejected as refusal:
-            self.tell(type(message).__name__, row.id, refusal.code)
+            self.tell(type(message).__name__, row.contact_key, refusal.code)
             return None
         except MijraError as error:
-            self.tell(type(message).__name__, row.id, repr(error))
+            self.tell(type(message).__name__, row.contact_key, repr(error))
             return None
-        self.tell(type(message).__name__, row.id, "done")
+        self.tell(type(message).__name__, row.contact_key, "done")
         return answer
 
     async def _team(self) -> None:
