@@ -14,7 +14,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, assert_never, cast
 
 from engine.domain.conversation import delivery, desk, receiving, replying
-from engine.domain.conversation.finding import ABSENT
+from engine.domain.conversation.finding import ABSENT, no_conversation
 from engine.domain.conversation.messages import (
     KIND,
     AddNote,
@@ -64,7 +64,7 @@ def decide(state: ContactState, message: ConversationCommand, ctx: Context) -> E
         case TimerFired():
             return desk.timer_fired(state, message, ctx)
         case _ if state.customer is None:
-            return desk.no_conversation()
+            return no_conversation()
         case SendMessage():
             return replying.send(state, message, ctx)
         case Retry():

@@ -5,7 +5,7 @@ from msgspec import structs
 from engine.domain.assigner.messages import Declined
 from engine.domain.assigner.messages import address_of as assigner_of
 from engine.domain.conversation.changes import Change
-from engine.domain.conversation.finding import conversation_of
+from engine.domain.conversation.finding import conversation_of, no_conversation, on_conversation
 from engine.domain.conversation.lifecycle import (
     SNOOZE_KEY,
     hand_to,
@@ -68,12 +68,8 @@ def assign(state: ContactState, message: Assign, ctx: Context) -> Effects | Look
     return change.done(change.resource(conversation))
 
 
-def unassign(state: ContactState, message: Unassign, ctx: Context) -> Effects | Lookup:
-    conversation = conversation_of(state, message.conversation_id, ctx)
-    if isinstance(conversation, Lookup):
-        return conversation
-    if conversation is None:
-        return no_conversation()
+@on_conversation
+def unassign(state: ContactState, conversation: ConversationRow, message: Unassign, ctx: Context) -> Effects:
     change = Change(state, ctx, message.trace)
     if conversation.assigned_to is not None:
         hand_to(change, conversation, None, by=message.by, kind="unassign")
@@ -81,12 +77,8 @@ def unassign(state: ContactState, message: Unassign, ctx: Context) -> Effects | 
     return change.done(change.resource(conversation))
 
 
-def transfer(state: ContactState, message: Transfer, ctx: Context) -> Effects | Lookup:
-    conversation = conversation_of(state, message.conversation_id, ctx)
-    if isinstance(conversation, Lookup):
-        return conversation
-    if conversation is None:
-        return no_conversation()
+@on_conversation
+def transfer(state: ContactState, conversation: ConversationRow, message: Transfer, ctx: Context) -> Effects:
     agent = ctx.config.agents.get(message.to_user_id)
     if agent is None or not agent.active:
         return _no_agent()
@@ -104,12 +96,10 @@ def transfer(state: ContactState, message: Transfer, ctx: Context) -> Effects | 
     return change.done(change.resource(conversation))
 
 
-def change_status(state: ContactState, message: SetStatus, ctx: Context) -> Effects | Lookup:
-    conversation = conversation_of(state, message.conversation_id, ctx)
-    if isinstance(conversation, Lookup):
-        return conversation
-    if conversation is None:
-        return no_conversation()
+@on_conversation
+def change_status(
+    state: ContactState, conversation: ConversationRow, message: SetStatus, ctx: Context
+) -> Effects:
     if message.status not in STATUSES:
         return Effects(
             refuse=InvalidInput(
@@ -153,12 +143,10 @@ def change_status(state: ContactState, message: SetStatus, ctx: Context) -> Effe
     return change.done(change.resource(conversation))
 
 
-def mark_read(state: ContactState, message: MarkConversationRead, ctx: Context) -> Effects | Lookup:
-    conversation = conversation_of(state, message.conversation_id, ctx)
-    if isinstance(conversation, Lookup):
-        return conversation
-    if conversation is None:
-        return no_conversation()
+@on_conversation
+def mark_read(
+    state: ContactState, conversation: ConversationRow, message: MarkConversationRead, ctx: Context
+) -> Effects:
     change = Change(state, ctx, message.trace)
     if conversation.unread_count:
         conversation.unread_count = _unread_after(state, conversation, message.up_to_seq)
@@ -172,12 +160,8 @@ def mark_read(state: ContactState, message: MarkConversationRead, ctx: Context) 
     return change.done(change.resource(conversation))
 
 
-def add_note(state: ContactState, message: AddNote, ctx: Context) -> Effects | Lookup:
-    conversation = conversation_of(state, message.conversation_id, ctx)
-    if isinstance(conversation, Lookup):
-        return conversation
-    if conversation is None:
-        return no_conversation()
+@on_conversation
+def add_note(state: ContactState, conversation: ConversationRow, message: AddNote, ctx: Context) -> Effects:
     change = Change(state, ctx, message.trace)
     note = NoteRow(
         tenant_id=state.tenant_id,
@@ -203,12 +187,10 @@ def edit_note(state: ContactState, message: EditNote, ctx: Context) -> Effects:
     return _note_saved(change, note.conversation_id, note, "note.updated")
 
 
-def change_tags(state: ContactState, message: ChangeTags, ctx: Context) -> Effects | Lookup:
-    conversation = conversation_of(state, message.conversation_id, ctx)
-    if isinstance(conversation, Lookup):
-        return conversation
-    if conversation is None:
-        return no_conversation()
+@on_conversation
+def change_tags(
+    state: ContactState, conversation: ConversationRow, message: ChangeTags, ctx: Context
+) -> Effects:
     if any(tag_id not in ctx.config.tags for tag_id in message.add):
         return Effects(refuse=NotFound("There is no such tag."))
     before = conversation.tag_ids
@@ -271,10 +253,6 @@ def _note_saved(change: Change, conversation_id: int, note: NoteRow, event: str)
     change.add(note)
     change.plain_event(event, conversation_id, {"note": note_resource(note)})
     return change.done(note)
-
-
-def no_conversation() -> Effects:
-    return Effects(refuse=NotFound("There is no such conversation."))
 
 
 def _no_agent() -> Effects:

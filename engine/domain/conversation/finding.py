@@ -1,9 +1,14 @@
 """Questions to the store and their answers, as handlers use them. Pure."""
 
+from collections.abc import Callable
+from functools import wraps
+from typing import Protocol, TypeVar
+
 from engine.domain.conversation.state import ContactState
 from engine.domain.rows import ConversationRow
+from engine.errors import NotFound
 from engine.ports import ConversationQuery, FoundMessage, MessageQuery
-from engine.runtime import Context, Lookup
+from engine.runtime import Context, Effects, Lookup
 
 
 def by_platform(state: ContactState, platform_id: str) -> MessageQuery:
@@ -36,6 +41,38 @@ def conversation_of(
     if row.channel_id != state.channel_id or row.contact_key != state.key:
         return None
     return state.adopt(row)
+
+
+class OnConversation(Protocol):
+    """A command that names its conversation."""
+
+    @property
+    def conversation_id(self) -> int: ...
+
+
+M = TypeVar("M", bound=OnConversation)
+
+
+def on_conversation(
+    handler: Callable[[ContactState, ConversationRow, M, Context], Effects],
+) -> Callable[[ContactState, M, Context], Effects | Lookup]:
+    """Finds the conversation that a command names before `handler` decides on it; refuses where there is
+    none of this contact."""
+
+    @wraps(handler)
+    def decide(state: ContactState, message: M, ctx: Context) -> Effects | Lookup:
+        conversation = conversation_of(state, message.conversation_id, ctx)
+        if isinstance(conversation, Lookup):
+            return conversation
+        if conversation is None:
+            return no_conversation()
+        return handler(state, conversation, message, ctx)
+
+    return decide
+
+
+def no_conversation() -> Effects:
+    return Effects(refuse=NotFound("There is no such conversation."))
 
 
 class Absent:

@@ -11,6 +11,7 @@ from msgspec import ValidationError, convert, structs, to_builtins
 from engine.domain import autoreply
 from engine.domain.content import DELETED_PREVIEW, preview
 from engine.domain.conversation.changes import Change
+from engine.domain.conversation.composing import attachment_of, next_message
 from engine.domain.conversation.delivery import receive_status
 from engine.domain.conversation.finding import by_platform, found_message
 from engine.domain.conversation.lifecycle import (
@@ -517,64 +518,37 @@ def _row(
     inbound = direction == "inbound"
     customer = change.state.customer
     assert customer is not None
-    return MessageRow(
-        tenant_id=conversation.tenant_id,
-        conversation_id=conversation.id,
-        seq=conversation.last_seq + 1,
-        id=change.ctx.new_id(),
-        channel_id=conversation.channel_id,
-        contact_key=conversation.contact_key,
+    return next_message(
+        change,
+        conversation,
         direction=direction,
-        type=type_,
-        sender_type="customer" if inbound else "user",
-        sender_id=customer.id if inbound else None,
-        sender_name=(sender_name or customer.name) if inbound else sender_name,
+        type_=type_,
         content=content,
         text=text,
-        reply_to_id=reply_to.id if reply_to is not None else None,
-        reply_to_seq=reply_to.seq if reply_to is not None else None,
+        sender=("customer", customer.id, sender_name or customer.name)
+        if inbound
+        else ("user", None, sender_name),
         status="received" if inbound else "sent",
-        platform_message_id=platform_id,
-        client_key=None,
+        reply_to=reply_to,
+        metadata=metadata,
+        platform_id=platform_id,
         platform_at=at,
         sent_at=None if inbound else at,
-        delivered_at=None,
-        read_at=None,
-        failed_at=None,
-        error=None,
-        edited_at=None,
-        deleted_at=None,
-        metadata=metadata,
-        trace=change.trace,
-        created_at=change.now,
     )
 
 
 def _attachments(change: Change, row: MessageRow, media: tuple[Media, ...]) -> tuple[AttachmentRow, ...]:
     return tuple(
-        AttachmentRow(
-            tenant_id=row.tenant_id,
-            id=change.ctx.new_id(),
-            conversation_id=row.conversation_id,
-            message_id=row.id,
-            channel_id=row.channel_id,
-            contact_key=row.contact_key,
-            type=each.kind,
+        attachment_of(
+            change,
+            row,
+            kind=each.kind,
             state="pending",
             source_id=each.source_id,
             source_url=each.source_url,
             sha256=each.sha256,
             filename=each.filename,
             media_type=each.media_type,
-            size=None,
-            width=None,
-            height=None,
-            duration=None,
-            storage_key=None,
-            attempts=0,
-            next_try_at=change.now,
-            error=None,
-            created_at=change.now,
         )
         for each in media
     )

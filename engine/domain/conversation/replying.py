@@ -9,7 +9,8 @@ from typing import Any
 from msgspec import structs, to_builtins
 
 from engine.domain.conversation.changes import Change
-from engine.domain.conversation.finding import by_id, conversation_of
+from engine.domain.conversation.composing import attachment_of, next_message
+from engine.domain.conversation.finding import by_id, on_conversation
 from engine.domain.conversation.lifecycle import (
     append,
     hand_to,
@@ -177,7 +178,15 @@ def retry(state: ContactState, message: Retry, ctx: Context) -> Effects | Lookup
     flagged = target.status == "unknown"
     target.status = "pending"
     target.failed_at = None
-    change.add(MessagePatch(tenant_id=state.tenant_id, id=target.id, status="pending", clear_failure=True))
+    change.add(
+        MessagePatch(
+            tenant_id=state.tenant_id,
+            id=target.id,
+            status="pending",
+            clear_failure=True,
+            metadata={"resent": True} if flagged else None,
+        )
+    )
     change.add(
         OutboxPatch(
             tenant_id=state.tenant_id,
@@ -192,15 +201,15 @@ def retry(state: ContactState, message: Retry, ctx: Context) -> Effects | Lookup
     change.tell(Tell(channel_address(state.tenant_id, state.channel_id), Deliver(item), Lane.REALTIME))
     change.status_event(target.conversation_id, target, None)
     row.status, row.failed_at, row.error = "pending", None, None
+    if flagged:
+        row.metadata = {**row.metadata, "resent": True}
     return change.done(message_resource(row, found.attachments))
 
 
-def show_typing(state: ContactState, message: ShowTyping, ctx: Context) -> Effects | Lookup:
-    conversation = conversation_of(state, message.conversation_id, ctx)
-    if isinstance(conversation, Lookup):
-        return conversation
-    if conversation is None:
-        return Effects(refuse=_not_found())
+@on_conversation
+def show_typing(
+    state: ContactState, conversation: ConversationRow, message: ShowTyping, ctx: Context
+) -> Effects:
     change = Change(state, ctx, message.trace)
     queue_signal(change, conversation, typing=True)
     return change.done()
@@ -223,37 +232,18 @@ def queue_reply(
     lane: Lane,
 ) -> MessageResource:
     """Stores a message of ours as pending with its outbox row, and tells the channel after the commit."""
-    message_id = change.ctx.new_id()
-    row = MessageRow(
-        tenant_id=conversation.tenant_id,
-        conversation_id=conversation.id,
-        seq=conversation.last_seq + 1,
-        id=message_id,
-        channel_id=conversation.channel_id,
-        contact_key=conversation.contact_key,
+    row = next_message(
+        change,
+        conversation,
         direction="outbound",
-        type=type_,
-        sender_type=by.kind,
-        sender_id=by.id,
-        sender_name=by.name,
+        type_=type_,
         content=content,
         text=text,
-        reply_to_id=reply_to.id if reply_to is not None else None,
-        reply_to_seq=reply_to.seq if reply_to is not None else None,
+        sender=(by.kind, by.id, by.name),
         status="pending",
-        platform_message_id=None,
-        client_key=client_key,
-        platform_at=None,
-        sent_at=None,
-        delivered_at=None,
-        read_at=None,
-        failed_at=None,
-        error=None,
-        edited_at=None,
-        deleted_at=None,
+        reply_to=reply_to,
         metadata=metadata or {},
-        trace=change.trace,
-        created_at=change.now,
+        client_key=client_key,
     )
     files = tuple(_attachment(change, row, each) for each in attachments)
     if by.kind == "user":
@@ -266,14 +256,14 @@ def queue_reply(
     _queue(
         change,
         conversation,
-        outbox_id=message_id,
-        message_id=message_id,
+        outbox_id=row.id,
+        message_id=row.id,
         send=send,
         reply_to=quote.platform_id if quote is not None else None,
         lane=lane,
     )
     resource = change.message_event("message.sent", conversation, row, files)
-    change.state.messages[message_id].answer = resource
+    change.state.messages[row.id].answer = resource
     return resource
 
 
@@ -350,29 +340,17 @@ def _recipient(conversation: ConversationRow) -> str:
 
 
 def _attachment(change: Change, row: MessageRow, new: NewAttachment) -> AttachmentRow:
-    return AttachmentRow(
-        tenant_id=row.tenant_id,
-        id=change.ctx.new_id(),
-        conversation_id=row.conversation_id,
-        message_id=row.id,
-        channel_id=row.channel_id,
-        contact_key=row.contact_key,
-        type=new.kind,
+    return attachment_of(
+        change,
+        row,
+        kind=new.kind,
         state="stored",
-        source_id=None,
         source_url=new.link,
         sha256=new.sha256,
         filename=new.filename,
         media_type=new.media_type,
         size=new.size,
-        width=None,
-        height=None,
-        duration=None,
         storage_key=new.storage_key,
-        attempts=0,
-        next_try_at=None,
-        error=None,
-        created_at=change.now,
     )
 
 
