@@ -11,6 +11,7 @@ from engine.domain.config import AssignmentSettings
 from engine.domain.conversation.messages import (
     SYSTEM,
     Assign,
+    ChangeTags,
     OutboxVerdict,
     Retry,
     SetStatus,
@@ -221,6 +222,32 @@ def test_an_earlier_attempt_that_arrived_after_all_ends_the_retry() -> None:
 
     assert told(effects, Settled) == [Settled(row.id)]
     assert story.written(OutboxPatch)[-1].state == "done"
+
+
+def test_a_retry_of_an_unknown_outcome_is_flagged_as_sent_again() -> None:
+    """The first may have arrived; the copy says so, whoever asked for it."""
+    story = Story()
+    story.customer_writes()
+    story.tell(story.reply())
+    row = story.written(MessageRow)[-1]
+    story.tell(verdict(row, OutcomeUnknown(at=NOON)))
+
+    answer = story.tell(
+        Retry(conversation_id=row.conversation_id, message_id=row.id, by=ANN), found=as_stored(story, row)
+    )
+
+    assert answer.reply.metadata == {"resent": True}
+    assert story.written(MessagePatch)[-1].metadata == {"resent": True}
+
+
+def test_a_resend_after_a_persons_retry_is_flagged_too() -> None:
+    """The channel was waiting for the platform's word when somebody clicked retry."""
+    story = Story()
+    row = failed_then_retried(story)
+
+    story.tell(verdict(row, Resending(at=NOON)))
+
+    assert story.written(MessagePatch)[-1].metadata == {"resent": True}
 
 
 # ------------------------------------------------------------------ statuses of what is not resident
@@ -517,6 +544,26 @@ def test_a_reply_that_cannot_be_built_does_not_stop_the_customers_message() -> N
 
 
 # ------------------------------------------------------------------ the desk
+
+
+def test_a_bulk_command_over_many_conversations_of_one_contact_sees_its_own_changes() -> None:
+    """What may be under way to the store is never read back from it; here: twenty closed conversations."""
+    story = Story()
+    numbers: list[int] = []
+    for _ in range(20):
+        story.customer_writes()
+        conversation = story.state.conversation
+        assert conversation is not None
+        numbers.append(conversation.id)
+        story.tell(SetStatus(conversation_id=conversation.id, status="archived", by=ANN))
+
+    for number in numbers:
+        story.tell(Assign(conversation_id=number, user_id=501, by=ANN))
+    for number in numbers:
+        story.tell(ChangeTags(conversation_id=number, add=(9,), by=ANN))
+
+    last = {row.id: row for row in story.written(ConversationRow)}
+    assert [(last[number].assigned_to, last[number].tag_ids) for number in numbers] == [(501, [9])] * 20
 
 
 def test_an_archived_conversation_stays_archived() -> None:

@@ -258,8 +258,9 @@ def _refused(change: Change, target: Tracked, refused: Refused) -> None:
 
 
 def _move(change: Change, target: Tracked, status: str, *, resent: bool = False) -> None:
-    """Between the undecided statuses, which have no order of their own."""
-    if target.status == status:
+    """Between the undecided statuses, which have no order of their own. That it is sent again is noted also
+    where a person's retry has made it pending before."""
+    if target.status == status and not resent:
         return
     target.status = status
     change.add(

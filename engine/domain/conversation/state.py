@@ -27,8 +27,9 @@ slowed down by a look-up for each message."""
 LOADED_MAX = 32
 """Messages loaded with an activation: a burst's redeliveries are recent, the rest is looked up."""
 
-OLDER_MAX = 4
-"""Conversations other than the newest that agents may be working on at once."""
+OLDER_MAX = 128
+"""Conversations other than the newest that are remembered, the last used ones. More than in_flight_max of the
+actor: what is changed by a bulk command and not committed yet must not be looked up as it was before."""
 
 EARLY_MAX = 16
 """Statuses, edits and deletions that overtook their message, kept until it comes."""
@@ -163,10 +164,14 @@ class ContactState(Struct, kw_only=True):
         """The conversation, if it is in memory."""
         if self.conversation is not None and self.conversation.id == conversation_id:
             return self.conversation
-        return self.older.get(conversation_id)
+        row = self.older.pop(conversation_id, None)
+        if row is not None:
+            self.older[conversation_id] = row
+        return row
 
     def adopt(self, row: ConversationRow) -> ConversationRow:
         """Takes in a conversation that was looked up."""
+        self.older.pop(row.id, None)
         self.older[row.id] = row
         if len(self.older) > OLDER_MAX:
             del self.older[next(iter(self.older))]
