@@ -278,7 +278,7 @@ class _Channel:
         if entry is not None:
             if item.not_before > entry.item.not_before:
                 # A person's retry, which uses the same row, may come before we hear that our refusal was
-                # taken.
+                # taken, or while a call hangs whose failure a status has told already.
                 entry.again = item
             return
         # A second telling of an ended item is as old as the first; a retry is younger.
@@ -590,8 +590,6 @@ class _Channel:
         self._log.warning("outbox.refused", **self._names(entry), **_effort(entry), code=code)
         await self._report(entry, outcome)
         self._finish(entry, "refused")
-        if entry.again is not None:
-            self._backlog.offer(entry.again)
 
     async def _conclude_signal(self, entry: Entry, result: SendResult, account: Account) -> None:
         if isinstance(result, Accepted):
@@ -661,6 +659,8 @@ class _Channel:
         if len(self._finished) > _FINISHED_MAX:
             self._finished.popitem(last=False)
         self._backlog.ended(entry.id)
+        if entry.again is not None:
+            self._backlog.offer(entry.again)
         self._stir()
 
     def _call_for_attention(self, declined: Declined) -> None:

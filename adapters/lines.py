@@ -46,7 +46,7 @@ class Entry:
         self.resent = False
         self.settled = False
         self.again: OutboxItem | None = None
-        """The same item, told anew while this one was being refused."""
+        """The same item, told anew before this one was let go."""
         self.took_ms = 0.0
         """How long the last call took."""
 

@@ -449,6 +449,24 @@ async def test_a_persons_retry_is_sent_however_early_it_comes(autojump_clock: Mo
     assert world.platform.sent.count(2) == 2
 
 
+async def test_a_retry_after_a_status_of_failure_is_sent_although_the_first_call_still_hangs(
+    autojump_clock: MockClock,
+) -> None:
+    """A status told that it failed, a person sends it again, and only then the first call is given up."""
+    async with World(Platform(seconds=5)).running() as world:
+        world.platform.say(1, Unanswered(reason="timeout"))
+        world.deliver(item(1))
+        await trio.sleep(2)
+        world.store.rows[1]["state"] = "dead"
+        world.tell(Settled(1))
+        await trio.sleep(0.1)
+        world.store.rows[1]["state"] = "queued"
+        world.deliver(item(1, not_before=wall_ms()))
+        await trio.sleep(20)
+    assert world.platform.sent == [1, 1]
+    assert world.outcomes(1)[-1] == "Sent"
+
+
 async def test_rows_that_were_being_sent_are_unknown_at_the_start(autojump_clock: MockClock) -> None:
     """`sending` is reported as unknown; `unknown` was; both wait, then go again in order."""
     world = World()
