@@ -177,7 +177,9 @@ def _responses(route: Route, schema_of: dict[int, Any]) -> dict[str, Any]:
         str(route.status): {"description": _phrase(route.status), "content": content}
     }
     for status in route.also:
-        if status < 400:
+        if status < 300:
+            responses[str(status)] = {"description": _phrase(status), "content": content}
+        elif status < 400:
             responses[str(status)] = {"description": _phrase(status)}
     for status in _failures(route):
         responses[str(status)] = {

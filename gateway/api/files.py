@@ -82,7 +82,7 @@ async def upload(call: TenantCall) -> Answer:
         _uploads.release()
 
 
-@routes.get("/files/<id:file_id>", needs=Access.PUBLIC, media="application/octet-stream", also=(302, 403))
+@routes.get("/files/<id:file_id>", needs=Access.PUBLIC, media="*/*", also=(302, 403))
 async def download(call: TenantCall, file_id: int, query: LinkQuery) -> Response:
     """Fetch a file or an attachment by its signed link."""
     call.site.links.check(call.tenant.id, file_id, query.expires, query.signature)

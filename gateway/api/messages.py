@@ -91,7 +91,13 @@ async def send(call: TenantCall, conversation_id: int, body: SendBody) -> Answer
     return await _send(call, place, ready, body.type, body)
 
 
-@routes.post("/conversations/start", needs=Permission.CONVERSATIONS_START, answer=StartResult, status=201)
+@routes.post(
+    "/conversations/start",
+    needs=Permission.CONVERSATIONS_START,
+    answer=StartResult,
+    status=201,
+    also=(200,),
+)
 async def start(call: TenantCall, body: StartBody) -> Answer:
     """Open a conversation with a phone number, or find the open one (then 200)."""
     channel = call.config.channels.get(body.channel_id)
