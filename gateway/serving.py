@@ -24,6 +24,7 @@ from typing import Any, Final
 import structlog
 import trio
 from hypercorn.config import Config
+from hypercorn.events import Event, RawData
 from hypercorn.trio.lifespan import Lifespan
 from hypercorn.trio.tcp_server import TCPServer
 from hypercorn.trio.worker_context import WorkerContext
@@ -50,7 +51,7 @@ _TOO_MANY: Final = (
 )
 _REFUSING_SECONDS_MAX: Final = 1.0
 _CLOSING_SECONDS_MAX: Final = 1.0
-"""Closing does not wait for the other side; the bound is there because the scope is shielded."""
+"""None of this waits for the other side; the bound is there because the scope is shielded."""
 
 
 class ServingLimits(Struct, frozen=True, kw_only=True):
@@ -154,18 +155,21 @@ class _Server:
 
 class _Connection(TCPServer):
     """Hypercorn's, except that it ends when the other side has gone: Hypercorn would wait for the idle time
-    first, with the socket open. And that a connection which is not kept alive is really closed, so that a
-    stop need not wait for its client."""
+    first, with the socket open. And that what becomes of a connection after an answer is not forgotten: that
+    it is closed, or that its idle time begins."""
 
     async def _read_data(self) -> None:
         await super()._read_data()
         await self.idle_task.stop()
 
-    async def _close(self) -> None:
-        # After the last answer the caller is the request's own task, and quart-trio cancels it as soon as it
-        # hears that its stream was closed, which is just before this.
+    async def protocol_send(self, event: Event) -> None:
+        if isinstance(event, RawData):  # has a shield and a bound of its own
+            await super().protocol_send(event)
+            return
+        # After an answer the caller is the request's own task, and quart-trio cancels it as soon as it hears
+        # that its stream was closed, which is just before this.
         with trio.CancelScope(shield=True, deadline=trio.current_time() + _CLOSING_SECONDS_MAX):
-            await super()._close()
+            await super().protocol_send(event)
 
 
 class BoundedStream(HalfCloseableStream):
