@@ -8,7 +8,7 @@ import httpx
 import trio
 
 from adapters.simulators.talk import Talk
-from tests.fixtures.system import PLAIN, Json, Line
+from tests.fixtures.system import PLAIN, Json, Line, send_bytes
 
 WEIGHTS = {"text": 70.0, "image": 4.0, "reaction": 6.0, "edit": 6.0, "revoke": 4.0, "location": 10.0}
 """Without numbers that change: who is who would then depend on what was heard."""
@@ -86,7 +86,7 @@ async def _call(
 ) -> Json | None:
     """The data of a success; None when there is no server or it asks to come again."""
     try:
-        answer = await agent.request(method, path, json=body)
+        answer = await send_bytes(agent, agent.build_request(method, path, json=body))
     except httpx.TransportError:
         seen.unanswered += 1
         return None

@@ -14,7 +14,7 @@ import trio
 from adapters.simulators import builders
 from adapters.simulators.builders import Person
 from storage.databases import DatabaseServer
-from tests.fixtures.system import PLAIN, Json, Line
+from tests.fixtures.system import PLAIN, Body, Json, Line
 from tests.ledger import Books, books_of
 
 DEPTH = 100_000
@@ -104,17 +104,19 @@ async def test_a_connection_that_ends_in_the_middle_of_a_body_leaves_nothing(
 async def test_an_oversized_webhook_is_refused(any_phone: Line, chunked: bool) -> None:
     """413, also when the length is not told beforehand."""
     body = b'{"object":"' + b"x" * BODY_BYTES_MAX + b'"}'
-
-    async def pieces() -> object:
-        for at in range(0, len(body), 65_536):
-            yield body[at : at + 65_536]
-
+    framing = {"Transfer-Encoding": "chunked"} if chunked else {"Content-Length": str(len(body))}
+    request = httpx.Request(
+        "POST",
+        any_phone.webhook_url,
+        headers={
+            "Host": f"127.0.0.1:{any_phone.server.port}",
+            "X-Hub-Signature-256": any_phone.sign(body),
+            **framing,
+        },
+        stream=Body(*(body[at : at + 65_536] for at in range(0, len(body), 65_536))),
+    )
     async with httpx.AsyncClient(timeout=30, **PLAIN) as platform:
-        answer = await platform.post(
-            any_phone.webhook_url,
-            content=pieces() if chunked else body,  # type: ignore[arg-type]
-            headers={"X-Hub-Signature-256": any_phone.sign(body)},
-        )
+        answer = await platform.send(request)
     assert (answer.status_code, answer.json()["code"]) == (413, "too_large")
     await any_phone.opened("After the fault")
     any_phone.server.no_tracebacks()
