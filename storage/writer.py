@@ -60,6 +60,10 @@ RETRY_FIRST_SECONDS: Final = 0.05
 RETRY_SECONDS_MAX: Final = 2.0
 """A restarted PostgreSQL is back within seconds; asking twice a second costs nothing and is seen at once."""
 
+AWAY_AFTER_SECONDS: Final = 2.0
+"""A lost connection or a restart is over within a second or two, and its callers rather wait for it; what
+takes longer is an outage, and whoever is told so at once can send again when it is over."""
+
 FORGET_EVERY_SECONDS: Final = 60.0
 
 ANALYZE_AFTER_ROWS: Final = 2_000
@@ -169,6 +173,7 @@ class Writer:
         self._fenced = 0
         self._unavailable = 0
         self._resolved = 0
+        self._asking_since: float | None = None
         self._forget_at = 0.0
         self._analyze_at = ANALYZE_AFTER_ROWS
 
@@ -187,8 +192,13 @@ class Writer:
         self._wake()
 
     def has_room(self) -> bool:
+        """Whether more should be submitted: the bounds are not reached, and the database is not away.
+
+        While it is away, callers are told at once instead of after their deadline; what was submitted stays
+        and is committed when it is back."""
         return (
-            self._waiting_rows < self._limits.waiting_rows_max
+            not self._is_away()
+            and self._waiting_rows < self._limits.waiting_rows_max
             and self._waiting_bytes < self._limits.waiting_bytes_max
         )
 
@@ -445,6 +455,16 @@ class Writer:
 
     async def _insist(self, fn: Callable[..., Any], *args: object) -> Any:
         """Run `fn` until the database has said yes or no. A refusal comes as CommitFailed."""
+        self._asking_since = trio.current_time()
+        try:
+            return await self._until_answered(fn, *args)
+        finally:
+            was_away = self._is_away()
+            self._asking_since = None
+            if was_away and self.has_room():
+                self._on_room()
+
+    async def _until_answered(self, fn: Callable[..., Any], *args: object) -> Any:
         delay = RETRY_FIRST_SECONDS
         unavailable_since: float | None = None
         while True:
@@ -466,6 +486,12 @@ class Writer:
                 seconds = round(trio.current_time() - unavailable_since, 3)
                 _log.info("writer.available", database=self._pool.database, after_seconds=seconds)
             return answer
+
+    def _is_away(self) -> bool:
+        """Whether the database owes an answer for so long that nobody should wait for it."""
+        return (
+            self._asking_since is not None and trio.current_time() - self._asking_since >= AWAY_AFTER_SECONDS
+        )
 
     async def _forget_old_batches(self) -> None:
         now = trio.current_time()

@@ -18,7 +18,7 @@ from engine.domain.config import TenantConfig
 from engine.domain.configs import Configs
 from engine.domain.conversation.actor import conversations
 from engine.domain.conversation.messages import address_of as conversation_of
-from engine.domain.intake import Intake
+from engine.domain.intake import Intake, no_room
 from engine.domain.outbox import Wake, channel_address, media_address
 from engine.domain.rows import DeadLetterRow, Row
 from engine.domain.tenant.actor import tenants
@@ -148,7 +148,7 @@ class Engine:
         timeout_seconds: float = ASK_SECONDS_MAX,
     ) -> Any:
         """As ask_conversation, for a contact that may have no conversation yet."""
-        await self.configs.ensure(tenant_id)
+        await self._admit(tenant_id)
         return await self.system.ask(
             conversation_of(tenant_id, channel_id, contact_key),
             message,
@@ -160,7 +160,7 @@ class Engine:
         self, tenant_id: int, message: Any, *, timeout_seconds: float = ASK_SECONDS_MAX
     ) -> Any:
         """A change of the tenant's configuration; in force when it is answered."""
-        await self.configs.ensure(tenant_id)
+        await self._admit(tenant_id)
         return await self.system.ask(
             tenant_of(tenant_id), message, lane=Lane.REALTIME, timeout_seconds=timeout_seconds
         )
@@ -190,6 +190,12 @@ class Engine:
             str_keys=True,
             enc_hook=str,
         )
+
+    async def _admit(self, tenant_id: int) -> None:
+        """Nobody waits for a store that is away or has as much as it can take: they are told at once."""
+        await self.configs.ensure(tenant_id)
+        if not self._committer.has_room(tenant_id):
+            raise no_room()
 
     async def wake(self, tenant_id: int, work: OpenWork) -> None:
         """After a start: tells the actors of a tenant what an earlier process left to do."""

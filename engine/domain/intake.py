@@ -21,6 +21,9 @@ WAIT_SECONDS_MAX = 10.0
 """Platforms give up after about this long and send again (Meta: more than 1 s counts as slow); what is
 not durable by then is answered 503, and dedup makes the next delivery harmless."""
 
+PATIENCE_SECONDS = 3.0
+"""After so long it is asked whether the store is still there: in an outage the platform hears so at once."""
+
 RETRY_AFTER_SECONDS = 2.0
 
 _KEPT_HEADERS = frozenset(
@@ -72,29 +75,32 @@ class Intake:
         platform must send it again; parts of it may be durable already, which its repetition settles.
         On cancel the same holds."""
         with trio.move_on_after(wait_seconds_max):
-            return await self._deliver(delivery)
+            gather, tenants = await self._submit(delivery)
+            with trio.move_on_after(PATIENCE_SECONDS):
+                return _receipt(await gather.wait(), tenants)
+            if not all(self._committer.has_room(tenant_id) for tenant_id in tenants):
+                raise no_room()
+            return _receipt(await gather.wait(), tenants)
         raise AskTimeout(
             "The delivery could not be made durable in time.", retry_after_seconds=RETRY_AFTER_SECONDS
         )
 
-    async def _deliver(self, delivery: Delivery) -> DeliveryReceipt:
+    async def _submit(self, delivery: Delivery) -> tuple[Gather, tuple[int, ...]]:
+        """Everything in the delivery is on its way; the answers gather."""
         by_tenant: dict[int, list[tuple[Endpoint, Sequence[InboundEvent]]]] = {}
         for endpoint, events in delivery.groups:
             by_tenant.setdefault(endpoint.tenant_id, []).append((endpoint, events))
         for tenant_id in by_tenant:
             await self._configs.ensure(tenant_id)
             if not self._committer.has_room(tenant_id):
-                raise StoreUnavailable(
-                    "The store has as much waiting as it may.",
-                    retry_after_seconds=RETRY_AFTER_SECONDS,
-                )
+                raise no_room()
         gather = Gather()
         for tenant_id, groups in by_tenant.items():
             self._keep_raw(delivery, tenant_id, groups, gather.slot())
             for endpoint, events in groups:
                 for event in events:
                     self._hand_over(delivery, endpoint, event, gather)
-        return _receipt(await gather.wait(), tuple(by_tenant))
+        return gather, tuple(by_tenant)
 
     def _hand_over(self, delivery: Delivery, endpoint: Endpoint, event: InboundEvent, gather: Gather) -> None:
         slot = gather.slot()
@@ -147,6 +153,13 @@ class Intake:
 
         # An address of its own: one delivery's failure must not void another's.
         self._committer.submit(Address("intake", tenant_id, row.id), 0, (row,), done)
+
+
+def no_room() -> StoreUnavailable:
+    """The store is away, or has as much waiting as it may."""
+    return StoreUnavailable(
+        "The store takes nothing more at the moment.", retry_after_seconds=RETRY_AFTER_SECONDS
+    )
 
 
 def _receipt(outcomes: Sequence[object], tenants: tuple[int, ...]) -> DeliveryReceipt:

@@ -24,6 +24,9 @@ from tests.ledger import books_of
 ANSWER_SECONDS_MAX = 14.0
 """The edge's own deadline is 12 s."""
 
+TOLD_SECONDS_MAX = 2.0
+"""Once the outage is known nobody is kept waiting; the rest is a busy machine."""
+
 
 class Postgres:
     """An embedded server that can be away for a while."""
@@ -74,6 +77,7 @@ async def refused_meanwhile(phone: Line, seconds: float) -> set[str]:
     that were tried."""
     person = Person(name="Early", wa_id=phone.new_customer())
     until_ = trio.current_time() + seconds
+    known = trio.current_time() + 3
     tried: set[str] = set()
     async with httpx.AsyncClient(base_url=phone.server.operator_url, timeout=10, **PLAIN) as operator:
         while trio.current_time() < until_:
@@ -84,7 +88,8 @@ async def refused_meanwhile(phone: Line, seconds: float) -> set[str]:
             answer = await phone.post(body, phone.sign(body))
             assert answer.status_code == 503, answer.text
             assert int(answer.headers["Retry-After"]) >= 1
-            assert trio.current_time() - began < ANSWER_SECONDS_MAX
+            took = trio.current_time() - began
+            assert took < (TOLD_SECONDS_MAX if began > known else ANSWER_SECONDS_MAX)
             ready = await operator.get("/health/ready")
             assert ready.status_code == 503
             assert (await operator.get("/health/live")).status_code == 200
