@@ -86,7 +86,8 @@ class Application(QuartTrio):
     asgi_http_class = LimitedConnection
     site: Site
 
-    async def make_default_options_response(self) -> Response:
+    async def make_default_options_response(self, *_: object) -> Response:
+        # Quart 0.23 passes its context, 0.22 does not.
         methods = sorted(self.url_map.bind("").allowed_methods(request.path))
         return response_of(Answer(data={"methods": methods}, headers={"Allow": ", ".join(methods)}))
 
