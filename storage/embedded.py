@@ -255,9 +255,11 @@ class _Server:
             elif lock.ready and (lock.socket_dir / SOCKET_NAME).exists():
                 self._socket_dir = lock.socket_dir
                 self._write_settings()
-                await self._command("pg_ctl", "reload", "-s", "-D", str(self._cluster))
-                _log.info("postgres.adopted", data_dir=str(self._root), pid=lock.pid)
-                return True
+                code, _ = await self._command("pg_ctl", "reload", "-s", "-D", str(self._cluster))
+                # One that has just been killed is still listed for a moment.
+                if code == 0 and lock.pid in self._processes():
+                    _log.info("postgres.adopted", data_dir=str(self._root), pid=lock.pid)
+                    return True
             elif lock.ready:
                 await self.stop()  # its socket was deleted under it, so nobody can ever reach it
             else:
