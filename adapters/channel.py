@@ -293,6 +293,8 @@ class _Channel:
             self._backlog.ended(outbox_id)
             return
         entry.settled = True
+        # A retry that was asked for before is settled with it; only one that comes after starts anew.
+        entry.again = None
         if not self._lines.in_hand(entry):
             self._finish(entry, "settled")
 
@@ -473,7 +475,8 @@ class _Channel:
         if not entry.settled and self._inbox.waiting:
             self._take_in(self._inbox.take_nowait(4_096))
         if entry.settled:
-            await self._end_row(entry, "done", None)
+            if entry.again is None:
+                await self._end_row(entry, "done", None)
             self._finish(entry, "settled")
         return entry.settled
 
@@ -659,7 +662,7 @@ class _Channel:
         if len(self._finished) > _FINISHED_MAX:
             self._finished.popitem(last=False)
         self._backlog.ended(entry.id)
-        if entry.again is not None:
+        if entry.again is not None and outcome in ("refused", "settled"):
             self._backlog.offer(entry.again)
         self._stir()
 

@@ -1,3 +1,30 @@
 """What every part of the suite can ask for."""
 
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import structlog
+
 pytest_plugins = ["tests.fixtures.postgres", "tests.fixtures.system"]
+
+
+@pytest.fixture(autouse=True, scope="session")
+def loggers_are_not_kept() -> Iterator[None]:
+    """A command that configures logging makes each module's logger keep its output for good, as a server
+    should. In one process with other tests, those would then listen in vain."""
+    configure = structlog.configure
+
+    def configure_without_keeping(**options: Any) -> None:
+        configure(**{**options, "cache_logger_on_first_use": False})
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(structlog, "configure", configure_without_keeping)
+        yield
+
+
+@pytest.fixture(autouse=True)
+def logging_is_as_it_was() -> Iterator[None]:
+    """What one test configures, no other hears or misses."""
+    yield
+    structlog.reset_defaults()
