@@ -30,6 +30,7 @@ from gateway.pipeline import Pipeline, elapsed_ms, refusal, response_of
 from gateway.ratelimit import Verdict
 from gateway.requests import LimitedBody, LimitedConnection, limited_request
 from gateway.routing import Route, Site
+from gateway.security_headers import SECURITY_HEADERS
 from gateway.signed_urls import SignedUrls
 from gateway.tenants import Tenants
 
@@ -40,14 +41,6 @@ UPLOAD_OVERHEAD_BYTES = 64 * 1024
 RESPONSE_SECONDS_MAX = 300
 """For sending an answer, an export of 100,000 rows to a slow client included; ordinary ones take
 milliseconds."""
-
-_SECURITY_HEADERS = {
-    "X-Content-Type-Options": "nosniff",
-    "X-Frame-Options": "DENY",
-    "Referrer-Policy": "no-referrer",
-    "Content-Security-Policy": "default-src 'none'; frame-ancestors 'none'",
-    "Cross-Origin-Resource-Policy": "same-site",
-}
 
 log = structlog.get_logger()
 
@@ -173,9 +166,8 @@ async def _begin() -> None:
 async def _finish(response: Response) -> Response:
     trace = g.setdefault("trace", uuid.uuid4().hex)
     response.headers["X-Request-Id"] = trace
-    for name, value in _SECURITY_HEADERS.items():
+    for name, value in SECURITY_HEADERS.items():
         response.headers.setdefault(name, value)
-    response.headers.setdefault("Cache-Control", "no-store")
     if not cast(LimitedBody, request.body).is_complete:
         # Answered before the body was read, as with 413: what follows on this connection is no request.
         response.headers["Connection"] = "close"
