@@ -8,7 +8,10 @@ from collections.abc import Collection
 
 import trio
 from quart import Blueprint, Response, g, request, websocket
+from werkzeug.exceptions import RequestTimeout
 
+from gateway import envelope
+from gateway.problems import failure_of
 from gateway.push.session import Sessions
 from gateway.webhooks import Webhooks
 
@@ -31,7 +34,12 @@ def webhook_blueprint(webhooks: Webhooks, *, body_seconds_max: float = 10.0) -> 
         with trio.move_on_after(body_seconds_max):
             body = await _read(webhooks.limits.body_bytes_max)
         if body is None:
-            return Response(status=408, headers={"Connection": "close"})
+            failure = failure_of(RequestTimeout())
+            return Response(
+                envelope.failure_body(failure),
+                status=failure.status,
+                headers={"Content-Type": envelope.JSON_TYPE, "Connection": "close"},
+            )
         headers: dict[str, str] = {}
         for name, value in request.headers.items():
             lower = name.lower()
