@@ -50,6 +50,7 @@ from gateway.authentication import hash_secret
 from gateway.dependencies import AccountCheck, Dependencies
 from gateway.directory import Directory
 from gateway.enginemetrics import EngineCollector
+from gateway.lane.connection import Lane, LaneLimits
 from gateway.master_key import master_key
 from gateway.metrics import Metrics
 from gateway.observing import EngineLog, JournalLog
@@ -262,6 +263,10 @@ class _System:
             clock_ms=_wall_ms,
             limits=WebhookLimits(body_bytes_max=settings.webhook_bytes_max),
         )
+        self.lane: Lane | None = None
+        if settings.webhook_lane == "on":
+            limits = LaneLimits(body_bytes_max=settings.webhook_bytes_max)
+            self.lane = Lane(webhooks.handle, self.metrics, limits)
         deps = Dependencies(
             engine=self.engine,
             reads=self.reads,
@@ -351,7 +356,7 @@ class _System:
         assert self.public_ended is not None
         settings = self.settings
         try:
-            await _serve(self.app, settings.host, settings.port, self.public_stop, self.metrics)(
+            await _serve(self.app, settings.host, settings.port, self.public_stop, self.metrics, self.lane)(
                 task_status=task_status
             )
         finally:
@@ -512,10 +517,17 @@ class _Sinks:
 
 
 def _serve(
-    app: Any, host: str, port: int, stop: trio.Event, metrics: Metrics | None = None
+    app: Any,
+    host: str,
+    port: int,
+    stop: trio.Event,
+    metrics: Metrics | None = None,
+    lane: Lane | None = None,
 ) -> Callable[..., Awaitable[None]]:
     async def run(*, task_status: trio.TaskStatus[int]) -> None:
-        await serve_http(app, host=host, port=port, stop=stop, metrics=metrics, task_status=task_status)
+        await serve_http(
+            app, host=host, port=port, stop=stop, metrics=metrics, lane=lane, task_status=task_status
+        )
 
     return run
 

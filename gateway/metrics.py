@@ -66,6 +66,12 @@ class Metrics:
         self.connections_refused = Counter(
             "mijra_edge_connections_refused_total", "Connections over the limit.", registry=registry
         )
+        self.lane_refused = Counter(
+            "mijra_edge_lane_refused_total",
+            "Requests that the webhook lane refused for their form, by status.",
+            ("status",),
+            registry=registry,
+        )
         self.sends_timed_out = Counter(
             "mijra_edge_sends_timed_out_total",
             "Connections cut because the client had stopped reading.",

@@ -7,6 +7,10 @@ it opens its sockets itself, while a port may be shared with lanes in front. So 
 connection's stream is wrapped, and Hypercorn's per-connection server, its lifespan and its protocols are used
 as they are (written against 0.18; the tests of this module hold what is relied on).
 
+With a lane (`gateway.lane`) each connection begins there. It comes to Hypercorn with its first request that
+is not the lane's, and goes back for as many requests as are: both read on one connection in turns, and the
+one who reads has all that was received and not used.
+
 Promises   No send lasts longer than `send_seconds_max`. A request's head is complete within
            `idle_seconds_max` of the connection's start or the last answer, or the connection is closed.
            After the stop event: no new connections, idle ones are closed, calls under way get
@@ -21,10 +25,12 @@ from contextlib import suppress
 from functools import partial
 from typing import Any, Final
 
+import h11
 import structlog
 import trio
 from hypercorn.config import Config
-from hypercorn.events import Event, RawData
+from hypercorn.events import Closed, Event, RawData, Updated
+from hypercorn.protocol.h11 import H11Protocol
 from hypercorn.trio.lifespan import Lifespan
 from hypercorn.trio.tcp_server import TCPServer
 from hypercorn.trio.worker_context import WorkerContext
@@ -33,6 +39,8 @@ from hypercorn.utils import wrap_app
 from msgspec import Struct
 from trio.abc import HalfCloseableStream
 
+from gateway.lane.connection import Lane
+from gateway.lane.parser import may_be_lanes
 from gateway.metrics import Metrics
 
 _log = structlog.get_logger()
@@ -80,17 +88,25 @@ async def serve(
     stop: trio.Event,
     metrics: Metrics | None = None,
     limits: ServingLimits | None = None,
+    lane: Lane | None = None,
     task_status: trio.TaskStatus[int] = trio.TASK_STATUS_IGNORED,
 ) -> None:
     """Serves `app` until `stop` is set, and a little longer for what is under way. Starts with the port that
-    it listens on (`port` 0 takes a free one). Raises OSError when it cannot listen."""
-    await _Server(app, stop, metrics, limits or ServingLimits()).run(host, port, task_status)
+    it listens on (`port` 0 takes a free one). Raises OSError when it cannot listen. `lane` answers its
+    requests without `app`; it serves one server."""
+    await _Server(app, stop, metrics, limits or ServingLimits(), lane).run(host, port, task_status)
 
 
 class _Server:
     def __init__(
-        self, app: AsgiApp, stop: trio.Event, metrics: Metrics | None, limits: ServingLimits
+        self,
+        app: AsgiApp,
+        stop: trio.Event,
+        metrics: Metrics | None,
+        limits: ServingLimits,
+        lane: Lane | None,
     ) -> None:
+        self._lane = lane
         self._limits = limits
         self._metrics = metrics
         self._stop = stop
@@ -119,6 +135,8 @@ class _Server:
                     await self._stop.wait()
                     accepting.cancel_scope.cancel()  # closes the listeners
                 _log.info("serving.stopping", connections=self._open)
+                if self._lane is not None:
+                    self._lane.stop()
                 await self._context.terminated.set()  # Hypercorn closes idle connections and keeps none alive
                 connections.cancel_scope.deadline = trio.current_time() + self._limits.graceful_seconds_max
             _log.info("serving.stopped")
@@ -135,9 +153,17 @@ class _Server:
             return
         self._count(1)
         try:
-            bounded = BoundedStream(stream, self._limits.send_seconds_max, self._cut)
+            received = b""
+            if self._lane is not None:
+                received = await self._lane.run(stream)
+                if not received:
+                    return
+            bounded = BoundedStream(stream, self._limits.send_seconds_max, self._cut, received)
             state = ConnectionState(self._state.copy())
-            await _Connection(self._app, self._config, self._context, state, bounded)  # type: ignore[arg-type]
+            connection = _Connection(self._app, self._config, self._context, state, bounded)  # type: ignore[arg-type]
+            if self._lane is not None:
+                connection.share_with(self._lane, bounded)
+            await connection
         except Exception:  # noqa: BLE001  # one connection's defect must not end all the others
             _log.exception("serving.connection_crashed")
         finally:
@@ -156,7 +182,39 @@ class _Server:
 class _Connection(TCPServer):
     """Hypercorn's, except that it ends when the other side has gone: Hypercorn would wait for the idle time
     first, with the socket open. And that what becomes of a connection after an answer is not forgotten: that
-    it is closed, or that its idle time begins."""
+    it is closed, or that its idle time begins. And that it lends the connection to the lane between requests."""
+
+    _turn: trio.Event | None = None  # set when an answer is complete, or the connection is over
+
+    def share_with(self, lane: Lane, stream: "BoundedStream") -> None:
+        """From now on `lane` takes its requests from this connection."""
+        self._turn = trio.Event()
+
+        async def first_look(data: bytes) -> bytes:
+            if not (data and may_be_lanes(data) and await self._between_requests()):
+                return data
+            await self.idle_task.stop()  # the lane has its own deadlines
+            data = await stream.lend(lane, data)
+            if data:
+                await self.idle_task.restart(self._task_group, self._idle_timeout)
+            return data
+
+        stream.first_look = first_look
+
+    async def _between_requests(self) -> bool:
+        """Whether what was just received begins a request. While the one before is being answered this
+        waits, as Hypercorn would before it looked at it."""
+        protocol = self.protocol.protocol
+        while isinstance(protocol, H11Protocol) and isinstance(protocol.connection, h11.Connection):
+            connection = protocol.connection
+            ours, theirs = connection.our_state, connection.their_state
+            if connection.trailing_data[0] or ours in (h11.MUST_CLOSE, h11.CLOSED, h11.ERROR):
+                return False
+            if theirs is not h11.DONE:
+                return ours is h11.IDLE and theirs is h11.IDLE
+            self._turn = trio.Event()
+            await self._turn.wait()
+        return False  # HTTP/2, or a WebSocket now
 
     async def _read_data(self) -> None:
         await super()._read_data()
@@ -168,19 +226,30 @@ class _Connection(TCPServer):
             return
         # After an answer the caller is the request's own task, and quart-trio cancels it as soon as it hears
         # that its stream was closed, which is just before this.
-        with trio.CancelScope(shield=True, deadline=trio.current_time() + _CLOSING_SECONDS_MAX):
-            await super().protocol_send(event)
+        try:
+            with trio.CancelScope(shield=True, deadline=trio.current_time() + _CLOSING_SECONDS_MAX):
+                await super().protocol_send(event)
+        finally:
+            if self._turn is not None and isinstance(event, Updated | Closed):
+                self._turn.set()
 
 
 class BoundedStream(HalfCloseableStream):
     """A socket stream whose sends end: in time, or with the connection closed and BrokenResourceError.
 
-    Hypercorn's shield keeps outer cancellation away and not this deadline, which is inside it.
+    Hypercorn's shield keeps outer cancellation away and not this deadline, which is inside it. What was
+    `received` before is read first, and `first_look` may take what arrives for itself.
     """
 
     def __init__(
-        self, inner: trio.SocketStream, send_seconds_max: float, cut: Callable[[], None] = lambda: None
+        self,
+        inner: trio.SocketStream,
+        send_seconds_max: float,
+        cut: Callable[[], None] = lambda: None,
+        received: bytes = b"",
     ) -> None:
+        self.first_look: Callable[[bytes], Awaitable[bytes]] | None = None
+        self._received = received
         self._inner = inner
         self._send_seconds_max = send_seconds_max
         self._cut = cut
@@ -198,7 +267,17 @@ class BoundedStream(HalfCloseableStream):
         await self._inner.wait_send_all_might_not_block()
 
     async def receive_some(self, max_bytes: int | None = None) -> bytes | bytearray:
-        return await self._inner.receive_some(max_bytes)
+        if self._received:
+            received, self._received = self._received, b""
+            return received
+        data = bytes(await self._inner.receive_some(max_bytes))
+        return data if self.first_look is None else await self.first_look(data)
+
+    async def lend(self, lane: Lane, received: bytes) -> bytes:
+        """Between two requests: the lane's turn, as in `Lane.run`."""
+        if self._inner.socket.fileno() < 0:
+            return b""  # closed while it was decided whose turn it is
+        return await lane.run(self._inner, received)
 
     async def send_eof(self) -> None:
         await self._inner.send_eof()

@@ -270,6 +270,14 @@ class Settings(Struct, frozen=True, kw_only=True):
             "bytes",
         ),
     ] = 3 * 1024 * 1024
+    webhook_lane: Annotated[
+        Literal["on", "off"],
+        Setting(
+            "`on`: webhook POSTs take the short way past the web framework. `off`: they go through it, "
+            "slower and with the same answers.",
+            _one_of("on", "off"),
+        ),
+    ] = "on"
     body_bytes_max: Annotated[
         int, Setting("The largest body of any other request, uploads excepted.", _whole(1024, 2**26), "bytes")
     ] = 1024 * 1024

@@ -46,6 +46,7 @@ ALONE_IN: Final[Mapping[str, tuple[str, ...]]] = {
     "quart_trio": ("gateway",),
     "quart_schema": ("gateway",),
     "hypercorn": ("gateway",),
+    "httptools": ("gateway.lane",),
     "click": ("gateway",),
     "rich": ("gateway",),
     "prometheus_client": ("gateway",),

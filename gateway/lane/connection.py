@@ -1,0 +1,298 @@
+"""Connections in the lane: their bytes, their deadlines, and the turn of each request.
+
+Owns       what has been read from a connection and not yet used. Whoever takes the connection over gets it.
+Promises   A connection that is not getting anywhere ends: idleness, heads, bodies and sends have
+           each a deadline in all, however slowly bytes trickle. Requests are answered one at a time, in
+           order; the next one is read when the last one's answer is on its way.
+Cancelled  The connection is left as it is, for the caller to close; a delivery under way is then as after a
+           hang-up, and the platform's repetition settles it.
+
+Bytes go by `os.read` and `os.write` on the descriptor, which is non-blocking: the lane reads only when the
+kernel says that there is something, and an answer nearly always fits into the send buffer, so the tries and
+checkpoints of a stream's general methods are spared. A write that does not fit goes on through the stream.
+"""
+
+import os
+import uuid
+from collections.abc import Awaitable, Mapping
+from contextlib import suppress
+from enum import Enum, auto
+from typing import Final, Protocol
+
+import structlog
+import trio
+from msgspec import Struct
+
+from gateway.lane import answer as answers
+from gateway.lane.chunked import ChunkedBody
+from gateway.lane.parser import HEAD_END, Head, NotForLane, Refused, may_be_lanes, read_head
+from gateway.metrics import Metrics
+from gateway.webhooks import Answer
+
+_log = structlog.get_logger()
+
+_READ_BYTES: Final = 64 * 1024
+_READ_CHUNKED_BYTES: Final = 16 * 1024
+"""Decoding chunks is work in Python without a pause: some milliseconds for these at worst."""
+
+_PARTING_SECONDS_MAX: Final = 2.0
+_PARTING_BYTES_MAX: Final = 4 * 1024 * 1024
+"""Closing on unread bytes makes the kernel reset the connection, and the client may never see why. So what it
+is still sending is read away for a moment: a body of the largest allowed size and some."""
+
+
+class Handle(Protocol):
+    """`gateway.webhooks.Webhooks.handle`."""
+
+    def __call__(
+        self, method: str, path: str, query: str, headers: Mapping[str, str], body: bytes, /
+    ) -> Awaitable[Answer]: ...
+
+
+class LaneLimits(Struct, frozen=True, kw_only=True):
+    """`body_bytes_max`: as the handler's. `head_bytes_max`, `idle_seconds_max`, `send_seconds_max` and
+    `requests_per_connection_max`: as `gateway.serving.ServingLimits`, for its reasons. `head_seconds_max` and
+    `body_seconds_max`: platforms send both at once; a body of 3 MB in 10 s is a poor mobile line.
+    `answer_seconds_max`: a net below the handler's own limit of 12 s. `reading_bytes_max`: bodies that
+    are still arriving, of all connections together; 20 of the largest, where ordinary ones have a few KB and
+    arrive with their head."""
+
+    head_bytes_max: int = 16 * 1024
+    head_seconds_max: float = 10.0
+    body_bytes_max: int = 3 * 1024 * 1024
+    body_seconds_max: float = 10.0
+    idle_seconds_max: float = 75.0
+    answer_seconds_max: float = 30.0
+    send_seconds_max: float = 30.0
+    requests_per_connection_max: int = 100_000
+    reading_bytes_max: int = 64 * 1024 * 1024
+
+
+class Lane:
+    """The lane of one listening server; its connections share the budget of bytes and the stop."""
+
+    def __init__(self, handle: Handle, metrics: Metrics, limits: LaneLimits | None = None) -> None:
+        self.handle = handle
+        self.metrics = metrics
+        self.limits = limits or LaneLimits()
+        self.stopping = False
+        self.reading_bytes = 0
+        self._connections: set[_Connection] = set()
+
+    async def run(self, stream: trio.SocketStream, received: bytes = b"") -> bytes:
+        """Answers the lane's requests on a connection that stands before a request, and of which `received`
+        has been read already. Returns the bytes of the first request that is somebody else's, for whom the
+        connection is untouched otherwise; or b"" when there is nothing more to come and it should be closed.
+        """
+        connection = _Connection(self, stream, received)
+        self._connections.add(connection)
+        try:
+            return await connection.run()
+        finally:
+            self._connections.discard(connection)
+
+    def stop(self) -> None:
+        """Ends the connections that wait for a request, and each other one with its answer."""
+        self.stopping = True
+        for connection in self._connections:
+            connection.stop()
+
+
+class _Phase(Enum):
+    IDLE = auto()
+    HEAD = auto()
+    BODY = auto()
+    ANSWER = auto()
+    SEND = auto()
+
+
+class _Ended(Exception):
+    """The other side is gone."""
+
+
+class _Connection:
+    def __init__(self, lane: Lane, stream: trio.SocketStream, received: bytes) -> None:
+        self._lane = lane
+        self._limits = lane.limits
+        self._stream = stream
+        self._descriptor = stream.socket.fileno()
+        self._buffer = received
+        self._phase = _Phase.IDLE
+        self._scope = trio.CancelScope()
+        self._requests = 0
+        self._held = 0
+
+    async def run(self) -> bytes:
+        refused: Refused | None = None
+        try:
+            with self._scope:
+                return await self._serve()
+        except Refused as refusal:
+            refused = refusal
+        except (_Ended, OSError, trio.BrokenResourceError, trio.ClosedResourceError):
+            return b""
+        finally:
+            self._lane.reading_bytes -= self._held
+            self._held = 0
+        if refused is None:  # the deadline has passed, or the server stops
+            if self._phase is _Phase.SEND:
+                self._lane.metrics.sends_timed_out.inc()
+            if self._lane.stopping or self._phase not in (_Phase.HEAD, _Phase.BODY):
+                return b""
+            refused = Refused(408, "timeout", f"the {self._phase.name.lower()} took too long")
+        await self._refuse(refused)
+        return b""
+
+    def stop(self) -> None:
+        if self._phase in (_Phase.IDLE, _Phase.HEAD):
+            self._scope.cancel()
+
+    async def _serve(self) -> bytes:
+        lane = self._lane
+        limits = self._limits
+        while not lane.stopping:
+            raw = await self._head()
+            if raw is None:
+                return self._buffer
+            try:
+                head = read_head(raw)
+            except NotForLane:
+                return self._buffer
+            self._buffer = self._buffer[len(raw) :]
+            body = await self._body(head)
+            self._enter(_Phase.ANSWER, limits.answer_seconds_max)
+            answer = await lane.handle("POST", head.path, head.query, head.headers, body)
+            last = self._is_last(head)
+            await self._send(answers.encode(answer, close=last))
+            if last:
+                if self._buffer:
+                    await self._part()
+                return b""
+        return b""
+
+    def _is_last(self, head: Head) -> bool:
+        self._requests += 1
+        over = self._requests > self._limits.requests_per_connection_max
+        return over or not head.keep_alive or self._lane.stopping
+
+    async def _head(self) -> bytes | None:
+        """The next head, or None when what comes next is not the lane's. It stays in the buffer."""
+        if self._buffer:
+            # Pipelined, or handed in. Many requests in one read must not keep the loop from everybody else.
+            self._enter(_Phase.HEAD, self._limits.head_seconds_max)
+            await trio.lowlevel.checkpoint()
+        else:
+            self._enter(_Phase.IDLE, self._limits.idle_seconds_max)
+            self._buffer = await self._read(_READ_BYTES)
+        searched = 0
+        while True:
+            if not may_be_lanes(self._buffer):
+                return None
+            end = HEAD_END.search(self._buffer, searched)
+            size = len(self._buffer) if end is None else end.end()
+            if size > self._limits.head_bytes_max:
+                raise Refused(431, "too_large", "a head larger than allowed")
+            if end is not None:
+                return self._buffer[:size]
+            if self._phase is _Phase.IDLE:
+                self._enter(_Phase.HEAD, self._limits.head_seconds_max)
+            searched = max(0, size - 2)
+            self._buffer += await self._read(_READ_BYTES)
+
+    async def _body(self, head: Head) -> bytes:
+        if head.length is None:
+            return await self._chunked_body(head)
+        if head.length > self._limits.body_bytes_max:
+            raise Refused(413, "too_large", "a body larger than allowed")
+        if len(self._buffer) >= head.length:
+            body, self._buffer = self._buffer[: head.length], self._buffer[head.length :]
+            return body
+        self._enter(_Phase.BODY, self._limits.body_seconds_max)
+        await self._invite(head)
+        arriving = bytearray(self._buffer)
+        self._buffer = b""
+        while missing := head.length - len(arriving):
+            # Never more than is missing, so nothing of the next request.
+            arriving += self._hold(await self._read(min(missing, _READ_BYTES)))
+        self._release()
+        return bytes(arriving)
+
+    async def _chunked_body(self, head: Head) -> bytes:
+        self._enter(_Phase.BODY, self._limits.body_seconds_max)
+        body = ChunkedBody(self._limits.body_bytes_max)
+        body.feed(self._buffer)
+        if not body.complete and not self._buffer:
+            await self._invite(head)
+        self._buffer = b""
+        while not body.complete:
+            body.feed(self._hold(await self._read(_READ_CHUNKED_BYTES)))
+        self._buffer = body.rest
+        self._release()
+        return bytes(body.content)
+
+    async def _invite(self, head: Head) -> None:
+        if head.wants_continue and not self._buffer:
+            await self._write(answers.continue_())
+
+    def _hold(self, data: bytes) -> bytes:
+        """Counts bytes of a body that is not complete; its first read, with the head, is not worth it."""
+        self._held += len(data)
+        self._lane.reading_bytes += len(data)
+        if self._lane.reading_bytes > self._limits.reading_bytes_max:
+            raise Refused(503, "overloaded", "too many bytes of bodies are being read")
+        return data
+
+    def _release(self) -> None:
+        self._lane.reading_bytes -= self._held
+        self._held = 0
+
+    # -------------------------------------------------------------- input and output
+
+    def _enter(self, phase: _Phase, seconds_max: float) -> None:
+        self._phase = phase
+        self._scope.deadline = trio.current_time() + seconds_max
+
+    async def _read(self, bytes_max: int) -> bytes:
+        while True:
+            await trio.lowlevel.wait_readable(self._descriptor)
+            try:
+                data = os.read(self._descriptor, bytes_max)
+            except BlockingIOError:  # the kernel may wake a reader for nothing (select(2), BUGS)
+                continue
+            if not data:
+                raise _Ended
+            return data
+
+    async def _send(self, data: bytes) -> None:
+        self._phase = _Phase.SEND
+        await self._write(data)
+
+    async def _write(self, data: bytes) -> None:
+        try:
+            written = os.write(self._descriptor, data)
+        except BlockingIOError:
+            written = 0
+        if written < len(data):
+            if self._phase is _Phase.SEND:
+                self._enter(_Phase.SEND, self._limits.send_seconds_max)
+            await self._stream.send_all(memoryview(data)[written:])
+
+    async def _refuse(self, refused: Refused) -> None:
+        trace = uuid.uuid4().hex
+        self._lane.metrics.lane_refused.labels(str(refused.status)).inc()
+        _log.warning("lane.refused", trace=trace, status=refused.status, reason=refused.why)
+        answer = answers.encode(answers.refusal(refused.status, refused.code, trace), close=True)
+        with trio.move_on_after(_PARTING_SECONDS_MAX), suppress(OSError, trio.BrokenResourceError):
+            await self._stream.send_all(answer)
+            await self._part()
+
+    async def _part(self) -> None:
+        """Closes our side and reads away what the other one is still sending, for a moment."""
+        dropped = 0
+        with trio.move_on_after(_PARTING_SECONDS_MAX), suppress(OSError, trio.BrokenResourceError):
+            await self._stream.send_eof()
+            while dropped < _PARTING_BYTES_MAX:
+                data = await self._stream.receive_some(_READ_BYTES)
+                if not data:
+                    return
+                dropped += len(data)
