@@ -181,8 +181,8 @@ class _Server:
 
 class _Connection(TCPServer):
     """Hypercorn's, except that it ends when the other side has gone: Hypercorn would wait for the idle time
-    first, with the socket open. And that what becomes of a connection after an answer is not forgotten: that
-    it is closed, or that its idle time begins. And that it lends the connection to the lane between requests."""
+    first, with the socket open. What becomes of a connection after an answer is not forgotten: that it is
+    closed, or that its idle time begins. And between requests it is lent to the lane."""
 
     _turn: trio.Event | None = None  # set when an answer is complete, or the connection is over
 

@@ -25,10 +25,11 @@ Differences from the plain route, all deliberate, each held by `tests/gateway/te
 
 1.  What RFC 9112 lets a server refuse or repair is refused: Content-Length beside Transfer-Encoding (6.3),
     repeated equal Content-Lengths (6.3), Transfer-Encoding in HTTP/1.0 (6.1), lines that end in a bare LF
-    (2.2), folded header lines (5.2). h11 repairs these; a proxy before us may repair them otherwise, and that
-    disagreement is what request smuggling lives on.
+    (2.2), folded header lines (5.2); likewise control characters in values (RFC 9110, 5.5) and versions that
+    nobody speaks. h11 repairs or ignores these; a proxy before us may do otherwise, and that disagreement is
+    what request smuggling lives on.
 2.  A refusal of broken framing carries our envelope. Hypercorn's has no body, since the application never
-    heard of the request.
+    heard of the request. Where a list of transfer codings is wrong in itself, it is 400 and not 501.
 3.  A head that has begun is complete within `head_seconds_max` or gets 408. Hypercorn waits for its idle time
     and closes without a word.
 4.  A head over `head_bytes_max` gets 431 however it arrives. h11 lets one pass that arrives in one piece.

@@ -171,15 +171,16 @@ class Business:
 class System:
     """The running server and its landlord token."""
 
-    def __init__(self, dsn: str, data_dir: Path) -> None:
+    def __init__(self, dsn: str, data_dir: Path, *, prefix: str = "api", **settings: Any) -> None:
         self.settings = Settings(
             data_dir=data_dir,
             database_url=dsn,
-            database_prefix=f"api_{os.getpid()}",
+            database_prefix=f"{prefix}_{os.getpid()}",
             port=0,
             operator_port=0,
             body_bytes_max=64 * 1024,
             media_bytes_max=512 * 1024,
+            **settings,
         )
         self._answer: SimpleQueue[BaseException | tuple[str, str]] = SimpleQueue()
         self._thread = threading.Thread(target=self._run, name="api system")

@@ -333,6 +333,16 @@ async def test_a_connection_that_hypercorn_has_answered_ends_when_idle() -> None
         assert await client.ended()
 
 
+@pytest.mark.real_time
+async def test_a_connection_that_hypercorn_said_it_closes_is_closed() -> None:
+    """Also by Quart's task, which is cancelled at the moment of closing."""
+    async with served() as server, server.client() as client:
+        await client.send(GET[:-2] + b"Connection: close\r\n\r\n")
+        status, headers, _ = await client.answer()
+        assert (status, headers["connection"]) == (200, "close")
+        assert await client.ended()
+
+
 # ------------------------------------------------------------------ what is refused
 
 TWO = b"POST /api/webhooks/whatsapp HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\n\r\n"
