@@ -290,8 +290,9 @@ async def exchange(way: Way, raw: bytes) -> tuple[Answered, list[Mapping[str, st
 def _code(headers: Mapping[str, str], body: bytes) -> str | None:
     if headers.get("content-type") != "application/json" or not body:
         return None
-    decoded: Any = json.loads(body)
-    return decoded.get("code")
+    envelope: dict[str, Any] = json.loads(body)
+    code: str | None = envelope.get("code")
+    return code
 
 
 @pytest.mark.parametrize("name", CORPUS)
