@@ -311,6 +311,33 @@ async def test_other_requests_arriving_in_pieces_reach_hypercorn_whole() -> None
 
 
 @pytest.mark.real_time
+@pytest.mark.parametrize("first", [b"", GET], ids=["fresh", "lent"])
+async def test_what_only_looks_like_a_webhook_stays_with_its_request(first: bytes) -> None:
+    """A header and a body that arrive on their own and spell a webhook: part of the other request."""
+    lookalike = b"POST /api/webhooks/whatsapp HTTP/1.1\r\n"
+    pieces = [
+        b"POST /echo HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\nX: " % len(TWO),
+        lookalike,
+        b"\r\n",
+        TWO[:-20],
+        TWO[-20:],
+    ]
+    async with served() as server, server.client() as client:
+        if first:
+            await client.send(first)
+            assert await client.status() == 200
+        for piece in pieces:
+            await client.send(piece)
+            await trio.sleep(0.03)  # so that each is read on its own
+        status, _, body = await client.answer()
+        assert (status, body) == (200, TWO)
+        assert server.in_lane == []
+        await client.send(post())
+        assert await client.status() == 200
+        assert len(server.in_lane) == 1
+
+
+@pytest.mark.real_time
 async def test_idleness_is_the_lanes_while_the_lane_has_the_connection() -> None:
     """Hypercorn's idle time passes while the connection that it has lent is busy in the lane: it stays."""
     async with served(serving=ServingLimits(idle_seconds_max=0.3)) as server, server.client() as client:
@@ -492,6 +519,13 @@ def test_targets_that_a_router_would_have_to_interpret_are_not_the_lanes(target:
         read_head(f"POST {target} HTTP/1.1\r\nHost: x\r\n\r\n".encode())
 
 
+@pytest.mark.parametrize("lines", ["Connection: upgrade\r\nUpgrade: h2c\r\n", "Upgrade: h2c\r\n"])
+def test_upgrades_are_not_the_lanes(lines: str) -> None:
+    """Another protocol is for who speaks it."""
+    with pytest.raises(NotForLane):
+        read_head(f"POST {PATH} HTTP/1.1\r\nHost: x\r\n{lines}\r\n".encode())
+
+
 @given(st.data())
 def test_a_head_with_anything_in_it_is_taken_refused_or_left(data: st.DataObject) -> None:
     """Random bytes put anywhere into a sound head: no other exception, and a length only from digits."""
@@ -541,6 +575,13 @@ def test_a_chunked_body_is_the_same_however_it_is_cut(
     assert body.complete
     assert bytes(body.content) == content
     assert body.rest == (raw + behind)[len(raw) : fed]
+
+
+@pytest.mark.parametrize("raw", [b"1\r\naXX0\r\n\r\n", b"1\r\na\n\n0\r\n\r\n", b"1\r\nab\r\n0\r\n\r\n"])
+def test_a_chunk_ends_where_its_size_says(raw: bytes) -> None:
+    """What stands where its line end should be is refused, not skipped."""
+    with pytest.raises(Refused):
+        ChunkedBody(100).feed(raw)
 
 
 def test_an_unfinished_chunked_body_is_not_complete() -> None:
