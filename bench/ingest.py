@@ -9,7 +9,7 @@ that of a saturated server. The same customers and texts go to all, in turn; aft
 acknowledged message must be in the database once (bench.rounds), or the bench ends with exit status 1 and no
 figures.
 
-Ours is `mijra dev` as one process, over its plain Quart route. The peer is bench/peers/fastapi_stack (one
+Ours is `mijra dev` as one process, over its webhook lane. The peer is bench/peers/fastapi_stack (one
 uvicorn process, Redis, and an arq worker, which `--no-worker` leaves out in the peer's favour). Both have a
 PostgreSQL of their own of the same build and settings, fsync and synchronous_commit on, on the same cores as
 everything else. The limit is the load client against a server that does nothing.
