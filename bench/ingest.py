@@ -9,10 +9,10 @@ that of a saturated server. The same customers and texts go to all, in turn; aft
 acknowledged message must be in the database once (bench.rounds), or the bench ends with exit status 1 and no
 figures.
 
-Ours is `mijra dev` as one process, over its webhook lane. The peer is bench/peers/fastapi_stack (one
-uvicorn process, Redis, and an arq worker, which `--no-worker` leaves out in the peer's favour). Both have a
-PostgreSQL of their own of the same build and settings, fsync and synchronous_commit on, on the same cores as
-everything else. The limit is the load client against a server that does nothing.
+Ours is `mijra dev` as one process, over its webhook lane; beside it, as a peer, its own plain Quart route. The
+other peer is bench/peers/fastapi_stack (one uvicorn process, Redis, and an arq worker, which `--no-worker`
+leaves out in the peer's favour). Each has a PostgreSQL of its own of the same build and settings, fsync and
+synchronous_commit on, on the same cores as everything else. The limit is the load client against a server that does nothing.
 """
 
 import argparse
@@ -71,7 +71,7 @@ async def measure(
 ) -> float:
     """Fill the contests' results; the load client's highest share of a core is returned."""
     share, began = 0.0, trio.current_time()
-    async with field(worker=worker) as found:
+    async with field(worker=worker, plain_route=True) as found:
         for question in questions:
             question.missing.update(found.missing)
         # The first round makes the customers, and warms caches, plans and connections. It is not counted.

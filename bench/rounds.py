@@ -51,7 +51,7 @@ class Field(Struct):
 
 
 @asynccontextmanager
-async def field(*, worker: bool = True) -> AsyncIterator[Field]:
+async def field(*, worker: bool = True, plain_route: bool = False) -> AsyncIterator[Field]:
     """Start everything on fresh data in a temporary directory. StartFailed when ours does not start."""
     missing: dict[str, str] = {}
     echo_url: str | None = None
@@ -64,6 +64,9 @@ async def field(*, worker: bool = True) -> AsyncIterator[Field]:
                 subjects.append(await stack.enter_async_context(peer))
             except Missing as why:
                 missing[FASTAPI] = str(why)
+            if plain_route:
+                plain = mijra(_fresh(Path(name), "plain"), bridge, lane=False)
+                subjects.append(await stack.enter_async_context(plain))
             try:
                 echo_url = await stack.enter_async_context(echo_server(_fresh(Path(name), "echo")))
             except Missing as why:

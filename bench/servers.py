@@ -163,11 +163,14 @@ class _Ready(Struct):
     whatsapp: dict[str, str]
 
 
-class Mijra:
-    """`mijra dev`, over its plain Quart route."""
+PLAIN_ROUTE = "mijra, plain Quart route"
 
-    def __init__(self, ready: _Ready, process: subprocess.Popen[bytes], bridge: Bridge) -> None:
-        self.name = "mijra"
+
+class Mijra:
+    """`mijra dev`, over its webhook lane or, named so, over its plain Quart route."""
+
+    def __init__(self, ready: _Ready, process: subprocess.Popen[bytes], bridge: Bridge, name: str) -> None:
+        self.name = name
         self.webhook_url = f"{ready.base_url.rstrip('/')}/api/webhooks/whatsapp"
         self.ws_url = ready.ws_url
         keys = ready.whatsapp
@@ -245,13 +248,14 @@ async def _stored(dsn: str, database: str | None, id_prefix: str) -> list[str]:
 
 
 @asynccontextmanager
-async def mijra(directory: Path, bridge: Bridge) -> AsyncIterator[Mijra]:
+async def mijra(directory: Path, bridge: Bridge, *, lane: bool = True) -> AsyncIterator[Mijra]:
     """Start `mijra dev` on fresh data. Raises StartFailed when the command does not get ready."""
     log = directory / "mijra.log"
     command = [sys.executable, "-c", "from gateway.cli import main; main()", "dev", "--json", "--port", "0"]
     environment = {
         "MIJRA_DATA_DIR": str(directory / "data"),
         "MIJRA_LOG_LEVEL": "warning",
+        "MIJRA_WEBHOOK_LANE": "on" if lane else "off",
         "PYTHONUNBUFFERED": "1",
     }
     async with _process(command, log, environment) as process:
@@ -262,7 +266,7 @@ async def mijra(directory: Path, bridge: Bridge) -> AsyncIterator[Mijra]:
             raise StartFailed(
                 f"mijra dev said {line[:200]!r}, which is not its JSON line: {error}"
             ) from error
-        yield Mijra(ready, process, bridge)
+        yield Mijra(ready, process, bridge, "mijra" if lane else PLAIN_ROUTE)
 
 
 # ── the usual stack ──────────────────────────────────────────────────────────────────────────────────
