@@ -33,8 +33,8 @@ from tests.gateway.conftest import APP_SECRET, Business, System
 
 pytestmark = pytest.mark.real_time
 
-EXAMPLES_MAX: Final = 8
-"""For each route and each way of making calls: 1,200 calls in all, in some 15 seconds."""
+EXAMPLES_MAX: Final = 6
+"""For each route and each way of making calls: some 800 calls in all, in some 25 seconds."""
 
 _PARAMETER: Final = re.compile(r"<\w+:(\w+)>")
 
