@@ -9,10 +9,11 @@ that of a saturated server. The same customers and texts go to all, in turn; aft
 acknowledged message must be in the database once (bench.rounds), or the bench ends with exit status 1 and no
 figures.
 
-Ours is `mijra dev` as one process, over its webhook lane; beside it, as a peer, its own plain Quart route. The
-other peer is bench/peers/fastapi_stack (one uvicorn process, Redis, and an arq worker, which `--no-worker`
-leaves out in the peer's favour). Each has a PostgreSQL of its own of the same build and settings, fsync and
-synchronous_commit on, on the same cores as everything else. The limit is the load client against a server that does nothing.
+Ours is `mijra dev` as one process, over its webhook lane; beside it, as a peer, its own plain Quart route.
+The other peer is bench/peers/fastapi_stack (one uvicorn process, Redis, and an arq worker, which
+`--no-worker` leaves out in the peer's favour). Each has a PostgreSQL of its own of the same build and
+settings, fsync and synchronous_commit on, on the same cores as everything else. The limit is the load client
+against a server that does nothing.
 """
 
 import argparse
