@@ -246,64 +246,24 @@ def _setting(config: TenantConfig, name: str, value: Json, now: int) -> tuple[Se
 
 
 def _agent_row(tenant_id: int, agent: Agent) -> UserRow:
-    return UserRow(
-        tenant_id=tenant_id,
-        id=agent.id,
-        name=agent.name,
-        email=agent.email,
-        role=agent.role,
-        active=agent.active,
-        availability=agent.availability,
-        work_hours=to_builtins(agent.week) if agent.week is not None else None,
-        capacity=agent.capacity,
-        created_at=agent.created_at,
-        updated_at=agent.updated_at,
-    )
+    members = structs.asdict(agent)
+    week = members.pop("week")
+    return UserRow(tenant_id=tenant_id, work_hours=to_builtins(week) if week is not None else None, **members)
 
 
 def _channel_row(tenant_id: int, channel: Channel) -> ChannelRow:
-    return ChannelRow(
-        tenant_id=tenant_id,
-        id=channel.id,
-        platform=channel.platform,
-        name=channel.name,
-        external_id=channel.external_id,
-        credentials=channel.credentials,
-        settings=channel.settings,
-        status=channel.status,
-        status_note=channel.status_note,
-        created_at=channel.created_at,
-        updated_at=channel.updated_at,
-    )
+    return ChannelRow(tenant_id=tenant_id, **structs.asdict(channel))
 
 
 def _tag_row(tenant_id: int, tag: Tag) -> TagRow:
-    return TagRow(
-        tenant_id=tenant_id,
-        id=tag.id,
-        name=tag.name,
-        color=tag.color,
-        created_at=tag.created_at,
-        updated_at=tag.updated_at,
-    )
+    return TagRow(tenant_id=tenant_id, **structs.asdict(tag))
 
 
 def _rule_row(tenant_id: int, rule: ReplyRule) -> ReplyRuleRow:
-    return ReplyRuleRow(
-        tenant_id=tenant_id,
-        id=rule.id,
-        kind=rule.kind,
-        name=rule.name,
-        active=rule.active,
-        priority=rule.priority,
-        channel_ids=list(rule.channel_ids),
-        match=rule.match,
-        patterns=list(rule.patterns),
-        reply=rule.reply,
-        cooldown_seconds=rule.cooldown_seconds,
-        created_at=rule.created_at,
-        updated_at=rule.updated_at,
-    )
+    members = structs.asdict(rule)
+    members["channel_ids"] = list(rule.channel_ids)
+    members["patterns"] = list(rule.patterns)
+    return ReplyRuleRow(tenant_id=tenant_id, **members)
 
 
 class _Kind(Struct, frozen=True):
