@@ -129,19 +129,12 @@ async def books_balance(phone: Line, postgres: Postgres, accepted: dict[int, Jso
         await books.check()
 
 
-whole_length = pytest.mark.skipif(
-    not os.environ.get("MIJRA_TEST_LONG"), reason="takes a minute; MIJRA_TEST_LONG=1 runs it"
-)
-
-
-@pytest.fixture(params=[pytest.param(5.0, id="5 s"), pytest.param(30.0, id="30 s", marks=whole_length)])
-def seconds_away(request: pytest.FixtureRequest) -> float:
-    return float(request.param)
+SECONDS_AWAY = 30.0
 
 
 @pytest.mark.slow
 async def test_a_database_that_is_away_costs_time_and_nothing_else(
-    tmp_path_factory: pytest.TempPathFactory, seconds_away: float
+    tmp_path_factory: pytest.TempPathFactory,
 ) -> None:
     """Webhooks and calls are answered 503 + Retry-After meanwhile, an operator reads why, and all that was
     acknowledged before, during and after is there once."""
@@ -160,7 +153,7 @@ async def test_a_database_that_is_away_costs_time_and_nothing_else(
 
             since = server.log_size()
             async with under_load(phone, accepted, stopped):
-                posted = await refused_meanwhile(phone, seconds_away)
+                posted = await refused_meanwhile(phone, SECONDS_AWAY)
                 told = await server.logged("webhook.unavailable", since)
                 assert (told["status"], told["level"], bool(told["why"])) == (503, "error", True)
             await books_balance(phone, postgres, accepted, posted)
