@@ -38,6 +38,10 @@ CLIENT_REQUEST_ID_CHARACTERS_MAX = 128
 UPLOAD_OVERHEAD_BYTES = 64 * 1024
 """Multipart headers around the file."""
 
+UNREAD_SECONDS_MAX = 0.1
+"""How long an answer that needed no body waits for it: what is on its way with the head arrives in that time,
+and the connection can go on. Closing it on unread bytes would make the kernel drop the answer."""
+
 RESPONSE_SECONDS_MAX = 300
 """For sending an answer, an export of 100,000 rows to a slow client included; ordinary ones take
 milliseconds."""
@@ -146,6 +150,11 @@ def _add_documents(app: Application, routes: Sequence[Route]) -> None:
     app.add_url_rule("/api/docs", "docs", docs, methods=["GET"])
 
 
+def _has_body() -> bool:
+    """RFC 9112, 6.3: a request without a length and a coding has no body, whether we have heard so or not."""
+    return request.headers.get("Content-Length", "0") != "0" or "Transfer-Encoding" in request.headers
+
+
 def _body_max(deps: Dependencies, path: str) -> int:
     if _is_upload(path):
         return deps.upload_bytes_max + UPLOAD_OVERHEAD_BYTES
@@ -168,8 +177,8 @@ async def _finish(response: Response) -> Response:
     response.headers["X-Request-Id"] = trace
     for name, value in SECURITY_HEADERS.items():
         response.headers.setdefault(name, value)
-    if not cast(LimitedBody, request.body).is_complete:
-        # Answered before the body was read, as with 413: what follows on this connection is no request.
+    if _has_body() and not await cast(LimitedBody, request.body).arrives(UNREAD_SECONDS_MAX):
+        # Answered before the body was here, as with 413: what follows on this connection is no request.
         response.headers["Connection"] = "close"
     rate: Verdict | None = g.get("rate")
     if rate is not None:

@@ -44,6 +44,13 @@ class LimitedBody(TrioBody):
         """Whether all of it has arrived and nothing of it was refused."""
         return self._ended and not self._too_large
 
+    async def arrives(self, seconds_max: float) -> bool:
+        """Waits for the end of the body, at most so long, and says whether it is complete."""
+        with trio.move_on_after(seconds_max):
+            while not (self._ended or self._too_large):
+                await self._arrival.wait()
+        return self.is_complete
+
     def append(self, data: bytes) -> None:
         """From the connection. Beyond the limit nothing is kept."""
         if self._too_large:

@@ -311,6 +311,14 @@ async def test_both_ways_answer_alike(ways: tuple[Way, Way], name: str) -> None:
             assert _comparable(ours) == _comparable(theirs)
 
 
+async def test_requests_of_both_kinds_that_come_in_one_piece_are_all_answered(ways: tuple[Way, Way]) -> None:
+    """In order, whoever answers them and whether or not their bodies were wanted."""
+    for way in ways:
+        answered, _ = await exchange(way, CORPUS["pipelined with another request"](Maker(way)))
+        wanted = ((200, None), (200, None), (200, None), (404, "not_found"), (200, None))
+        assert answered == Answered(wanted, stays_open=True)
+
+
 def _with_envelope(plain: Answered) -> Answered:
     answers = tuple((status, code or FRAMING_CODES.get(status)) for status, code in plain.answers)
     return Answered(answers, plain.stays_open)
