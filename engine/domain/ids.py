@@ -18,20 +18,11 @@ class IdAllocator:
 
     __slots__ = ("_clock_ms", "_last")
 
-    def __init__(self, clock_ms: Callable[[], int], *, floor: int = 0) -> None:
+    def __init__(self, clock_ms: Callable[[], int]) -> None:
         self._clock_ms = clock_ms
-        self._last = floor
+        self._last = 0
 
     def __call__(self) -> int:
         candidate = (self._clock_ms() - ID_EPOCH_MS) << COUNTER_BITS
         self._last = candidate if candidate > self._last else self._last + 1
         return self._last
-
-    def raise_floor(self, floor: int) -> None:
-        """Ids from now on are above `floor`: used when data of an earlier process is taken over."""
-        self._last = max(self._last, floor)
-
-
-def id_time_ms(value: int) -> int:
-    """The moment at which `value` was allocated (exact unless ids were borrowed ahead)."""
-    return (value >> COUNTER_BITS) + ID_EPOCH_MS

@@ -157,18 +157,23 @@ SignUrl = Callable[[int, int], str]
 """(tenant id, attachment id) -> a signed, expiring URL."""
 
 
-def reply_window(platform: str, ends_at: int | None, now: int, *, windowed: bool = True) -> ReplyWindow:
-    """The window at `now`. `windowed` is False for platforms that have none."""
-    if not windowed:
-        return ReplyWindow(open=True, ends_at=None, reason=None)
-    if ends_at is None:
-        return ReplyWindow(open=False, ends_at=None, reason="no_customer_message")
-    is_open = now < ends_at
-    return ReplyWindow(open=is_open, ends_at=rfc3339(ends_at), reason=None if is_open else "expired")
-
-
 WINDOWED_PLATFORMS = frozenset({"whatsapp", "facebook", "instagram", "tiktok"})
 """Platforms on which free-form messages are only allowed for a time after the customer wrote."""
+
+
+def window_is_open(platform: str, ends_at: int | None, now: int) -> bool:
+    """Whether a free-form message may go out at `now`. Before the customer wrote (None) it may not."""
+    return platform not in WINDOWED_PLATFORMS or (ends_at is not None and now < ends_at)
+
+
+def reply_window(platform: str, ends_at: int | None, now: int) -> ReplyWindow:
+    """The window at `now`, as clients see it."""
+    if platform not in WINDOWED_PLATFORMS:
+        return ReplyWindow(open=True, ends_at=None, reason=None)
+    if window_is_open(platform, ends_at, now):
+        return ReplyWindow(open=True, ends_at=rfc3339(ends_at), reason=None)
+    reason = "no_customer_message" if ends_at is None else "expired"
+    return ReplyWindow(open=False, ends_at=rfc3339(ends_at), reason=reason)
 
 
 def conversation_resource(
@@ -207,9 +212,7 @@ def conversation_resource(
         message_count=row.message_count,
         unread_count=row.unread_count,
         last_seq=row.last_seq,
-        reply_window=reply_window(
-            row.platform, row.reply_window_ends_at, now, windowed=row.platform in WINDOWED_PLATFORMS
-        ),
+        reply_window=reply_window(row.platform, row.reply_window_ends_at, now),
         sla=None,
         tags=tag_refs(row.tag_ids, config),
         metadata=row.metadata,

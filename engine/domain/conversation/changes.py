@@ -18,7 +18,7 @@ from engine.domain.resources import (
     rfc3339,
 )
 from engine.domain.rows import AttachmentRow, ConversationRow, EventRow, MessageRow, Row
-from engine.runtime import Context, Effects, SetTimer, Tell
+from engine.runtime import Context, Effects, Tell
 
 INBOX = "inbox"
 
@@ -34,7 +34,6 @@ class Change:
         self.trace = trace
         self.rows: list[Row] = []
         self.tells: list[Tell] = []
-        self.timers: list[SetTimer] = []
         self._touched: dict[int, ConversationRow] = {}
         self._events: list[tuple[str, ConversationRow, dict[str, Any]]] = []
 
@@ -107,7 +106,7 @@ class Change:
             if conversation.assigned_to is not None:
                 channels = (*channels, f"users.{conversation.assigned_to}")
             self.rows.append(self._event_row(name, channels, encode({**data, "conversation": resource})))
-        return Effects(commit=self.rows, tell=self.tells, timers=self.timers, reply=reply)
+        return Effects(commit=self.rows, tell=self.tells, reply=reply)
 
     def _event_row(self, name: str, channels: tuple[str, ...], data: bytes) -> EventRow:
         return EventRow(

@@ -71,19 +71,26 @@ def know_customer(
         return
     for key in keys:
         if state.wants_handle(key, now):
-            state.handles.add(key)
-            change.add(
-                HandleRow(
-                    tenant_id=state.tenant_id,
-                    channel_id=state.channel_id,
-                    external_id=key,
-                    contact_key=state.key,
-                    customer_id=customer.id,
-                    platform=platform,
-                    display=name,
-                    created_at=now,
-                )
-            )
+            add_handle(change, key, platform=platform, display=name)
+
+
+def add_handle(change: Change, key: str, *, platform: str, display: str | None) -> None:
+    """From now on `key` leads to this contact."""
+    state = change.state
+    assert state.customer is not None
+    state.handles.add(key)
+    change.add(
+        HandleRow(
+            tenant_id=state.tenant_id,
+            channel_id=state.channel_id,
+            external_id=key,
+            contact_key=state.key,
+            customer_id=state.customer.id,
+            platform=platform,
+            display=display,
+            created_at=change.now,
+        )
+    )
 
 
 def new_conversation(

@@ -15,6 +15,7 @@ from engine.domain.conversation.composing import attachment_of, next_message
 from engine.domain.conversation.delivery import receive_status
 from engine.domain.conversation.finding import by_platform, found_message
 from engine.domain.conversation.lifecycle import (
+    add_handle,
     append,
     hand_to,
     know_customer,
@@ -38,11 +39,10 @@ from engine.domain.inbound import (
     Unsupported,
 )
 from engine.domain.outbound import SendInteractive, SendText
-from engine.domain.resources import WINDOWED_PLATFORMS, rfc3339
+from engine.domain.resources import WINDOWED_PLATFORMS, rfc3339, window_is_open
 from engine.domain.rows import (
     AttachmentRow,
     ConversationRow,
-    HandleRow,
     MessagePatch,
     MessageRow,
 )
@@ -300,9 +300,7 @@ def _can_be_answered(change: Change, conversation: ConversationRow) -> bool:
     channel = change.config.channels.get(conversation.channel_id)
     if channel is None or channel.status == "disabled":
         return False
-    if conversation.platform not in WINDOWED_PLATFORMS:
-        return True
-    return change.now < (conversation.reply_window_ends_at or 0)
+    return window_is_open(conversation.platform, conversation.reply_window_ends_at, change.now)
 
 
 def _automatic_send(
@@ -461,19 +459,7 @@ def _renumbered(
     assert customer is not None
     conversation, _ = _conversation_for(change, event.contact, reopen=False)
     if state.wants_handle(event.new_key, ctx.now) and not ctx.suspect:
-        state.handles.add(event.new_key)
-        change.add(
-            HandleRow(
-                tenant_id=state.tenant_id,
-                channel_id=state.channel_id,
-                external_id=event.new_key,
-                contact_key=state.key,
-                customer_id=customer.id,
-                platform=conversation.platform,
-                display=customer.name,
-                created_at=ctx.now,
-            )
-        )
+        add_handle(change, event.new_key, platform=conversation.platform, display=customer.name)
     conversation.metadata = {
         **conversation.metadata,
         "recipient": event.new_phone or event.new_key,

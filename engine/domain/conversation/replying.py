@@ -31,8 +31,7 @@ from engine.domain.conversation.messages import (
 from engine.domain.conversation.state import OPEN_STATUSES, ContactState, Tracked, tracked_row
 from engine.domain.outbound import MarkRead, OutboxItem, OutboxPayload, Send, SendReaction, SendTemplate
 from engine.domain.outbox import Deliver, channel_address
-from engine.domain.resources import WINDOWED_PLATFORMS as WINDOWED
-from engine.domain.resources import MessageResource, message_resource, reply_window
+from engine.domain.resources import MessageResource, message_resource, reply_window, window_is_open
 from engine.domain.rows import (
     AttachmentRow,
     ConversationRow,
@@ -100,7 +99,6 @@ def start(state: ContactState, message: Start, ctx: Context) -> Effects | Lookup
     """The business writes first. The open conversation is used where there is one, and with it the message
     that this client key stands for already."""
     change = Change(state, ctx, message.trace)
-    windowed = message.platform in WINDOWED
     existing = state.conversation
     if existing is not None and existing.status in OPEN_STATUSES and message.client_key is not None:
         first = _message_of_key(state, existing.id, message.client_key, ctx)
@@ -109,9 +107,9 @@ def start(state: ContactState, message: Start, ctx: Context) -> Effects | Lookup
         if first is not None:
             shown = change.resource(existing)
             return Effects(reply=Started(conversation=shown, message=first, created=False))
-    if message.send is not None and windowed and not isinstance(message.send, SendTemplate):
+    if message.send is not None and _needs_window(message.send):
         ends_at = existing.reply_window_ends_at if existing is not None else None
-        if ends_at is None or ctx.now >= ends_at:
+        if not window_is_open(message.platform, ends_at, ctx.now):
             return Effects(refuse=_window_closed(message.platform, ends_at, ctx.now))
     phone = message.recipient if message.recipient.startswith("+") else None
     know_customer(change, keys=(state.key,), platform=message.platform, name=message.name, phone=phone)
@@ -172,7 +170,7 @@ def retry(state: ContactState, message: Retry, ctx: Context) -> Effects | Lookup
         conversation = state.resident(message.conversation_id) or state.conversation
         ends_at = conversation.reply_window_ends_at if conversation is not None else None
         platform = conversation.platform if conversation is not None else ""
-        if platform in WINDOWED and (ends_at is None or ctx.now >= ends_at):
+        if not window_is_open(platform, ends_at, ctx.now):
             return Effects(refuse=_window_closed(platform, ends_at, ctx.now))
     change = Change(state, ctx, message.trace)
     flagged = target.status == "unknown"
@@ -435,11 +433,7 @@ def _refusal(
     if conversation.channel_type == "group":
         return Conflicting("Messages to groups cannot be sent on this channel.", code="not_supported")
     ends_at = conversation.reply_window_ends_at
-    if (
-        conversation.platform in WINDOWED
-        and _needs_window(message.send)
-        and (ends_at is None or ctx.now >= ends_at)
-    ):
+    if _needs_window(message.send) and not window_is_open(conversation.platform, ends_at, ctx.now):
         return _window_closed(conversation.platform, ends_at, ctx.now)
     if message.seen_seq is not None and not message.force:
         missed = _missed(state, conversation, message.seen_seq, message.by)
