@@ -14,7 +14,6 @@ import gc
 import json
 import os
 import secrets
-import signal
 import socket
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
@@ -114,33 +113,6 @@ class Running(Struct, kw_only=True):
     vault: Vault
     directory: Directory
     pool_of: Callable[[int], Pool]
-
-
-async def serve(settings: Settings) -> None:
-    """Runs until SIGTERM or SIGINT, then stops in order. A second signal stops at once."""
-    with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
-        async with trio.open_nursery() as nursery:
-
-            async def run() -> None:
-                async with running(settings) as system:
-                    log.info(
-                        "server.ready",
-                        base_url=system.base_url,
-                        ws_url=system.ws_url,
-                        operator_url=system.operator_url,
-                    )
-                    await stopping.wait()
-                    log.info("server.stopping")
-                log.info("server.stopped")
-                nursery.cancel_scope.cancel()
-
-            stopping = trio.Event()
-            nursery.start_soon(run)
-            async for _ in signals:
-                if stopping.is_set():
-                    log.warning("server.stopped_at_once")
-                    nursery.cancel_scope.cancel()
-                stopping.set()
 
 
 @asynccontextmanager

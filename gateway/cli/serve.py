@@ -4,10 +4,11 @@ import os
 
 import click
 import structlog
+import trio
 
-from gateway.cli.running import run
+from gateway.cli.running import run, until_signalled
 from gateway.logging import configure_logging
-from gateway.settings import read_settings, unknown_variables
+from gateway.settings import Settings, read_settings, unknown_variables
 
 
 @click.command("serve")
@@ -22,7 +23,26 @@ def command() -> None:
     log = structlog.get_logger()
     for sentence in unknown_variables(os.environ):
         log.warning("settings.unknown", advice=sentence)
-    # Imported here: a mistake in the environment is told in a fraction of the time that this takes.
-    from gateway.boot import serve
+    run(_serve, settings)
 
-    run(serve, settings)
+
+async def _serve(settings: Settings) -> None:
+    # Imported here: a mistake in the environment is told in a fraction of the time that this takes.
+    from gateway.boot import running
+
+    log = structlog.get_logger()
+    async with until_signalled() as asked:
+        try:
+            async with running(settings) as system:
+                log.info(
+                    "server.ready",
+                    base_url=system.base_url,
+                    ws_url=system.ws_url,
+                    operator_url=system.operator_url,
+                )
+                await asked.wait()
+                log.info("server.stopping")
+            log.info("server.stopped")
+        except trio.Cancelled:
+            log.warning("server.stopped_at_once")
+            raise
