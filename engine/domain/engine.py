@@ -18,7 +18,7 @@ from engine.domain.config import TenantConfig
 from engine.domain.configs import Configs
 from engine.domain.conversation.actor import conversations
 from engine.domain.conversation.messages import address_of as conversation_of
-from engine.domain.intake import Intake, no_room
+from engine.domain.intake import Intake, no_room, verdict_to
 from engine.domain.outbox import Wake, channel_address, media_address
 from engine.domain.rows import DeadLetterRow, Row
 from engine.domain.tenant.actor import tenants
@@ -26,7 +26,7 @@ from engine.domain.tenant.messages import address_of as tenant_of
 from engine.domain.timers.actor import timers
 from engine.domain.timers.messages import Tick
 from engine.domain.timers.messages import address_of as timers_of
-from engine.errors import CommitFailed, MijraError
+from engine.errors import MijraError
 from engine.ports import ConversationStore, OpenWork, TenantStore
 from engine.runtime import (
     Address,
@@ -170,15 +170,8 @@ class Engine:
         On cancel they may still become durable."""
         await self.configs.ensure(tenant_id)
         gather = Gather()
-        slot = gather.slot()
-
-        def done(error: CommitFailed | None) -> None:
-            if error is None:
-                slot.resolve(None)
-            else:
-                slot.fail(error)
-
-        self._committer.submit(Address("commit", tenant_id, self.new_id()), 0, rows, done)
+        address = Address("commit", tenant_id, self.new_id())
+        self._committer.submit(address, 0, rows, verdict_to(gather.slot()))
         (outcome,) = await gather.wait()
         if isinstance(outcome, MijraError):
             raise outcome

@@ -145,14 +145,20 @@ class Intake:
             received_at=delivery.received_at,
         )
 
-        def done(error: CommitFailed | None) -> None:
-            if error is None:
-                slot.resolve(None)
-            else:
-                slot.fail(error)
-
         # An address of its own: one delivery's failure must not void another's.
-        self._committer.submit(Address("intake", tenant_id, row.id), 0, (row,), done)
+        self._committer.submit(Address("intake", tenant_id, row.id), 0, (row,), verdict_to(slot))
+
+
+def verdict_to(slot: ReplySlot) -> Callable[[CommitFailed | None], None]:
+    """Where the writer's verdict on rows that no actor decided goes."""
+
+    def done(error: CommitFailed | None) -> None:
+        if error is None:
+            slot.resolve(None)
+        else:
+            slot.fail(error)
+
+    return done
 
 
 def no_room() -> StoreUnavailable:
