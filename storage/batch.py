@@ -22,6 +22,7 @@ from msgspec.structs import astuple
 
 from engine.domain import rows
 from engine.errors import CommitFailed, CommitPoisoned
+from storage.fused import Call
 from storage.statements import load_statements
 
 Values: TypeAlias = list[Any]
@@ -34,6 +35,7 @@ ROW_BYTES: Final = 200
 """What a row costs in memory beside its text: about twenty values and the list that holds them."""
 
 _OPEN: Final = frozenset({"new", "open", "pending"})
+_PATCHED: Final = frozenset({"messages", "attachments", "outbox"})
 _encode_json: Final = msgspec.json.Encoder(enc_hook=repr).encode
 """What has no JSON form (an exception's argument in a dead letter) is kept as its repr."""
 
@@ -48,18 +50,27 @@ class Addressed(Hashable, Protocol):
 class Plan:
     """How the rows of one class become arguments of one statement."""
 
-    __slots__ = ("encoders", "kind", "row_type", "statement", "table", "text_of", "texts")
+    __slots__ = ("encoders", "id_at", "kind", "row_type", "statement", "table", "text_of", "texts")
 
     def __init__(self, row_type: type[rows.Row], table: str) -> None:
         self.row_type: Final = row_type
         self.table: Final = table
         self.kind = _kind(row_type)
         self.statement: Final = STATEMENTS[f"{self.kind}_{table}"]
+        fields = row_type.__struct_fields__
+        # Asked for only where a patch could meet a new row.
+        self.id_at = fields.index("id") if table in _PATCHED and self.kind != "upsert" else None
         encoders = _encoders(row_type)
         self.encoders: Final = [(index, encoder) for index, encoder in encoders if encoder is not clean]
         self.texts: Final = [index for index, encoder in encoders if encoder is clean]
         # One index alone would give a bare value, so the first one is there twice.
         self.text_of: Final = itemgetter(*self.texts[:1], *self.texts) if self.texts else None
+
+    def keys(self, columns: Sequence[Sequence[Any]]) -> frozenset[tuple[int, int]] | None:
+        """Which rows these are, for `storage.fused`."""
+        if self.id_at is None:
+            return None
+        return frozenset(zip(columns[-1], columns[self.id_at], strict=True))
 
     def encode(self, row: rows.Row) -> tuple[Values, int]:
         """The row's values in the order of its fields, and the bytes that they take."""
@@ -145,10 +156,6 @@ class WriteSet:
             raise TypeError("nobody planned for this type of row")
 
 
-Call: TypeAlias = tuple[str, Sequence[Sequence[Any]]]
-"""A statement's text and its arguments, one array for each column."""
-
-
 def gather(sets: Iterable[WriteSet], cursors: dict[int, int]) -> list[Call]:
     """One call for each kind of row, in the order in which they have to run.
 
@@ -188,7 +195,7 @@ def _in_order(
         gone = [key for key, values in kept.get(removal.table, {}).items() if values is None]
         if gone:
             tenants, ids = zip(*gone, strict=True)
-            calls.append((removal.statement.sql, (tenants, ids)))
+            calls.append(Call(removal.statement, removal.table, (tenants, ids)))
     for plan in PLANS.values():
         if plan.kind == "upsert":
             whole = [values for values in kept.get(plan.table, {}).values() if values is not None]
@@ -199,7 +206,8 @@ def _in_order(
         else:
             whole = list(patches.get(plan, {}).values())
         if whole:
-            calls.append((plan.statement.sql, list(zip(*whole, strict=True))))
+            columns = list(zip(*whole, strict=True))
+            calls.append(Call(plan.statement, plan.table, columns, plan.keys(columns)))
     return calls
 
 

@@ -10,7 +10,7 @@ Leaves     trying again, splitting and verdicts to `storage.writer`.
 
 import os
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from typing import Any, Final, Protocol
 from uuid import UUID
@@ -20,21 +20,17 @@ from msgspec import Struct
 
 from engine.errors import Defect
 from storage.batch import STATEMENTS, WriteSet, gather
-from storage.errors import translate
+from storage.errors import FOREIGN_ERRORS, translate
+from storage.fused import fuse, waves
 
-_OPEN_BATCH: Final = STATEMENTS["open_batch"].sql
+_OPEN_BATCH: Final = STATEMENTS["open_batch"]
+_OPENED_BATCH: Final = STATEMENTS["opened_batch"]
 _TAKE_OWNERSHIP: Final = STATEMENTS["take_ownership"].sql
 _FORGET_BATCHES: Final = STATEMENTS["forget_batches"].sql
 _ANALYZE: Final = STATEMENTS["analyze"].sql
 
-# For each transaction. A generic plan, by index whatever the statistics say: the statements join a batch with
-# a table by key, and a plan made while the table was empty would scan it when it no longer is. A session that
-# lost its client must let go of its locks before the retry gives up waiting for them.
-_SETTINGS: Final = (
-    "SET LOCAL plan_cache_mode = force_generic_plan; SET LOCAL enable_seqscan = off; "
-    "SET LOCAL enable_hashjoin = off; SET LOCAL enable_mergejoin = off; "
-    "SET LOCAL synchronous_commit = on; SET LOCAL idle_in_transaction_session_timeout = '10s'"
-)
+_TAKEN_OVER: Final = "MJ001"
+"""What mijra_kept ends a statement with (storage/sql/tenant/0002_one_statement.sql)."""
 
 BATCH_IDS_KEPT_SECONDS: Final = 3600.0
 """A retry follows within seconds; an hour covers a process that was suspended in between."""
@@ -63,36 +59,38 @@ class _Connection(Protocol):
 
 
 async def commit_batch(connection: _Connection, batch: Batch) -> list[int]:
-    """The batch's transaction. Returns the tenants that are no longer ours; then nothing was written."""
-    calls = gather(batch.sets, dict(zip(batch.tenants, batch.before, strict=True)))
-    await connection.execute(_begin(batch.tenants))
+    """The batch's transaction. Returns the tenants that are no longer ours; then nothing was written.
+
+    The session must be set to the batch's tenants.
+    """
+    first, *rest = waves(gather(batch.sets, dict(zip(batch.tenants, batch.before, strict=True)))) or [[]]
+    opening = (batch.tenants, batch.epochs, batch.before, batch.after, batch.id)
     try:
-        kept = await connection.fetch(
-            _OPEN_BATCH, batch.tenants, batch.epochs, batch.before, batch.after, batch.id
-        )
-        if len(kept) < len(batch.tenants):
-            await connection.execute("ROLLBACK")
-            return sorted(set(batch.tenants) - {row[0] for row in kept})
-        for sql, columns in calls:
-            await connection.execute(sql, *columns)
-    except BaseException:
-        await _roll_back(connection)
-        raise
-    await _commit(connection)
+        if not rest:
+            await _commit(connection, *fuse(_OPEN_BATCH, opening, first))
+            return []
+        await connection.execute("BEGIN")
+        try:
+            sql, arguments = fuse(_OPEN_BATCH, opening, first)
+            await connection.fetch(sql, *arguments)
+            for wave in rest:
+                sql, arguments = fuse(_OPENED_BATCH, (), wave)
+                await connection.fetch(sql, *arguments)
+        except BaseException:
+            await _roll_back(connection)
+            raise
+        await _commit(connection, "COMMIT", ())
+    except asyncpg.PostgresError as error:
+        if error.sqlstate != _TAKEN_OVER:
+            raise
+        return [int(tenant_id) for tenant_id in error.detail.split(",")]
     return []
 
 
 async def take_ownership(
     connection: _Connection, tenants: list[int], node: str
 ) -> list[tuple[int, int, int]]:
-    await connection.execute(_begin(tenants))
-    try:
-        rows = await connection.fetch(_TAKE_OWNERSHIP, tenants, node)
-    except BaseException:
-        await _roll_back(connection)
-        raise
-    await _commit(connection)
-    return [tuple(row) for row in rows]
+    return [tuple(row) for row in await connection.fetch(_TAKE_OWNERSHIP, tenants, node)]
 
 
 async def forget_batches(connection: _Connection) -> None:
@@ -103,10 +101,6 @@ async def analyze(connection: _Connection) -> None:
     await connection.execute(_ANALYZE)
 
 
-def _begin(tenants: Iterable[int]) -> str:
-    return f"BEGIN; SET LOCAL mijra.tenants = '{','.join(map(str, tenants))}'; {_SETTINGS}"
-
-
 async def _roll_back(connection: _Connection) -> None:
     if not connection.is_closed():
         # What went wrong before is the error to report; its owner closes a connection that cannot roll back.
@@ -114,15 +108,15 @@ async def _roll_back(connection: _Connection) -> None:
             await connection.execute("ROLLBACK")
 
 
-async def _commit(connection: _Connection) -> None:
+async def _commit(connection: _Connection, sql: str, arguments: Sequence[object]) -> None:
+    """Run what commits: COMMIT, or a statement that is its own transaction."""
     try:
-        status = await connection.execute("COMMIT")
-    except Exception as error:
-        known = translate(error, commit_sent=True, connection_closed=connection.is_closed())
-        if known is None:
+        status = await connection.execute(sql, *arguments)
+    except FOREIGN_ERRORS as error:
+        if isinstance(error, asyncpg.PostgresError) and error.sqlstate == _TAKEN_OVER:
             raise
-        raise known from error
-    if status != "COMMIT":
+        raise translate(error, commit_sent=True, connection_closed=connection.is_closed()) from error
+    if sql == "COMMIT" and status != "COMMIT":
         raise Defect(f"COMMIT was answered with {status}.")
 
 

@@ -28,7 +28,7 @@ statements do not survive a pooler that hands out connections by transaction.
 
 import re
 from collections import Counter, OrderedDict, deque
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterable
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from types import TracebackType
 from typing import Any, Final, Self, TypeVar, TypeVarTuple
@@ -54,6 +54,24 @@ ADMINISTRATION_MAX: Final = 4
 CLOSE_SECONDS_MAX: Final = 1.0
 _POSTGRES_EPOCH_MILLISECONDS: Final = 946_684_800_000
 _NAME: Final = re.compile(r"[a-z_][a-z0-9_]{0,62}")
+_READER_SETTINGS: Final = {
+    # A kept plan is as old as its first uses: one that was made for an empty table scans the full one until
+    # somebody runs ANALYZE. Planning anew costs a fraction of a millisecond.
+    "plan_cache_mode": "force_custom_plan",
+    # A task that was stopped between BEGIN and COMMIT must not hold its locks for longer.
+    "idle_in_transaction_session_timeout": "60s",
+}
+_WRITER_SETTINGS: Final = {
+    # A generic plan, by index whatever the statistics say: the writer's statements join a batch with a table
+    # by key, and a plan made while the table was empty would scan it when it no longer is.
+    "plan_cache_mode": "force_generic_plan",
+    "enable_seqscan": "off",
+    "enable_hashjoin": "off",
+    "enable_mergejoin": "off",
+    "synchronous_commit": "on",
+    # A session that lost its client must let go of its locks before the retry gives up waiting for them.
+    "idle_in_transaction_session_timeout": "10s",
+}
 _SET_TENANTS: Final = "SELECT set_config('mijra.tenants', $1, false)"
 _log = structlog.get_logger(__name__)
 
@@ -171,9 +189,16 @@ class DatabaseServer:
         self._pools: dict[str, Pool] = {}
         self._administration = trio.CapacityLimiter(ADMINISTRATION_MAX)
         self._readers = _Lane(
-            self, "readers", limits.readers_max, limits.readers_per_database_max, limits.read_seconds_max
+            self,
+            "readers",
+            limits.readers_max,
+            limits.readers_per_database_max,
+            limits.read_seconds_max,
+            _READER_SETTINGS,
         )
-        self._writers = _Lane(self, "writers", limits.writers_max, 1, limits.write_seconds_max)
+        self._writers = _Lane(
+            self, "writers", limits.writers_max, 1, limits.write_seconds_max, _WRITER_SETTINGS
+        )
         # Out of the budgets and not yet closed. Filled on the trio side, emptied on the asyncio side, where
         # the connections live; no longer than both budgets together.
         self._doomed: deque[asyncpg.Connection] = deque()
@@ -279,23 +304,21 @@ class DatabaseServer:
         *args: *Ts,
     ) -> T:
         """`database` None: the DSN's own database, as the DSN's own user."""
-        raw = await self._connect(database, seconds_max=None)
+        raw = await self._connect(database, _READER_SETTINGS, seconds_max=None)
         try:
             return await fn(raw, *args)
         finally:
             await _close_raw(raw)
 
-    async def _connect(self, database: str | None, *, seconds_max: float | None) -> asyncpg.Connection:
+    async def _connect(
+        self, database: str | None, lane_settings: Mapping[str, str], *, seconds_max: float | None
+    ) -> asyncpg.Connection:
         settings = {
             "application_name": "mijra",
             "TimeZone": "UTC",
             "jit": "off",  # see storage.embedded; a server of somebody else's needs it as much
-            # A kept plan is as old as its first uses: one that was made for an empty table scans the full one
-            # until somebody runs ANALYZE. Planning anew costs a fraction of a millisecond.
-            "plan_cache_mode": "force_custom_plan",
             "statement_timeout": str(int((seconds_max or 0) * 1000)),
-            # A task that was stopped between BEGIN and COMMIT must not hold its locks for longer.
-            "idle_in_transaction_session_timeout": "60s",
+            **lane_settings,
         }
         if self._role and database is not None:
             settings["role"] = self._role
@@ -325,6 +348,7 @@ class DatabaseServer:
         self,
         slot: "_Slot",
         tag: str,
+        settings: Mapping[str, str],
         seconds_max: float,
         fn: Callable[[asyncpg.Connection, *Ts], Coroutine[Any, Any, T]],
         *args: *Ts,
@@ -336,7 +360,7 @@ class DatabaseServer:
         # know.
         if raw is None or raw.is_closed():
             slot.tag = None
-            raw = await self._connect(slot.database, seconds_max=seconds_max)
+            raw = await self._connect(slot.database, settings, seconds_max=seconds_max)
         whole = False
         try:
             if slot.tag != tag:
@@ -414,13 +438,20 @@ class _Lane:
     """
 
     def __init__(
-        self, server: DatabaseServer, name: str, limit: int, per_database_max: int, seconds_max: float
+        self,
+        server: DatabaseServer,
+        name: str,
+        limit: int,
+        per_database_max: int,
+        seconds_max: float,
+        settings: Mapping[str, str],
     ) -> None:
         self._server = server
         self._name = name
         self._limit = limit
         self._per_database_max = per_database_max
         self._seconds_max = seconds_max
+        self._settings = settings
         self._open: Counter[str] = Counter()
         self._open_total = 0
         self._idle_total: OrderedDict[_Slot, None] = OrderedDict()  # least recently used first
@@ -438,7 +469,9 @@ class _Lane:
     ) -> T:
         slot = await self._acquire(database, tag)
         try:
-            return await self._server._bridge.run(self._server._use, slot, tag, self._seconds_max, fn, *args)
+            return await self._server._bridge.run(
+                self._server._use, slot, tag, self._settings, self._seconds_max, fn, *args
+            )
         except FOREIGN_ERRORS as error:  # of the connecting, before there was a connection
             raise translate(error) from error
         finally:

@@ -25,8 +25,9 @@ from engine.domain.config import (
 from engine.domain.rows import EventRow, Row, TimerRow
 from engine.errors import InvalidInput
 from engine.ports import AssignmentSnapshot, WaitingConversation
-from storage.batch import WriteSet, gather
+from storage.batch import STATEMENTS, WriteSet, gather
 from storage.databases import transaction
+from storage.fused import fuse, waves
 from storage.placements import Placements
 from storage.records import Reader
 from storage.statements import load_sql
@@ -42,6 +43,7 @@ _week: Final = msgspec.json.Decoder(Week).decode
 _assignment: Final = msgspec.json.Decoder(AssignmentSettings).decode
 _conversations: Final = msgspec.json.Decoder(ConversationSettings).decode
 _NOTHING: Final = "{}"
+_OPENED_BATCH: Final = STATEMENTS["opened_batch"]
 
 
 class Tenants:
@@ -148,5 +150,6 @@ async def _assignments(
 
 async def _write_apart(connection: Any, write_set: WriteSet) -> None:
     async with transaction(connection):
-        for sql, columns in gather((write_set,), {}):
-            await connection.execute(sql, *columns)
+        for wave in waves(gather((write_set,), {})):
+            sql, arguments = fuse(_OPENED_BATCH, (), wave)
+            await connection.execute(sql, *arguments)

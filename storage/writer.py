@@ -317,7 +317,7 @@ class Writer:
         batch = self._batch(sets)
         started = time.perf_counter()
         try:
-            fenced = await self._insist(commit_batch, batch)
+            fenced = await self._insist(batch.tenants, commit_batch, batch)
         except CommitFailed as error:
             if isinstance(error, CommitConflict) and error.constraint == "batches_pkey":
                 # This very batch was committed by an earlier try whose answer was lost.
@@ -442,7 +442,7 @@ class Writer:
         rows: list[tuple[int, int, int]] | None = None
         while rows is None:
             try:
-                rows = await self._insist(take_ownership, tenants, self._node)
+                rows = await self._insist(tenants, take_ownership, tenants, self._node)
             except CommitFailed:
                 # Nothing can be written until somebody has repaired the schema; it is logged as a defect.
                 await trio.sleep(RETRY_SECONDS_MAX)
@@ -453,23 +453,24 @@ class Writer:
             if event is not None:
                 event.set()
 
-    async def _insist(self, fn: Callable[..., Any], *args: object) -> Any:
-        """Run `fn` until the database has said yes or no. A refusal comes as CommitFailed."""
+    async def _insist(self, tenants: Sequence[int], fn: Callable[..., Any], *args: object) -> Any:
+        """Run `fn`, on a session of these tenants, until the database has said yes or no. A refusal comes as
+        CommitFailed."""
         self._asking_since = trio.current_time()
         try:
-            return await self._until_answered(fn, *args)
+            return await self._until_answered(tenants, fn, *args)
         finally:
             was_away = self._is_away()
             self._asking_since = None
             if was_away and self.has_room():
                 self._on_room()
 
-    async def _until_answered(self, fn: Callable[..., Any], *args: object) -> Any:
+    async def _until_answered(self, tenants: Sequence[int], fn: Callable[..., Any], *args: object) -> Any:
         delay = RETRY_FIRST_SECONDS
         unavailable_since: float | None = None
         while True:
             try:
-                answer = await self._pool.write(fn, *args)
+                answer = await self._pool.write(fn, *args, tenants=tenants)
             except StoreUnavailable as error:
                 self._unavailable += 1
                 if unavailable_since is None:

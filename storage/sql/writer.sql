@@ -3,18 +3,32 @@
 -- Columns travel as arrays, one per column, in the order of the row's Struct. Times are milliseconds
 -- (mijra_at turns them into timestamptz), JSON and arrays are text that is cast here, because unnest
 -- would flatten an array of arrays.
+--
+-- No statement of rows runs alone: storage/fused.py puts those of a batch into one, each as a WITH, behind
+-- `gate`. That is one row, or none of them sees any: they read it so that nothing is written before it is there.
 
 -- name: open_batch
--- Checks that the tenants are still ours, moves their cursors and notes the batch's id. Answers the
--- tenants that are; one that is missing was taken over. Waits for an earlier try of the same batch
+-- The gate of a batch: notes the batch's id, checks that the tenants are still ours and moves their cursors, in
+-- this order, and stops everything (MJ001) when one was taken over. Waits for an earlier try of the same batch
 -- that still runs on the server, and fails on batches_pkey when that one was committed.
 WITH noted AS (
-    INSERT INTO batches (id) VALUES ($5)
+    INSERT INTO batches (id) VALUES ($5) RETURNING id
+), kept AS (
+    UPDATE ownership AS old SET cursor = new.after
+    FROM unnest($1::bigint[], $2::bigint[], $3::bigint[], $4::bigint[]) AS new (tenant_id, epoch, before, after)
+    WHERE old.tenant_id = new.tenant_id AND old.epoch = new.epoch AND old.cursor = new.before
+    RETURNING old.tenant_id
+), gate AS MATERIALIZED (
+    -- What is kept is asked for each id that was noted, so never before it was.
+    SELECT mijra_kept($1::bigint[], (SELECT array_agg(kept.tenant_id) FROM kept WHERE noted.id IS NOT NULL))
+    FROM noted
 )
-UPDATE ownership AS old SET cursor = new.after
-FROM unnest($1::bigint[], $2::bigint[], $3::bigint[], $4::bigint[]) AS new (tenant_id, epoch, before, after)
-WHERE old.tenant_id = new.tenant_id AND old.epoch = new.epoch AND old.cursor = new.before
-RETURNING old.tenant_id;
+
+-- name: opened_batch
+-- The gate of what follows in a batch's transaction.
+WITH gate AS (
+    SELECT true
+)
 
 -- name: take_ownership
 -- Makes a node the one that writes for these tenants: whoever wrote before has an older epoch from now on.
@@ -37,31 +51,31 @@ DELETE FROM batches WHERE id IN (
 -- name: delete_users
 -- Removes rows of users.
 DELETE FROM users AS old
-USING unnest($1::bigint[], $2::bigint[]) AS gone (tenant_id, id)
+USING unnest($1::bigint[], $2::bigint[]) AS gone (tenant_id, id), gate
 WHERE old.tenant_id = gone.tenant_id AND old.id = gone.id;
 
 -- name: delete_channels
 -- Removes rows of channels.
 DELETE FROM channels AS old
-USING unnest($1::bigint[], $2::bigint[]) AS gone (tenant_id, id)
+USING unnest($1::bigint[], $2::bigint[]) AS gone (tenant_id, id), gate
 WHERE old.tenant_id = gone.tenant_id AND old.id = gone.id;
 
 -- name: delete_tags
 -- Removes rows of tags.
 DELETE FROM tags AS old
-USING unnest($1::bigint[], $2::bigint[]) AS gone (tenant_id, id)
+USING unnest($1::bigint[], $2::bigint[]) AS gone (tenant_id, id), gate
 WHERE old.tenant_id = gone.tenant_id AND old.id = gone.id;
 
 -- name: delete_automated_replies
 -- Removes rows of automated_replies.
 DELETE FROM automated_replies AS old
-USING unnest($1::bigint[], $2::bigint[]) AS gone (tenant_id, id)
+USING unnest($1::bigint[], $2::bigint[]) AS gone (tenant_id, id), gate
 WHERE old.tenant_id = gone.tenant_id AND old.id = gone.id;
 
 -- name: delete_timers
 -- Removes timers that fired or are no longer wanted.
 DELETE FROM timers AS old
-USING unnest($1::bigint[], $2::bigint[]) AS gone (tenant_id, id)
+USING unnest($1::bigint[], $2::bigint[]) AS gone (tenant_id, id), gate
 WHERE old.tenant_id = gone.tenant_id AND old.id = gone.id;
 
 -- name: upsert_users
@@ -77,7 +91,7 @@ FROM unnest(
     $9::bigint[], $10::bigint[], $11::bigint[]
 ) AS new (
     id, name, email, role, active, availability, work_hours, capacity, created_at, updated_at, tenant_id
-)
+), gate
 ON CONFLICT (tenant_id, id) DO UPDATE SET
     name = excluded.name, email = excluded.email, role = excluded.role, active = excluded.active,
     availability = excluded.availability, work_hours = excluded.work_hours, capacity = excluded.capacity,
@@ -98,7 +112,7 @@ FROM unnest(
 ) AS new (
     id, platform, name, external_id, credentials, settings, status, status_note, created_at, updated_at,
     tenant_id
-)
+), gate
 ON CONFLICT (tenant_id, id) DO UPDATE SET
     platform = excluded.platform, name = excluded.name, external_id = excluded.external_id,
     credentials = excluded.credentials, settings = excluded.settings, status = excluded.status,
@@ -115,7 +129,7 @@ FROM unnest(
     $1::bigint[], $2::text[], $3::text[], $4::bigint[], $5::bigint[], $6::bigint[]
 ) AS new (
     id, name, color, created_at, updated_at, tenant_id
-)
+), gate
 ON CONFLICT (tenant_id, id) DO UPDATE SET
     name = excluded.name, color = excluded.color, created_at = excluded.created_at,
     updated_at = excluded.updated_at;
@@ -136,7 +150,7 @@ FROM unnest(
 ) AS new (
     id, kind, name, active, priority, channel_ids, match, patterns, reply, cooldown_seconds, created_at,
     updated_at, tenant_id
-)
+), gate
 ON CONFLICT (tenant_id, id) DO UPDATE SET
     kind = excluded.kind, name = excluded.name, active = excluded.active, priority = excluded.priority,
     channel_ids = excluded.channel_ids, match = excluded.match, patterns = excluded.patterns,
@@ -154,7 +168,7 @@ FROM unnest(
     $1::text[], $2::text[], $3::bigint[], $4::bigint[]
 ) AS new (
     name, value, updated_at, tenant_id
-)
+), gate
 ON CONFLICT (tenant_id, name) DO UPDATE SET
     value = excluded.value, updated_at = excluded.updated_at;
 
@@ -174,7 +188,7 @@ FROM unnest(
 ) AS new (
     id, name, avatar_url, email, phone, locale, timezone, attributes, source, first_seen_at, last_seen_at,
     created_at, tenant_id
-)
+), gate
 ON CONFLICT (tenant_id, id) DO UPDATE SET
     name = excluded.name, avatar_url = excluded.avatar_url, email = excluded.email, phone = excluded.phone,
     locale = excluded.locale, timezone = excluded.timezone, attributes = excluded.attributes,
@@ -193,7 +207,7 @@ FROM unnest(
     $1::bigint[], $2::text[], $3::text[], $4::bigint[], $5::text[], $6::text[], $7::bigint[], $8::bigint[]
 ) AS new (
     channel_id, external_id, contact_key, customer_id, platform, display, created_at, tenant_id
-);
+), gate;
 
 -- name: upsert_conversations
 -- Conversations, whole rows, the closed ones first: a second open one of a contact refuses.
@@ -220,7 +234,7 @@ FROM unnest(
     last_seq, message_count, unread_count, last_message, last_message_at, last_inbound_at,
     first_response_at, resolved_at, reply_window_ends_at, snoozed_until, tag_ids, auto_replied, metadata,
     created_at, updated_at, tenant_id
-)
+), gate
 ON CONFLICT (tenant_id, id) DO UPDATE SET
     channel_id = excluded.channel_id, platform = excluded.platform, contact_key = excluded.contact_key,
     customer_id = excluded.customer_id, channel_type = excluded.channel_type, status = excluded.status,
@@ -256,7 +270,7 @@ FROM unnest(
     conversation_id, seq, id, channel_id, contact_key, direction, type, sender_type, sender_id, sender_name,
     content, text, reply_to_id, reply_to_seq, status, platform_message_id, client_key, platform_at, sent_at,
     delivered_at, read_at, failed_at, error, edited_at, deleted_at, metadata, trace, created_at, tenant_id
-);
+), gate;
 
 -- name: insert_attachments
 -- New attachments.
@@ -278,7 +292,7 @@ FROM unnest(
     id, conversation_id, message_id, channel_id, contact_key, type, state, source_id, source_url, sha256,
     filename, media_type, size, width, height, duration, storage_key, attempts, next_try_at, error,
     created_at, tenant_id
-);
+), gate;
 
 -- name: insert_message_statuses
 -- Statuses as the platforms reported them.
@@ -293,7 +307,7 @@ FROM unnest(
     $9::bigint[]
 ) AS new (
     id, message_id, platform_message_id, status, code, detail, at, received_at, tenant_id
-);
+), gate;
 
 -- name: insert_outbox
 -- What is to be sent.
@@ -312,7 +326,7 @@ FROM unnest(
 ) AS new (
     id, channel_id, conversation_id, contact_key, message_id, recipient, lane, state, attempts, not_before,
     payload, error, trace, created_at, updated_at, tenant_id
-);
+), gate;
 
 -- name: upsert_notes
 -- Notes, whole rows.
@@ -327,7 +341,7 @@ FROM unnest(
     $8::bigint[], $9::bigint[]
 ) AS new (
     id, conversation_id, user_id, user_name, body, created_at, updated_at, deleted_at, tenant_id
-)
+), gate
 ON CONFLICT (tenant_id, id) DO UPDATE SET
     conversation_id = excluded.conversation_id, user_id = excluded.user_id, user_name = excluded.user_name,
     body = excluded.body, created_at = excluded.created_at, updated_at = excluded.updated_at,
@@ -344,7 +358,7 @@ FROM unnest(
     $1::bigint[], $2::bigint[], $3::bigint[], $4::text[], $5::bigint[], $6::bigint[], $7::bigint[]
 ) AS new (
     id, conversation_id, tag_id, action, by_user_id, at, tenant_id
-);
+), gate;
 
 -- name: insert_assignments
 -- History of assignments and transfers.
@@ -359,7 +373,7 @@ FROM unnest(
     $8::bigint[], $9::bigint[]
 ) AS new (
     id, conversation_id, kind, from_user_id, to_user_id, by_user_id, note, at, tenant_id
-);
+), gate;
 
 -- name: upsert_timers
 -- Durable deadlines, whole rows.
@@ -373,7 +387,7 @@ FROM unnest(
     $1::bigint[], $2::text[], $3::bigint[], $4::text[], $5::bigint[], $6::bigint[], $7::bigint[]
 ) AS new (
     id, kind, channel_id, contact_key, conversation_id, due_at, tenant_id
-)
+), gate
 ON CONFLICT (tenant_id, id) DO UPDATE SET
     kind = excluded.kind, channel_id = excluded.channel_id, contact_key = excluded.contact_key,
     conversation_id = excluded.conversation_id, due_at = excluded.due_at;
@@ -391,7 +405,7 @@ FROM unnest(
     $9::bigint[], $10::bigint[]
 ) AS new (
     id, platform, channel_id, headers, body, outcome, items, trace, received_at, tenant_id
-);
+), gate;
 
 -- name: insert_files
 -- Uploaded files.
@@ -406,7 +420,7 @@ FROM unnest(
     $9::bigint[]
 ) AS new (
     id, filename, media_type, size, sha256, storage_key, user_id, created_at, tenant_id
-);
+), gate;
 
 -- name: insert_dead_letters
 -- Messages that were given up.
@@ -421,7 +435,7 @@ FROM unnest(
     $9::bigint[]
 ) AS new (
     id, address, message, error, attempts, state, trace, created_at, tenant_id
-);
+), gate;
 
 -- name: insert_audit_log
 -- Who changed what.
@@ -436,7 +450,7 @@ FROM unnest(
     $9::bigint[]
 ) AS new (
     id, user_id, action, subject, before, after, trace, at, tenant_id
-);
+), gate;
 
 -- name: patch_messages
 -- Changes to messages; null leaves a column alone, metadata is merged into what is there, clear_failure empties
@@ -462,7 +476,7 @@ FROM unnest(
 ) AS new (
     id, type, content, text, status, platform_message_id, sent_at, delivered_at, read_at, failed_at, error,
     edited_at, deleted_at, metadata, clear_failure, tenant_id
-)
+), gate
 WHERE old.tenant_id = new.tenant_id AND old.id = new.id;
 
 -- name: patch_attachments
@@ -481,7 +495,7 @@ FROM unnest(
     $9::text[], $10::bigint[]
 ) AS new (
     id, state, sha256, media_type, size, storage_key, attempts, next_try_at, error, tenant_id
-)
+), gate
 WHERE old.tenant_id = new.tenant_id AND old.id = new.id;
 
 -- name: patch_outbox
@@ -497,7 +511,7 @@ FROM unnest(
     $1::bigint[], $2::bigint[], $3::text[], $4::bigint[], $5::bigint[], $6::text[], $7::text[], $8::bigint[]
 ) AS new (
     id, updated_at, state, attempts, not_before, error, payload, tenant_id
-)
+), gate
 WHERE old.tenant_id = new.tenant_id AND old.id = new.id;
 
 -- name: insert_events
@@ -511,4 +525,4 @@ FROM unnest(
     $1::text[], $2::text[], $3::text[], $4::text[], $5::bigint[], $6::bigint[], $7::bigint[]
 ) AS new (
     name, channels, data, trace, at, cursor, tenant_id
-);
+), gate;

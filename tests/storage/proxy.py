@@ -1,8 +1,10 @@
 """A proxy before PostgreSQL that cuts connections at the worst moment.
 
-It relays a Unix socket and watches for the client's COMMIT. What it does then is set by `at_commit`, once.
+It relays a Unix socket and watches for what commits a batch: the client's COMMIT, or the one statement that
+most batches are. What it does then is set by `at_commit`, once.
 """
 
+import re
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -10,19 +12,26 @@ from urllib.parse import parse_qs, quote, urlsplit
 
 import trio
 
+Act = Callable[[trio.SocketStream, trio.SocketStream, bytes], Awaitable[None]]
+
 _COMMIT = b"Q\0\0\0\x0bCOMMIT\0"
+# The batch's gate alone, without waves that follow it in a transaction, is found by what BEGIN leaves out.
+_BEGIN = b"Q\0\0\0\x0aBEGIN\0"
+_PARSED = re.compile(rb"P....([^\0]+)\0WITH noted", re.DOTALL)
+_BOUND = re.compile(rb"B....\0([^\0]+)\0", re.DOTALL)
 _SOCKET = ".s.PGSQL.5432"
 
 
 class Proxy:
-    """`at_commit(client, server)` runs once, instead of forwarding the next COMMIT."""
+    """`at_commit(client, server, data)` runs once, instead of forwarding the next `data` that commits."""
 
     def __init__(self, server_path: str, dsn: str) -> None:
         self.server_path = server_path
         self.dsn = dsn
-        self.at_commit: Callable[[trio.SocketStream, trio.SocketStream], Awaitable[None]] | None = None
+        self.at_commit: Act | None = None
         self.refusing = False
         self.cuts = 0
+        self.acted = trio.Event()
         self._open: set[trio.SocketStream] = set()
 
     async def cut_all(self) -> None:
@@ -41,18 +50,28 @@ class Proxy:
                 nursery.start_soon(self._pump, server, client, nursery.cancel_scope)
         finally:
             self._open -= {client, server}
-            await trio.aclose_forcefully(client)
-            await trio.aclose_forcefully(server)
+            with trio.CancelScope(shield=True):  # it only closes
+                await trio.aclose_forcefully(client)
+                await trio.aclose_forcefully(server)
 
     async def _upstream(
         self, client: trio.SocketStream, server: trio.SocketStream, scope: trio.CancelScope
     ) -> None:
+        batches: set[bytes] = set()
+        in_transaction = False
         try:
             while data := await client.receive_some():
-                if self.at_commit is not None and _COMMIT in data:
+                batches.update(_PARSED.findall(data))
+                in_transaction = (in_transaction or data == _BEGIN) and data != _COMMIT
+                bound = None if in_transaction else _BOUND.match(data)
+                commits = data == _COMMIT or (bound is not None and bound[1] in batches)
+                if self.at_commit is not None and commits:
                     act, self.at_commit = self.at_commit, None
                     self.cuts += 1
-                    await act(client, server)
+                    try:
+                        await act(client, server, data)
+                    finally:
+                        self.acted.set()
                     break
                 await server.send_all(data)
         except (trio.BrokenResourceError, trio.ClosedResourceError):
@@ -69,33 +88,33 @@ class Proxy:
         scope.cancel()
 
 
-async def lose_the_commit(client: trio.SocketStream, server: trio.SocketStream) -> None:
-    """The COMMIT never reaches the server; its session ends."""
+async def lose_the_commit(client: trio.SocketStream, server: trio.SocketStream, data: bytes) -> None:
+    """What commits never reaches the server; its session ends."""
     await trio.aclose_forcefully(server)
     await trio.aclose_forcefully(client)
 
 
-async def lose_the_answer(client: trio.SocketStream, server: trio.SocketStream) -> None:
+async def lose_the_answer(client: trio.SocketStream, server: trio.SocketStream, data: bytes) -> None:
     """The server commits; the client never hears of it."""
     await trio.aclose_forcefully(client)
-    await server.send_all(_COMMIT)
+    await server.send_all(data)
 
 
-def commit_late(seconds: float) -> Callable[[trio.SocketStream, trio.SocketStream], Awaitable[None]]:
-    """The client is cut off at once; the COMMIT reaches the server a while later, when a retry is waiting."""
+def commit_late(seconds: float) -> Act:
+    """The client is cut off at once; what commits reaches the server a while later, when a retry waits."""
 
-    async def act(client: trio.SocketStream, server: trio.SocketStream) -> None:
+    async def act(client: trio.SocketStream, server: trio.SocketStream, data: bytes) -> None:
         await trio.aclose_forcefully(client)
         await trio.sleep(seconds)
-        await lose_the_answer(client, server)
+        await lose_the_answer(client, server, data)
 
     return act
 
 
-def abort_late(seconds: float) -> Callable[[trio.SocketStream, trio.SocketStream], Awaitable[None]]:
-    """The client is cut off at once; the transaction stays open for a while and is never committed."""
+def abort_late(seconds: float) -> Act:
+    """The client is cut off at once; a transaction stays open for a while and is never committed."""
 
-    async def act(client: trio.SocketStream, server: trio.SocketStream) -> None:
+    async def act(client: trio.SocketStream, server: trio.SocketStream, data: bytes) -> None:
         await trio.aclose_forcefully(client)
         await trio.sleep(seconds)
         await trio.aclose_forcefully(server)
