@@ -268,9 +268,10 @@ class _System:
             authenticate=rights.authenticate,
             may_subscribe=rights.may_subscribe,
             epoch_of=self._log_epoch,
+            origins=settings.ws_origins,
         )
         # Later than the rest: sessions ask the application's own authenticator and rights.
-        self.app.register_blueprint(push_blueprint(self.sessions, origins=settings.ws_origins))
+        self.app.register_blueprint(push_blueprint(self.sessions))
         self.operator = Operator(
             self.registry, {"database": self._database_answers, "writers": self._writers_take_more}
         )

@@ -17,8 +17,10 @@ from trio_websocket import ConnectionClosed, WebSocketConnection, open_websocket
 from engine.errors import Forbidden, MijraError, StoreUnavailable, Unauthenticated
 from gateway.metrics import Metrics
 from gateway.push.codes import CloseCode, close_code_of
+from gateway.push.connection import Peer
 from gateway.push.hub import Hub, RingLimits
 from gateway.push.protocol import is_channel
+from gateway.push.queued import QueuedConnection
 from gateway.push.session import SessionLimits, Sessions, Viewer
 from gateway.routes import push_blueprint
 from gateway.serving import ServingLimits, serve
@@ -31,7 +33,13 @@ AUTH: Message = {"type": "auth", "token": "1|good"}
 class House:
     """A hub with sessions, and the two things that decide about them: tokens and rights."""
 
-    def __init__(self, *, limits: SessionLimits | None = None, ring: RingLimits | None = None) -> None:
+    def __init__(
+        self,
+        *,
+        limits: SessionLimits | None = None,
+        ring: RingLimits | None = None,
+        origins: tuple[str, ...] = ("*",),
+    ) -> None:
         self.log = ModelLog()
         self.metrics = Metrics(CollectorRegistry())
         self.hub = Hub(self.log, self.metrics, ring=ring)
@@ -46,6 +54,7 @@ class House:
             authenticate=self._authenticate,
             may_subscribe=self._may_subscribe,
             epoch_of=self._epoch_of,
+            origins=origins,
             limits=limits,
         )
 
@@ -84,7 +93,7 @@ class House:
         return not (statistics.connections or statistics.replaying or len(self.sessions) or listening)
 
 
-class Peer:
+class Client:
     """The client's end of a session, without a network."""
 
     def __init__(self, house: House) -> None:
@@ -96,7 +105,11 @@ class Peer:
         self._go_on = trio.Event()
 
     async def run(self) -> None:
-        self.code = await self.house.sessions.run(self._from_client.receive, self._send)
+        connection = QueuedConnection(
+            self.house.sessions, Peer(path="/ws"), self._from_client.receive, self._send
+        )
+        ending = await connection.run()
+        self.code = None if ending is None else CloseCode(ending.code)
 
     async def _send(self, frame: bytes) -> None:
         await trio.lowlevel.checkpoint()
@@ -120,12 +133,12 @@ class Peer:
 
 
 @asynccontextmanager
-async def connected(house: House, *auths: Message) -> AsyncIterator[list[Peer]]:
+async def connected(house: House, *auths: Message) -> AsyncIterator[list[Client]]:
     """Peers that have said their auth message and heard the welcome."""
     async with trio.open_nursery() as nursery:
         peers = []
         for auth in auths or (AUTH,):
-            peer = Peer(house)
+            peer = Client(house)
             nursery.start_soon(peer.run)
             (welcome,) = await peer.say(auth)
             assert welcome["type"] == "welcome"
@@ -137,7 +150,7 @@ async def connected(house: House, *auths: Message) -> AsyncIterator[list[Peer]]:
 
 async def end_of(house: House, *messages: Message | str) -> tuple[CloseCode | None, list[Message]]:
     """How a connection ends that says this and then waits."""
-    peer = Peer(house)
+    peer = Client(house)
     heard: list[Message] = []
     async with trio.open_nursery() as nursery:
         nursery.start_soon(peer.run)
@@ -160,7 +173,7 @@ async def test_a_good_token_is_welcomed(autojump_clock: trio.testing.MockClock) 
     house = House()
     house.commit("inbox")
     async with trio.open_nursery() as nursery:
-        peer = Peer(house)
+        peer = Client(house)
         nursery.start_soon(peer.run)
         (welcome,) = await peer.say({**AUTH, "tenant": "acme", "later_member": 1})
         assert len(welcome.pop("session")) == 16
@@ -220,7 +233,7 @@ async def test_a_tenant_has_a_limit_of_connections(autojump_clock: trio.testing.
     """The one over the limit is refused with a code to come back; when one leaves there is room."""
     house = House(limits=SessionLimits(connections_per_tenant_max=1))
     async with connected(house):
-        late = Peer(house)
+        late = Client(house)
         async with trio.open_nursery() as nursery:
             nursery.start_soon(late.run)
             await late.say(AUTH)
@@ -543,7 +556,7 @@ async def test_presence_tells_who_is_there_as_they_come_and_go(
             await trio.sleep(1)
 
 
-class _Losable(Peer):
+class _Losable(Client):
     def __init__(self, house: House) -> None:
         super().__init__(house)
         self._scope = trio.CancelScope()
@@ -586,10 +599,10 @@ def test_errors_become_codes_by_their_family() -> None:
 
 @asynccontextmanager
 async def served(
-    house: House, *, origins: tuple[str, ...] = ("*",), limits: ServingLimits | None = None
+    house: House, *, limits: ServingLimits | None = None
 ) -> AsyncIterator[tuple[str, trio.Event]]:
     app = QuartTrio("test")
-    app.register_blueprint(push_blueprint(house.sessions, origins=origins))
+    app.register_blueprint(push_blueprint(house.sessions))
     stop = trio.Event()
     async with trio.open_nursery() as nursery:
 
@@ -694,8 +707,8 @@ async def test_a_frame_over_the_limit_closes_the_connection() -> None:
 )
 async def test_pages_of_other_origins_are_turned_away(origin: str | None, status: int) -> None:
     """With a list of origins, a browser page from elsewhere gets 403; clients without an origin may come."""
-    house = House()
-    async with served(house, origins=("https://inbox.example.com",)) as (url, _):
+    house = House(origins=("https://inbox.example.com",))
+    async with served(house) as (url, _):
         stream = await trio.open_tcp_stream("127.0.0.1", _port(url))
         await stream.send_all(_handshake(origin))
         with trio.fail_after(5):
