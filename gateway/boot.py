@@ -49,7 +49,9 @@ from gateway.authentication import hash_secret
 from gateway.dependencies import AccountCheck, Dependencies
 from gateway.directory import Directory
 from gateway.enginemetrics import EngineCollector
-from gateway.lane.connection import Lane, LaneLimits
+from gateway.lane.connection import LaneLimits, WebhookLane
+from gateway.lane.lanes import Lane
+from gateway.lane.push.lane import PushLane
 from gateway.master_key import master_key
 from gateway.metrics import Metrics
 from gateway.observing import EngineLog, JournalLog
@@ -235,10 +237,10 @@ class _System:
             clock_ms=_wall_ms,
             limits=WebhookLimits(body_bytes_max=settings.webhook_bytes_max),
         )
-        self.lane: Lane | None = None
+        self.lanes: list[Lane] = []
         if settings.webhook_lane == "on":
             limits = LaneLimits(body_bytes_max=settings.webhook_bytes_max)
-            self.lane = Lane(webhooks.handle, self.metrics, limits)
+            self.lanes.append(WebhookLane(webhooks.handle, self.metrics, limits))
         deps = Dependencies(
             engine=self.engine,
             reads=self.reads,
@@ -268,9 +270,12 @@ class _System:
             authenticate=rights.authenticate,
             may_subscribe=rights.may_subscribe,
             epoch_of=self._log_epoch,
+            origins=settings.ws_origins,
         )
         # Later than the rest: sessions ask the application's own authenticator and rights.
-        self.app.register_blueprint(push_blueprint(self.sessions, origins=settings.ws_origins))
+        self.app.register_blueprint(push_blueprint(self.sessions))
+        if settings.push_lane == "on":
+            self.lanes.append(PushLane(self.sessions, self.metrics))
         self.operator = Operator(
             self.registry, {"database": self._database_answers, "writers": self._writers_take_more}
         )
@@ -328,7 +333,7 @@ class _System:
         assert self.public_ended is not None
         settings = self.settings
         try:
-            await _serve(self.app, settings.host, settings.port, self.public_stop, self.metrics, self.lane)(
+            await _serve(self.app, settings.host, settings.port, self.public_stop, self.metrics, self.lanes)(
                 task_status=task_status
             )
         finally:
@@ -494,11 +499,11 @@ def _serve(
     port: int,
     stop: trio.Event,
     metrics: Metrics | None = None,
-    lane: Lane | None = None,
+    lanes: Sequence[Lane] = (),
 ) -> Callable[..., Awaitable[None]]:
     async def run(*, task_status: trio.TaskStatus[int]) -> None:
         await serve_http(
-            app, host=host, port=port, stop=stop, metrics=metrics, lane=lane, task_status=task_status
+            app, host=host, port=port, stop=stop, metrics=metrics, lanes=lanes, task_status=task_status
         )
 
     return run

@@ -1,10 +1,8 @@
-"""Webhooks and the native WebSocket as plain Quart routes: the way in that always works.
+"""Webhooks and the WebSockets as plain Quart routes: the way in that always works.
 
 Thin on purpose. What is behind these routes knows nothing of Quart, so that a faster lane in front of it can
 call the same functions; a test holds that both answer alike.
 """
-
-from collections.abc import Collection
 
 import trio
 from quart import Blueprint, Response, g, request, websocket
@@ -12,6 +10,8 @@ from werkzeug.exceptions import RequestTimeout
 
 from gateway import envelope
 from gateway.problems import failure_of
+from gateway.push.connection import Peer
+from gateway.push.queued import QueuedConnection
 from gateway.push.session import Sessions
 from gateway.webhooks import Webhooks
 
@@ -69,20 +69,25 @@ async def _read(bytes_max: int) -> bytes:
     return b"".join(chunks)
 
 
-def push_blueprint(sessions: Sessions, *, origins: Collection[str] = ("*",)) -> Blueprint:
-    """The native WebSocket at `/ws`. `origins` are those whose pages may connect, `*` for all: the token
-    travels in a message and never in a cookie, so another site's page has nothing to borrow."""
+def push_blueprint(sessions: Sessions) -> Blueprint:
+    """The WebSockets, at the paths that `sessions` serves."""
     blueprint = Blueprint("push", __name__)
 
     @blueprint.websocket("/ws")
-    async def native() -> None:
-        origin = websocket.headers.get("Origin")
-        if origin is not None and "*" not in origins and origin not in origins:
+    async def serve() -> None:
+        peer = Peer(
+            path=websocket.path,
+            query=websocket.query_string.decode("latin-1"),
+            origin=websocket.headers.get("Origin"),
+            address=websocket.remote_addr or "",
+        )
+        if sessions.refusal(peer) is not None:
             await websocket.close(1008)  # before the handshake is accepted, so the server answers 403
             return
         await websocket.accept()
-        code = await sessions.run(websocket.receive, _send_text)
-        await websocket.close(code.value, code.reason)
+        ending = await QueuedConnection(sessions, peer, websocket.receive, _send_text).run()
+        if ending is not None:
+            await websocket.close(ending.code, ending.reason)
 
     return blueprint
 

@@ -7,9 +7,9 @@ it opens its sockets itself, while a port may be shared with lanes in front. So 
 connection's stream is wrapped, and Hypercorn's per-connection server, its lifespan and its protocols are used
 as they are (written against 0.18; the tests of this module hold what is relied on).
 
-With a lane (`gateway.lane`) each connection begins there. It comes to Hypercorn with its first request that
-is not the lane's, and goes back for as many requests as are: both read on one connection in turns, and the
-one who reads has all that was received and not used.
+With lanes (`gateway.lane`) each connection begins there. It comes to Hypercorn with its first request that
+is not a lane's, and goes back for as many requests as are: all read on one connection in turns, and the
+one who reads has all that was received and not used. A WebSocket of the push lane never comes back.
 
 Promises   No send lasts longer than `send_seconds_max`. A request's head is complete within
            `idle_seconds_max` of the connection's start or the last answer, or the connection is closed.
@@ -20,7 +20,7 @@ Leaves     limits on bodies and on the duration of calls to the application, TLS
 """
 
 import logging
-from collections.abc import Awaitable, Callable, MutableMapping
+from collections.abc import Awaitable, Callable, MutableMapping, Sequence
 from contextlib import suppress
 from functools import partial
 from typing import Any, Final
@@ -39,8 +39,7 @@ from hypercorn.utils import wrap_app
 from msgspec import Struct
 from trio.abc import HalfCloseableStream
 
-from gateway.lane.connection import Lane
-from gateway.lane.parser import may_be_lanes
+from gateway.lane.lanes import Lane, Lanes
 from gateway.metrics import Metrics
 
 _log = structlog.get_logger()
@@ -88,13 +87,13 @@ async def serve(
     stop: trio.Event,
     metrics: Metrics | None = None,
     limits: ServingLimits | None = None,
-    lane: Lane | None = None,
+    lanes: Sequence[Lane] = (),
     task_status: trio.TaskStatus[int] = trio.TASK_STATUS_IGNORED,
 ) -> None:
     """Serves `app` until `stop` is set, and a little longer for what is under way. Starts with the port that
-    it listens on (`port` 0 takes a free one). Raises OSError when it cannot listen. `lane` answers its
-    requests without `app`; it serves one server."""
-    await _Server(app, stop, metrics, limits or ServingLimits(), lane).run(host, port, task_status)
+    it listens on (`port` 0 takes a free one). Raises OSError when it cannot listen. `lanes` answer their
+    requests without `app`; each serves one server."""
+    await _Server(app, stop, metrics, limits or ServingLimits(), Lanes(lanes)).run(host, port, task_status)
 
 
 class _Server:
@@ -104,9 +103,9 @@ class _Server:
         stop: trio.Event,
         metrics: Metrics | None,
         limits: ServingLimits,
-        lane: Lane | None,
+        lanes: Lanes,
     ) -> None:
-        self._lane = lane
+        self._lanes = lanes
         self._limits = limits
         self._metrics = metrics
         self._stop = stop
@@ -122,6 +121,7 @@ class _Server:
         async with trio.open_nursery() as lifespan_nursery:
             await lifespan_nursery.start(lifespan.handle_lifespan)
             await lifespan.wait_for_startup()
+            await lifespan_nursery.start(self._lanes.work)
             async with trio.open_nursery() as connections:
                 async with trio.open_nursery() as accepting:
                     accepting.start_soon(
@@ -135,8 +135,7 @@ class _Server:
                     await self._stop.wait()
                     accepting.cancel_scope.cancel()  # closes the listeners
                 _log.info("serving.stopping", connections=self._open)
-                if self._lane is not None:
-                    self._lane.stop()
+                self._lanes.stop()
                 await self._context.terminated.set()  # Hypercorn closes idle connections and keeps none alive
                 connections.cancel_scope.deadline = trio.current_time() + self._limits.graceful_seconds_max
             _log.info("serving.stopped")
@@ -154,15 +153,15 @@ class _Server:
         self._count(1)
         try:
             received = b""
-            if self._lane is not None:
-                received = await self._lane.run(stream)
+            if self._lanes:
+                received = await self._lanes.run(stream)
                 if not received:
                     return
             bounded = BoundedStream(stream, self._limits.send_seconds_max, self._cut, received)
             state = ConnectionState(self._state.copy())
             connection = _Connection(self._app, self._config, self._context, state, bounded)  # type: ignore[arg-type]
-            if self._lane is not None:
-                connection.share_with(self._lane, bounded)
+            if self._lanes:
+                connection.share_with(self._lanes, bounded)
             await connection
         except Exception:  # noqa: BLE001  # one connection's defect must not end all the others
             _log.exception("serving.connection_crashed")
@@ -182,19 +181,19 @@ class _Server:
 class _Connection(TCPServer):
     """Hypercorn's, except that it ends when the other side has gone: Hypercorn would wait for the idle time
     first, with the socket open. What becomes of a connection after an answer is not forgotten: that it is
-    closed, or that its idle time begins. And between requests it is lent to the lane."""
+    closed, or that its idle time begins. And between requests it is lent to the lanes."""
 
     _turn: trio.Event | None = None  # set when an answer is complete, or the connection is over
 
-    def share_with(self, lane: Lane, stream: "BoundedStream") -> None:
-        """From now on `lane` takes its requests from this connection."""
+    def share_with(self, lanes: Lanes, stream: "BoundedStream") -> None:
+        """From now on `lanes` take their requests from this connection."""
         self._turn = trio.Event()
 
         async def first_look(data: bytes) -> bytes:
-            if not (data and may_be_lanes(data) and await self._between_requests()):
+            if not (data and lanes.may_be_lanes(data) and await self._between_requests()):
                 return data
-            await self.idle_task.stop()  # the lane has its own deadlines
-            data = await stream.lend(lane, data)
+            await self.idle_task.stop()  # the lanes have their own deadlines
+            data = await stream.lend(lanes, data)
             if data:
                 await self.idle_task.restart(self._task_group, self._idle_timeout)
             return data
@@ -273,11 +272,11 @@ class BoundedStream(HalfCloseableStream):
         data = bytes(await self._inner.receive_some(max_bytes))
         return data if self.first_look is None else await self.first_look(data)
 
-    async def lend(self, lane: Lane, received: bytes) -> bytes:
-        """Between two requests: the lane's turn, as in `Lane.run`."""
+    async def lend(self, lanes: Lanes, received: bytes) -> bytes:
+        """Between two requests: the lanes' turn, as in `Lane.run`."""
         if self._inner.socket.fileno() < 0:
             return b""  # closed while it was decided whose turn it is
-        return await lane.run(self._inner, received)
+        return await lanes.run(self._inner, received)
 
     async def send_eof(self) -> None:
         await self._inner.send_eof()

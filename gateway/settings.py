@@ -278,6 +278,14 @@ class Settings(Struct, frozen=True, kw_only=True):
             _one_of("on", "off"),
         ),
     ] = "on"
+    push_lane: Annotated[
+        Literal["on", "off"],
+        Setting(
+            "`on`: WebSockets take the short way past the web framework. `off`: they go through it, slower, "
+            "with more memory for each, and with the same messages.",
+            _one_of("on", "off"),
+        ),
+    ] = "on"
     body_bytes_max: Annotated[
         int, Setting("The largest body of any other request, uploads excepted.", _whole(1024, 2**26), "bytes")
     ] = 1024 * 1024

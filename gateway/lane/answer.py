@@ -15,6 +15,7 @@ from gateway.webhooks import Answer
 _JSON: Final = {"Content-Type": envelope.JSON_TYPE}
 _MESSAGES: Final = {
     400: "The request could not be read.",
+    403: "Pages of this origin may not connect.",
     408: "The request did not arrive in time.",
     413: "The request's body is larger than allowed here.",
     431: "The request's head is larger than allowed here.",

@@ -13,32 +13,23 @@ checkpoints of a stream's general methods are spared. A write that does not fit 
 """
 
 import os
-import uuid
 from collections.abc import Awaitable, Mapping
-from contextlib import suppress
 from enum import Enum, auto
 from typing import Final, Protocol
 
-import structlog
 import trio
 from msgspec import Struct
 
 from gateway.lane import answer as answers
 from gateway.lane.chunked import ChunkedBody
 from gateway.lane.parser import HEAD_END, Head, NotForLane, Refused, may_be_lanes, read_head
+from gateway.lane.parting import part, refuse
 from gateway.metrics import Metrics
 from gateway.webhooks import Answer
-
-_log = structlog.get_logger()
 
 _READ_BYTES: Final = 64 * 1024
 _READ_CHUNKED_BYTES: Final = 16 * 1024
 """Decoding chunks is work in Python without a pause: some milliseconds for these at worst."""
-
-_PARTING_SECONDS_MAX: Final = 2.0
-_PARTING_BYTES_MAX: Final = 4 * 1024 * 1024
-"""Closing on unread bytes makes the kernel reset the connection, and the client may never see why. So what it
-is still sending is read away for a moment: a body of the largest allowed size and some."""
 
 
 class Handle(Protocol):
@@ -68,7 +59,7 @@ class LaneLimits(Struct, frozen=True, kw_only=True):
     reading_bytes_max: int = 64 * 1024 * 1024
 
 
-class Lane:
+class WebhookLane:
     """The lane of one listening server; its connections share the budget of bytes and the stop."""
 
     def __init__(self, handle: Handle, metrics: Metrics, limits: LaneLimits | None = None) -> None:
@@ -79,11 +70,13 @@ class Lane:
         self.reading_bytes = 0
         self._connections: set[_Connection] = set()
 
+    def may_be_lanes(self, received: bytes) -> bool:
+        return may_be_lanes(received)
+
+    async def work(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        task_status.started()  # there is nothing to do beside the connections
+
     async def run(self, stream: trio.SocketStream, received: bytes = b"") -> bytes:
-        """Answers the lane's requests on a connection that stands before a request, and of which `received`
-        has been read already. Returns the bytes of the first request that is somebody else's, for whom the
-        connection is untouched otherwise; or b"" when there is nothing more to come and it should be closed.
-        """
         connection = _Connection(self, stream, received)
         self._connections.add(connection)
         try:
@@ -111,7 +104,7 @@ class _Ended(Exception):
 
 
 class _Connection:
-    def __init__(self, lane: Lane, stream: trio.SocketStream, received: bytes) -> None:
+    def __init__(self, lane: WebhookLane, stream: trio.SocketStream, received: bytes) -> None:
         self._lane = lane
         self._limits = lane.limits
         self._stream = stream
@@ -140,7 +133,7 @@ class _Connection:
             if self._lane.stopping or self._phase not in (_Phase.HEAD, _Phase.BODY):
                 return b""
             refused = Refused(408, "timeout", f"the {self._phase.name.lower()} took too long")
-        await self._refuse(refused)
+        await refuse(self._stream, refused, self._lane.metrics)
         return b""
 
     def stop(self) -> None:
@@ -166,7 +159,7 @@ class _Connection:
             await self._send(answers.encode(answer, close=last))
             if last:
                 if self._buffer:
-                    await self._part()
+                    await part(self._stream)
                 return b""
         return b""
 
@@ -276,23 +269,3 @@ class _Connection:
             if self._phase is _Phase.SEND:
                 self._enter(_Phase.SEND, self._limits.send_seconds_max)
             await self._stream.send_all(memoryview(data)[written:])
-
-    async def _refuse(self, refused: Refused) -> None:
-        trace = uuid.uuid4().hex
-        self._lane.metrics.lane_refused.labels(str(refused.status)).inc()
-        _log.warning("lane.refused", trace=trace, status=refused.status, reason=refused.why)
-        answer = answers.encode(answers.refusal(refused.status, refused.code, trace), close=True)
-        with trio.move_on_after(_PARTING_SECONDS_MAX), suppress(OSError, trio.BrokenResourceError):
-            await self._stream.send_all(answer)
-            await self._part()
-
-    async def _part(self) -> None:
-        """Closes our side and reads away what the other one is still sending, for a moment."""
-        dropped = 0
-        with trio.move_on_after(_PARTING_SECONDS_MAX), suppress(OSError, trio.BrokenResourceError):
-            await self._stream.send_eof()
-            while dropped < _PARTING_BYTES_MAX:
-                data = await self._stream.receive_some(_READ_BYTES)
-                if not data:
-                    return
-                dropped += len(data)

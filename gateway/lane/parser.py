@@ -62,7 +62,7 @@ def read_head(raw: bytes) -> Head:
     target = _PLAIN_TARGET.fullmatch(line[1])
     if target is None:
         raise NotForLane
-    lines = _Lines()
+    lines = HeaderLines()
     parser = HttpRequestParser(lines)
     try:
         parser.feed_data(raw)
@@ -95,7 +95,7 @@ def malformed(why: str) -> Refused:
     return Refused(400, "bad_request", why)
 
 
-class _Lines:
+class HeaderLines:
     """What llhttp calls back; it wants these names."""
 
     def __init__(self) -> None:
@@ -130,6 +130,6 @@ def _length(headers: dict[str, str], is_1_1: bool) -> int | None:
     return int(length)
 
 
-def _only_the_coding_is_strange(lines: _Lines) -> bool:
+def _only_the_coding_is_strange(lines: HeaderLines) -> bool:
     """llhttp stops behind a complete head whose last coding is not chunked: a body without an end."""
     return lines.complete and "transfer-encoding" in lines.headers

@@ -68,7 +68,8 @@ Limits: 8 KiB per message, 200 messages at once and 20 per second, 200 subscript
 
 Inside
 ------
-`hub` holds rings and subscriptions and argues why nothing is missed; `frames` encodes; `queue` bounds what
-waits for a connection; `session` is one connection of the native protocol, `protocol` its messages, `codes`
-its ends. A session's writer sends one frame after another; a lane that writes shared frames straight to
-sockets, and the Pusher protocol, are other implementations of `hub.Subscriber` and `frames.Encoder`."""
+`hub` holds rings and subscriptions and argues why nothing is missed; `frames` encodes; `session` is one
+connection of the native protocol, `protocol` its messages, `codes` its ends. A session knows no transport:
+`connection` is the port between them, `queued` with its `queue` the transport that sends one frame after
+another. A lane that writes shared frames straight to sockets is another `Connection`, the Pusher protocol
+another `hub.Subscriber` and `frames.Encoder`."""

@@ -3,7 +3,7 @@
 Owns       per tenant a ring of its newest events and who is subscribed to what.
 Limits     the ring by count and bytes per tenant and by bytes in all (see `RingLimits`); replays from the
            log by number at once and by distance. The hub waits for nobody: a subscriber that has no room is
-           cut off by its own queue.
+           cut off by its own connection.
 Promises   On each subscription every event of the channel with a cursor above the one in `subscribed`
            arrives once and in cursor order, or a gap names the cursors that do not.
 Restart    nothing is lost: rings are refilled by what is committed next, subscribers resume from the log.
@@ -48,8 +48,8 @@ from msgspec import Struct
 
 from engine.ports import EventLog, LoggedEvent
 from gateway.metrics import Metrics
+from gateway.push.connection import Outlet
 from gateway.push.frames import Encoder
-from gateway.push.queue import FrameQueue
 
 _log = structlog.get_logger()
 
@@ -97,7 +97,7 @@ class Subscriber(Protocol):
     def encoder(self) -> Encoder: ...
 
     @property
-    def queue(self) -> FrameQueue: ...
+    def connection(self) -> Outlet: ...
 
     def start_replay(self, subscription: "Subscription") -> None:
         """Runs `Hub.replay` in the connection's own nursery. Must not block."""
@@ -234,7 +234,7 @@ class Hub:
                 frame = shared.get(encoder.protocol)
                 if frame is None:
                     frame = shared[encoder.protocol] = encoder.event(event, channel)
-                sent += subscription.subscriber.queue.offer(frame)
+                sent += subscription.subscriber.connection.offer(frame)
         return sent
 
     def _pass_hole(self, tenant_id: int, tenant: _Tenant, floor: int) -> None:
@@ -333,9 +333,9 @@ class Hub:
         position = tenant.last if since is None else max(0, since)
         subscription = Subscription(subscriber, channel, position)
         encoder = subscriber.encoder
-        subscriber.queue.offer(encoder.subscribed(channel, position))
+        subscriber.connection.offer(encoder.subscribed(channel, position))
         if beyond is not None:
-            subscriber.queue.offer(encoder.gap(channel, position + 1, beyond))
+            subscriber.connection.offer(encoder.gap(channel, position + 1, beyond))
         return subscription
 
     def unsubscribe(self, subscription: Subscription) -> None:
@@ -370,13 +370,13 @@ class Hub:
         Run by the connection, in a task of its own, whenever `start_replay` asks for it; returns early when
         the subscription is paused. Cancelled: the subscription stays where it was. Raises StoreUnavailable.
         """
-        queue = subscription.subscriber.queue
+        outlet = subscription.subscriber.connection
         try:
             while True:
-                await queue.wait_room()
+                await outlet.wait_room()
                 if not subscription.may_deliver() or self._catch_up(subscription):
                     return
-                if queue.has_room():  # so it was the ring that does not reach back far enough
+                if outlet.has_room():  # so it was the ring that does not reach back far enough
                     await self._replay_page(subscription)
         finally:
             subscription.replaying = False
@@ -391,10 +391,10 @@ class Hub:
             return False
         if subscription.position < tenant.last:
             for event in tenant.after(subscription.position):
-                if not subscriber.queue.has_room():
+                if not subscriber.connection.has_room():
                     return False
                 if subscription.channel in event.channels:
-                    subscriber.queue.offer(subscriber.encoder.event(event, subscription.channel))
+                    subscriber.connection.offer(subscriber.encoder.event(event, subscription.channel))
                 subscription.position = event.cursor
         subscription.live = True
         tenant.live.setdefault(subscription.channel, {})[subscription] = None
@@ -424,10 +424,10 @@ class Hub:
         for event in page:
             if event.cursor <= subscription.position:
                 continue
-            await subscriber.queue.wait_room()
+            await subscriber.connection.wait_room()
             if not subscription.may_deliver():
                 return
-            subscriber.queue.offer(subscriber.encoder.event(event, subscription.channel))
+            subscriber.connection.offer(subscriber.encoder.event(event, subscription.channel))
             subscription.position = event.cursor
         if len(page) < page_max:
             subscription.position = max(subscription.position, announced)
@@ -435,7 +435,7 @@ class Hub:
     def _declare_gap(self, subscription: Subscription, last: int) -> None:
         first = subscription.position + 1
         subscription.position = last
-        subscription.subscriber.queue.offer(
+        subscription.subscriber.connection.offer(
             subscription.subscriber.encoder.gap(subscription.channel, first, last)
         )
         self._metrics.push_gaps.inc()
@@ -453,7 +453,7 @@ class Hub:
         for subscription in list(listening or ()):
             subscriber = subscription.subscriber
             if subscriber is not but and subscriber.encoder.protocol == protocol:
-                taken += subscriber.queue.offer(frame)
+                taken += subscriber.connection.offer(frame)
         return taken
 
     def enter(self, subscription: Subscription) -> bool:

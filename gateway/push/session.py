@@ -1,20 +1,20 @@
 """One native WebSocket connection, from its auth message to its close code.
 
-Knows no web framework: it is given a way to receive text, a way to send a frame, and returns the code to
-close with. So the plain Quart route and a faster lane run the same session.
+Knows no transport: it is given a `Connection` and returns how to close it. So the plain Quart route and a
+faster lane run the same session.
 
-Owns       the connection's queue, its subscriptions, its message budget.
+Owns       the connection's subscriptions and its message budget.
 Limits     see `SessionLimits`.
 Promises   a channel is listened to only after `may_subscribe` said yes, and after a recheck only when it
            said yes again; a message that is not understood ends the connection instead of being guessed at.
 Restart    nothing is kept: the client comes back with its cursors.
 
 Tasks: this one reads and handles the client's messages one after the other (so a client can have one rights
-check under way and no more); a writer drains the queue; replays and rechecks come and go.
+check under way and no more); replays and rechecks come and go.
 """
 
 import secrets
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Collection
 from typing import Final, assert_never
 
 import msgspec
@@ -25,6 +25,7 @@ from msgspec import Struct
 from engine.errors import Forbidden, MijraError, Rejected, Unauthenticated, Unavailable
 from gateway.metrics import Metrics
 from gateway.push.codes import CloseCode, close_code_of
+from gateway.push.connection import Connection, Ending, Gone, Peer
 from gateway.push.frames import Encoder, NativeEncoder
 from gateway.push.hub import Hub, Subscription
 from gateway.push.protocol import (
@@ -46,11 +47,14 @@ from gateway.push.protocol import (
     is_channel,
     is_presence,
 )
-from gateway.push.queue import FrameQueue
 
 _log = structlog.get_logger()
 _NATIVE: Final = NativeEncoder()
 _PONG: Final = encode(Pong())
+
+NATIVE_PATH: Final = "/ws"
+LOST: Final = 1006
+"""What RFC 6455 calls a connection that ended without a close frame of ours."""
 
 
 class Viewer(Struct, frozen=True, kw_only=True):
@@ -93,7 +97,11 @@ class SessionLimits(Struct, frozen=True, kw_only=True):
 
 
 class Sessions:
-    """Makes sessions; holds what they share. `close_all` is for the shutdown."""
+    """Makes sessions; holds what they share. `close_all` is for the shutdown.
+
+    `origins` are those whose pages may connect, `*` for all: the token travels in a message and never in a
+    cookie, so another site's page has nothing to borrow.
+    """
 
     def __init__(
         self,
@@ -103,6 +111,7 @@ class Sessions:
         authenticate: Authenticate,
         may_subscribe: MaySubscribe,
         epoch_of: EpochOf,
+        origins: Collection[str] = ("*",),
         limits: SessionLimits | None = None,
     ) -> None:
         self.hub = hub
@@ -110,30 +119,35 @@ class Sessions:
         self.authenticate = authenticate
         self.may_subscribe = may_subscribe
         self.epoch_of = epoch_of
+        self.origins = origins
         self.limits = limits or SessionLimits()
         self._open: dict[Session, None] = {}
         self._closing = False
 
-    async def run(
-        self, receive: Callable[[], Awaitable[str | bytes]], send: Callable[[bytes], Awaitable[None]]
-    ) -> CloseCode:
-        """One connection. Returns the code to close with; when the client leaves, the caller cancels this.
+    def refusal(self, peer: Peer) -> int | None:
+        """The HTTP status to refuse a handshake with: 404 for a path that is no WebSocket's, 403 for a page
+        of another origin. None: accept it, and `run`."""
+        if peer.path != NATIVE_PATH:
+            return 404
+        if peer.origin is not None and "*" not in self.origins and peer.origin not in self.origins:
+            return 403
+        return None
 
-        `send` may take as long as it likes: the transport bounds it, and live events never wait for it.
-        Never raises anything of its own.
+    async def run(self, connection: Connection) -> Ending | None:
+        """One connection, whose handshake was accepted. Returns how to close it; None when the client has
+        left. A transport may also cancel this when it has lost the client. Never raises anything of its own.
         """
         if self._closing:
-            return CloseCode.GOING_AWAY
-        session = Session(self, receive, send)
+            return _ending(CloseCode.GOING_AWAY)
+        session = Session(self, connection)
         self._open[session] = None
         code: CloseCode | None = None
         try:
             code = await session.run()
-            return code
+            return None if code is None else _ending(code)
         finally:
             del self._open[session]
-            # 1006 is what RFC 6455 calls a connection that was lost without a close frame.
-            self.metrics.push_closes.labels(code="1006" if code is None else str(code.value)).inc()
+            self.metrics.push_closes.labels(code=str(LOST if code is None else code.value)).inc()
 
     def close_all(self, code: CloseCode = CloseCode.GOING_AWAY) -> None:
         """Ends every session, and every later one, with `code`. Returns at once."""
@@ -148,17 +162,11 @@ class Sessions:
 class Session:
     """A Subscriber of the hub. Made and run by `Sessions.run`."""
 
-    def __init__(
-        self,
-        shared: Sessions,
-        receive: Callable[[], Awaitable[str | bytes]],
-        send: Callable[[bytes], Awaitable[None]],
-    ) -> None:
+    def __init__(self, shared: Sessions, connection: Connection) -> None:
         self._shared = shared
         self._hub = shared.hub
         self._limits = shared.limits
-        self._receive = receive
-        self._send = send
+        self.connection = connection
         self._scope = trio.CancelScope()
         self._code: CloseCode | None = None
         self._nursery: trio.Nursery | None = None
@@ -173,11 +181,7 @@ class Session:
         self._budget_at = trio.current_time()
         self.id = secrets.token_hex(8)
         self.encoder: Encoder = _NATIVE
-        self.queue = FrameQueue(
-            bytes_max=self._limits.queue_bytes_max,
-            age_seconds_max=self._limits.queue_age_seconds_max,
-            overflowed=self.end,
-        )
+        connection.attach(self.end)
 
     @property
     def viewer(self) -> Viewer:
@@ -198,12 +202,16 @@ class Session:
             self._code = code
             self._scope.cancel()
 
-    async def run(self) -> CloseCode:
+    async def run(self) -> CloseCode | None:
+        """Returns the code to close with; None when the client has left."""
         started = trio.current_time()
+        gone = False
         try:
             with self._scope:
                 try:
                     await self._run()
+                except* Gone:
+                    gone = True
                 except* MijraError as group:
                     self.end(close_code_of(_first(group)))
                 except* Exception as group:  # noqa: BLE001  # one session may fail, the server may not
@@ -211,25 +219,26 @@ class Session:
                     self.end(CloseCode.INTERNAL)
         finally:
             self._leave()
-        code = self._code or CloseCode.INTERNAL
+        code = self._code or (None if gone else CloseCode.INTERNAL)
+        shown, reason = (LOST, "lost") if code is None else (code.value, code.name.lower())
         if self._viewer is not None:
             _log.info(
                 "push.closed",
                 session=self.id,
                 tenant=self.tenant_id,
                 user_id=self.user_id,
-                code=code.value,
-                reason=code.name.lower(),
+                code=shown,
+                reason=reason,
                 seconds=round(trio.current_time() - started, 3),
-                peak_bytes=self.queue.peak_bytes,
+                peak_bytes=self.connection.peak_bytes,
             )
         else:
-            _log.info("push.refused", session=self.id, code=code.value, reason=code.name.lower())
+            _log.info("push.refused", session=self.id, code=shown, reason=reason)
         return code
 
     async def _run(self) -> None:
         with trio.move_on_after(self._limits.auth_seconds_max) as patience:
-            auth = self._decode(await self._receive())
+            auth = self._decode(await self.connection.receive())
             if not isinstance(auth, Auth):
                 raise Unauthenticated("The first message must be auth.")
             self._token, self._tenant = auth.token, auth.tenant
@@ -244,7 +253,7 @@ class Session:
         async with trio.open_nursery() as nursery:
             self._nursery = nursery
             cursor = await self._hub.join(self)
-            self.queue.offer(
+            self.connection.offer(
                 encode(
                     Welcome(
                         epoch=epoch,
@@ -256,7 +265,6 @@ class Session:
                 )
             )
             _log.info("push.opened", session=self.id, tenant=viewer.tenant_id, user_id=viewer.user_id)
-            nursery.start_soon(self._write)
             await self._read()
 
     def _leave(self) -> None:
@@ -264,18 +272,13 @@ class Session:
             self._drop(channel)
         if self._viewer is not None:
             self._hub.leave(self)
-        self.queue.close()
+        self.connection.detach()
         self._nursery = None
-
-    async def _write(self) -> None:
-        while True:
-            for frame in await self.queue.take():
-                await self._send(frame)
 
     async def _read(self) -> None:
         while True:
             with trio.move_on_after(self._limits.silence_seconds_max) as silence:
-                text = await self._receive()
+                text = await self.connection.receive()
             if silence.cancelled_caught:
                 self.end(CloseCode.SILENT)
                 return
@@ -309,12 +312,12 @@ class Session:
     async def _handle(self, message: ClientMessage) -> None:
         match message:
             case Ping():
-                self.queue.offer(_PONG)
+                self.connection.offer(_PONG)
             case Subscribe(channel=channel, since=since):
                 await self._subscribe(channel, since)
             case Unsubscribe(channel=channel):
                 self._drop(channel)
-                self.queue.offer(encode(Unsubscribed(channel=channel[:64])))
+                self.connection.offer(encode(Unsubscribed(channel=channel[:64])))
             case Ack(channel=channel, cursor=cursor):
                 subscription = self._subscriptions.get(channel)
                 if subscription is not None and subscription.acked < cursor <= subscription.position:
@@ -348,7 +351,7 @@ class Session:
             if self._hub.enter(subscription):
                 self._announce_presence(channel)
             else:
-                self.queue.offer(self._presence_frame(channel))
+                self.connection.offer(self._presence_frame(channel))
 
     def _typing(self, channel: str, state: bool) -> None:
         if not is_presence(channel) or channel not in self._subscriptions:
@@ -376,7 +379,7 @@ class Session:
     def _refuse(self, code: str, message: str, channel: str | None = None) -> None:
         # Cut, since it is the client's own text that is sent back.
         shown = None if channel is None else channel[:64]
-        self.queue.offer(encode(ErrorMessage(code=code, message=message, channel=shown)))
+        self.connection.offer(encode(ErrorMessage(code=code, message=message, channel=shown)))
 
     # -------------------------------------------------------------- what the hub asks for
 
@@ -422,6 +425,10 @@ class Session:
                         self._refuse("forbidden", "You may no longer listen to this channel.", channel)
         finally:
             self._rechecking = False
+
+
+def _ending(code: CloseCode) -> Ending:
+    return Ending(code=code.value, reason=code.reason)
 
 
 def _first(group: BaseExceptionGroup[MijraError]) -> MijraError:

@@ -98,7 +98,9 @@ class Client:
         self.user_id = 7
         self.encoder: Encoder = encoder or NativeEncoder()
         self.code: CloseCode | None = None
-        self.queue = FrameQueue(bytes_max=bytes_max, age_seconds_max=age_seconds_max, overflowed=self._closed)
+        self.connection = FrameQueue(
+            bytes_max=bytes_max, age_seconds_max=age_seconds_max, overflowed=self._closed
+        )
         self.rechecks = 0
         self.channels: set[str] = set()
 
@@ -122,12 +124,12 @@ class Client:
 
     def frames(self) -> list[dict[str, object]]:
         """What waits, decoded; the queue is empty afterwards."""
-        if not len(self.queue):
+        if not len(self.connection):
             return []
         taken: list[bytes] = []
 
         async def take() -> None:
-            taken.extend(await self.queue.take())
+            taken.extend(await self.connection.take())
 
         coroutine = take()
         with pytest.raises(StopIteration):  # frames wait, so it ends without a pause
@@ -216,7 +218,7 @@ async def test_a_subscription_sees_each_event_once_and_in_order_or_a_gap(
                         hub.pause(subscription)
                         await trio.sleep(chance.choice((0, 0.05)))
                         hub.resume(subscription)
-                    over = not writing and subscription.live and not len(client.queue)
+                    over = not writing and subscription.live and not len(client.connection)
                     await trio.sleep(chance.choice((0.001, 0.01, 0.3)))
                 hub.unsubscribe(subscription)
                 hub.leave(client)
@@ -358,9 +360,9 @@ async def test_a_frame_is_encoded_once_for_all(autojump_clock: trio.testing.Mock
         for client in clients:
             await hub.join(client)
             await client.listen("inbox")
-            await client.queue.take()
+            await client.connection.take()
         hub.committed([log.append("inbox", "conversations.1")])
-        taken = [(await client.queue.take())[0] for client in clients]
+        taken = [(await client.connection.take())[0] for client in clients]
     assert calls == 1
     assert len({id(frame) for frame in taken}) == 1
 

@@ -17,9 +17,9 @@ from hypothesis import strategies as st
 from quart_trio import QuartTrio
 from structlog.testing import capture_logs
 
-from gateway.lane import connection
+from gateway.lane import parting
 from gateway.lane.chunked import ChunkedBody
-from gateway.lane.connection import Lane, LaneLimits
+from gateway.lane.connection import LaneLimits, WebhookLane
 from gateway.lane.parser import Head, NotForLane, Refused, read_head
 from gateway.routes import webhook_blueprint
 from gateway.serving import ServingLimits, serve
@@ -110,7 +110,7 @@ class Server:
         self.edge = edge
         self.in_lane: list[bytes] = []
         self._handed = trio.Event()
-        self.lane = Lane(self._handle, edge.metrics, limits)
+        self.lane = WebhookLane(self._handle, edge.metrics, limits)
         self.stop = trio.Event()
         self.port = 0
 
@@ -161,7 +161,7 @@ async def served(
                 stop=server.stop,
                 metrics=server.edge.metrics,
                 limits=serving,
-                lane=server.lane,
+                lanes=(server.lane,),
                 task_status=task_status,
             )
 
@@ -483,7 +483,7 @@ async def test_what_could_be_read_in_two_ways_is_refused_and_ends_the_connection
     """Each attempt hides a second request: one answer in the envelope, then the end, and neither the handler
     nor Hypercorn has heard of either request."""
     # A logger that is bound here: an earlier test's system may have bound the module's to its own output.
-    monkeypatch.setattr(connection, "_log", structlog.get_logger())
+    monkeypatch.setattr(parting, "_log", structlog.get_logger())
     async with served() as server:
         for name, (expected, raw) in SMUGGLED.items():
             with capture_logs() as lines:

@@ -1,0 +1,108 @@
+"""The sending task of the push lane: frames that were offered in one turn of the loop go out in the next.
+
+Why not at once, from within `offer`: whoever publishes to five thousand connections would hold the loop for
+all their system calls. And a batch of commits offers a connection several frames, which then cost one call.
+
+Promises   Each connection's frames in the order of the offers. Between two slices everybody else has a turn.
+Limits     `SLICE_SECONDS`. What waits is bounded by the connections.
+"""
+
+from collections.abc import Awaitable, Callable
+from time import perf_counter
+from typing import Final, NamedTuple, Protocol
+
+import structlog
+import trio
+
+from gateway.lane.push import wire
+from gateway.push.queue import FRAME_OVERHEAD_BYTES
+
+_log = structlog.get_logger()
+
+SLICE_SECONDS: Final = 0.004
+"""Some five hundred sends: what another task may have to wait, and little beside the turns in between."""
+
+_LOOK_EVERY: Final = 16
+"""Sends between two looks at the clock: a tenth of a millisecond."""
+
+_SHARED_MAX: Final = 1_000
+
+
+class Shared(NamedTuple):
+    """A frame for the socket, the same object for all who are sent it. `cost` is what it counts as while it
+    waits, `at` trio's time when it was first offered."""
+
+    at: float
+    wire: bytes
+    cost: int
+
+
+class Sendable(Protocol):
+    """A connection that has something to send."""
+
+    def flush(self) -> None:
+        """Sends what the socket takes now. Neither blocks nor raises."""
+        ...
+
+
+class Sender:
+    """One for all connections of a lane. `run` must be running before anything is offered."""
+
+    def __init__(self) -> None:
+        self._marked: list[Sendable] = []
+        self._wanted = trio.Event()
+        self._nursery: trio.Nursery | None = None
+        self._last: bytes | None = None
+        self._last_shared = Shared(0.0, b"", 0)
+        self._shared: dict[int, tuple[bytes, Shared]] = {}
+
+    def shared(self, payload: bytes) -> Shared:
+        """The payload as a text frame, encoded once for all that are offered this very object in one turn."""
+        if payload is self._last:
+            return self._last_shared
+        # Readers of another protocol may stand between. The payload is kept with its frame, so that its id
+        # stays its own.
+        found = self._shared.get(id(payload))
+        if found is None:
+            if len(self._shared) >= _SHARED_MAX:
+                self._shared.clear()
+            frame = wire.text(payload)
+            found = payload, Shared(trio.current_time(), frame, len(frame) + FRAME_OVERHEAD_BYTES)
+            self._shared[id(payload)] = found
+        self._last, self._last_shared = found
+        return self._last_shared
+
+    def mark(self, connection: Sendable) -> None:
+        """Has `flush` called soon."""
+        if not self._marked:
+            self._wanted.set()
+        self._marked.append(connection)
+
+    def start(self, task: Callable[[], Awaitable[None]]) -> None:
+        """Runs a connection's task beside the sending."""
+        if self._nursery is not None:
+            self._nursery.start_soon(task)
+
+    async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        """Sends until it is cancelled; the tasks of the connections end with it."""
+        async with trio.open_nursery() as self._nursery:
+            task_status.started()
+            while True:
+                await self._wanted.wait()
+                self._wanted = trio.Event()
+                # What is offered from now on is another turn's: its age counts from then.
+                self._last = None
+                self._shared.clear()
+                marked, self._marked = self._marked, []
+                await self._flush(marked)
+
+    async def _flush(self, marked: list[Sendable]) -> None:
+        until = perf_counter() + SLICE_SECONDS
+        for number, connection in enumerate(marked):
+            try:
+                connection.flush()
+            except Exception:  # noqa: BLE001  # one connection's defect must not silence all the others
+                _log.exception("push.send_crashed")
+            if number % _LOOK_EVERY == _LOOK_EVERY - 1 and perf_counter() > until:
+                await trio.lowlevel.checkpoint()
+                until = perf_counter() + SLICE_SECONDS
