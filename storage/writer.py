@@ -52,6 +52,8 @@ from engine.errors import (
     StoreUnavailable,
 )
 from engine.ports import EventSink, LoggedEvent
+from engine.runtime import Lane
+from engine.runtime.mailbox import room_of
 from storage.batch import Done, WriteSet, event_data, tenants_of
 from storage.commit import Batch, analyze, batch_id, commit_batch, forget_batches, take_ownership
 from storage.databases import Pool
@@ -191,15 +193,16 @@ class Writer:
         self._peak = max(self._peak, self._waiting_rows)
         self._wake()
 
-    def has_room(self) -> bool:
-        """Whether more should be submitted: the bounds are not reached, and the database is not away.
+    def has_room(self, lane: Lane = Lane.NORMAL) -> bool:
+        """Whether more should be submitted: the bounds are not reached (for bulk: they are not three quarters
+        reached), and the database is not away.
 
         While it is away, callers are told at once instead of after their deadline; what was submitted stays
         and is committed when it is back."""
         return (
             not self._is_away()
-            and self._waiting_rows < self._limits.waiting_rows_max
-            and self._waiting_bytes < self._limits.waiting_bytes_max
+            and self._waiting_rows < room_of(self._limits.waiting_rows_max, lane)
+            and self._waiting_bytes < room_of(self._limits.waiting_bytes_max, lane)
         )
 
     async def take(self, tenant_id: int) -> int:
