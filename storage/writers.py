@@ -82,10 +82,10 @@ class Writers:
 
     def has_room(self, tenant: int, lane: Lane = Lane.NORMAL) -> bool:
         """Whether the tenant's writer wants more. False is advice: `submit` takes rows all the same."""
-        return self.writer(tenant).has_room(lane)
+        return self.writer(tenant).has_room(tenant, lane)
 
     def when_room(self, callback: Callable[[], None]) -> None:
-        """Call back once, when some writer that had no room has room again."""
+        """Call back once, when a writer has room again for a tenant and lane that it had none for."""
         self._room_wanted.append(callback)
 
     async def take(self, tenant_id: int) -> int:

@@ -44,8 +44,8 @@ class SharedRoom:
     def give_back(self, tenant: int, units: int) -> None:
         """The counterpart of `take`, all at once or in parts."""
         self.total -= units
-        left = self._held[tenant] - units
+        left = self._held.get(tenant, 0) - units
         if left:
             self._held[tenant] = left
         else:
-            del self._held[tenant]
+            self._held.pop(tenant, None)
