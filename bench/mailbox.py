@@ -33,7 +33,17 @@ from rich.console import Console
 
 from bench.harness import Contest, Missing, as_json, plot, run_rounds, show
 from engine.errors import CommitFailed
-from engine.runtime import Address, Committer, Context, Decider, Effects, LoadRequest, Supervisor, System
+from engine.runtime import (
+    Address,
+    Committer,
+    Context,
+    Decider,
+    Effects,
+    Lane,
+    LoadRequest,
+    Supervisor,
+    System,
+)
 
 ESCRIPT = Path(__file__).parent / "peers" / "mailbox.escript"
 ASKERS = 50
@@ -51,7 +61,7 @@ class NoStore(Committer):
     ) -> None:
         done(None)
 
-    def has_room(self, tenant: int) -> bool:
+    def has_room(self, tenant: int, lane: Lane = Lane.NORMAL) -> bool:
         return True
 
     def when_room(self, callback: Callable[[], None]) -> None:

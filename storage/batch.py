@@ -106,10 +106,20 @@ class WriteSet:
     """The rows of one decision: durable all together or not at all.
 
     `refused` is set when they cannot even be encoded; the set then fails when its turn comes, as if the
-    database had refused it.
+    database had refused it. `number` counts the sets of a writer in the order of their submission.
     """
 
-    __slots__ = ("address", "bytes", "done", "encoded", "events", "generation", "refused", "tenant_id")
+    __slots__ = (
+        "address",
+        "bytes",
+        "done",
+        "encoded",
+        "events",
+        "generation",
+        "number",
+        "refused",
+        "tenant_id",
+    )
 
     def __init__(
         self,
@@ -123,6 +133,7 @@ class WriteSet:
         self.address = address
         self.generation = generation
         self.done = done
+        self.number = 0
         self.encoded: list[tuple[Plan | Removal, Values]] = []
         self.events: list[rows.EventRow] = []
         self.bytes = 0

@@ -7,9 +7,14 @@ row, COMMIT. COPY would be a little faster and cannot be had: PostgreSQL refuses
 row-level security.
 
 Promises
-    Order      write sets of a database are committed in the order of their submission; `done` is called in
-               the trio thread after the commit, for the sets of one address in the order of submission.
-               Before that, the batch's events went to the EventSink, once per batch, by cursor.
+    Order      write sets of a tenant are committed in the order of their submission; `done` is called in the
+               trio thread after the commit, for the sets of one address in the order of submission. Before
+               that, the batch's events went to the EventSink, once per batch, by cursor. Between tenants
+               nothing is promised but turns:
+    Fairness   tenants that share the database take turns of `TURN_ROWS` (`engine.runtime.fair_queue`), and a
+               batch holds one turn of each, unless one tenant is alone: a flood makes nobody else's batch
+               longer, and the one before it neither. What a tenant may have waiting moves with what is free
+               (`engine.runtime.shared_room`); bulk leaves the last quarter to the other lanes.
     Cursor     each tenant's events are numbered without gaps in commit order. The numbers are given when a
                batch is built and given again when it failed.
     Verdict    every set gets exactly one: None (durable), CommitConflict or CommitPoisoned (the database
@@ -24,16 +29,18 @@ Promises
                gone, the second one is the first. So there is no moment at which looking up would tell a lie.
     Fencing    the ownership row's epoch and cursor are compared and moved in the transaction of the rows.
 
-Limits     see WriterLimits. `submit` always takes the rows; `has_room` says when to stop submitting.
+Limits     see WriterLimits. `submit` always takes the rows; `has_room` says when a tenant should stop
+           submitting.
 Restart    a cancelled writer answers what it holds with CommitAbandoned. What was in doubt at that moment may
            be durable all the same; redelivery finds it by its unique keys.
 """
 
 import sys
 import time
-from collections import OrderedDict, deque
+from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Hashable, Iterable, Sequence
 from contextlib import suppress
+from itertools import chain
 from random import Random
 from typing import Any, Final
 
@@ -52,6 +59,10 @@ from engine.errors import (
     StoreUnavailable,
 )
 from engine.ports import EventSink, LoggedEvent
+from engine.runtime import Lane
+from engine.runtime.fair_queue import FairQueue
+from engine.runtime.mailbox import room_of
+from engine.runtime.shared_room import SharedRoom
 from storage.batch import Done, WriteSet, event_data, tenants_of
 from storage.commit import Batch, analyze, batch_id, commit_batch, forget_batches, take_ownership
 from storage.databases import Pool
@@ -75,6 +86,14 @@ million, which takes some 50 ms each, beside the batches; from there on autovacu
 
 ANALYZE_ROWS_MAX: Final = 1_024_000
 
+TURN_ROWS: Final = 250
+"""A tenant's turn, in rows: an eighth of the largest batch, so that eight that flood fill it and one that
+floods adds a few ms to the others' commits."""
+
+SHARED_BATCHES: Final = 100
+"""Batches that are kept to a turn of each tenant after another tenant's set was in one: about a second. After
+that a tenant counts as alone in the database, and its batches are as large as they may be."""
+
 BROKEN_MAX: Final = 4096
 """Failed activations remembered beyond what waits: the runtime submits nothing for one that has failed."""
 
@@ -87,7 +106,8 @@ class WriterLimits(Struct, frozen=True, kw_only=True):
     A batch of 2,000 rows commits in some 50 ms on two cores; larger ones gain nothing in throughput (the cost
     is per row by then) and only make everybody in them wait longer. 8 MB keep its encoding and its WAL below
     a noticeable pause; a single write set larger than that goes alone. 20,000 waiting rows are about a second
-    of work, and 64 MB what a process can spare for it: more would not be written sooner.
+    of work, and 64 MB what a process can spare for it: more would not be written sooner. The tenants of the
+    database share them; one alone may have two thirds.
     """
 
     batch_rows_max: int = 2_000
@@ -150,7 +170,10 @@ class Writer:
         self._on_room = on_room
         self._limits = limits
         self._random = random or Random()  # noqa: S311  jitter
-        self._waiting: deque[WriteSet] = deque()
+        self._waiting: FairQueue[WriteSet] = FairQueue(TURN_ROWS)
+        self._under_way: Sequence[WriteSet] = ()
+        self._last_tenant: int | None = None
+        self._shared = 0
         self._owned: dict[int, _Ownership] = {}
         self._to_take: dict[int, trio.Event] = {}
         self._broken: OrderedDict[tuple[Hashable, int], int] = OrderedDict()
@@ -159,8 +182,9 @@ class Writer:
         self._idle.set()
         self._submitted = 0
         self._settled = 0
-        self._waiting_rows = 0
-        self._waiting_bytes = 0
+        self._rows_room = SharedRoom(limits.waiting_rows_max)
+        self._bytes_room = SharedRoom(limits.waiting_bytes_max)
+        self._sent_away: set[tuple[int, Lane]] = set()
         self._peak = 0
         self._batches = 0
         self._rows = 0
@@ -184,23 +208,24 @@ class Writer:
     ) -> None:
         """Take one write set; the rows are copied here and now. Never blocks, never refuses."""
         write_set = WriteSet(tenant_id, address, generation, rows, done)
-        self._waiting.append(write_set)
         self._submitted += 1
-        self._waiting_rows += len(write_set.encoded)
-        self._waiting_bytes += write_set.bytes
-        self._peak = max(self._peak, self._waiting_rows)
+        write_set.number = self._submitted
+        self._waiting.push(tenant_id, write_set)
+        self._rows_room.take(tenant_id, len(write_set.encoded))
+        self._bytes_room.take(tenant_id, write_set.bytes)
+        self._peak = max(self._peak, self._rows_room.total)
         self._wake()
 
-    def has_room(self) -> bool:
-        """Whether more should be submitted: the bounds are not reached, and the database is not away.
+    def has_room(self, tenant_id: int, lane: Lane = Lane.NORMAL) -> bool:
+        """Whether the tenant should submit more: it has its share waiting neither in rows nor in bytes, and
+        the database is not away. If not, `on_room` is called when that has changed.
 
         While it is away, callers are told at once instead of after their deadline; what was submitted stays
         and is committed when it is back."""
-        return (
-            not self._is_away()
-            and self._waiting_rows < self._limits.waiting_rows_max
-            and self._waiting_bytes < self._limits.waiting_bytes_max
-        )
+        if self._admits(tenant_id, lane):
+            return True
+        self._sent_away.add((tenant_id, lane))
+        return False
 
     async def take(self, tenant_id: int) -> int:
         """Make this node the tenant's owner, also if it was already or was fenced; returns the epoch.
@@ -232,10 +257,10 @@ class Writer:
         return WriterStatistics(
             database=self._pool.database,
             waiting_sets=self._submitted - self._settled,
-            waiting_rows=self._waiting_rows,
+            waiting_rows=self._rows_room.total,
             waiting_rows_peak=self._peak,
             waiting_rows_max=self._limits.waiting_rows_max,
-            waiting_bytes=self._waiting_bytes,
+            waiting_bytes=self._bytes_room.total,
             tenants_owned=sum(not owned.fenced for owned in self._owned.values()),
             batches=self._batches,
             rows=self._rows,
@@ -269,10 +294,9 @@ class Writer:
 
     async def _drain(self) -> None:
         """Commit batch after batch until nothing waits."""
-        sets: Sequence[WriteSet] = ()
         try:
             while self._waiting or self._to_take:
-                sets = self._next_sets()
+                sets = self._under_way = self._next_sets()
                 to_take = {s.tenant_id for s in sets if s.tenant_id not in self._owned}.union(self._to_take)
                 if to_take:
                     await self._take_ownership(sorted(to_take))
@@ -282,20 +306,40 @@ class Writer:
         finally:
             self._active = False
             # Only after a cancellation or a defect of ours is anything left.
-            self._abandon_all([s for s in sets if s.done is not _settled] + list(self._waiting))
+            self._abandon_all([s for s in self._under_way if s.done is not _settled] + list(self._waiting))
             self._idle.set()
 
     def _next_sets(self) -> Sequence[WriteSet]:
         rows = size = 0
         sets: list[WriteSet] = []
-        while self._waiting:
-            head = self._waiting[0]
+        spent: dict[int, int] = {}
+        waiting = self._waiting
+        while (head := waiting.peek()) is not None:
             rows += len(head.encoded)
             size += head.bytes
             if sets and (rows > self._limits.batch_rows_max or size > self._limits.batch_bytes_max):
                 break
-            sets.append(self._waiting.popleft())
+            tenant_id = head.tenant_id
+            if tenant_id != self._last_tenant:
+                self._shared = SHARED_BATCHES if self._last_tenant is not None else 0
+                self._last_tenant = tenant_id
+            of_tenant = spent.get(tenant_id, 0)
+            if of_tenant >= TURN_ROWS and self._shared:
+                break  # everybody had a turn; the next batch begins with whoever comes meanwhile
+            cost = self._cost(head)
+            spent[tenant_id] = of_tenant + cost
+            sets.append(head)
+            waiting.pop()
+            waiting.balance -= cost
+        self._shared = max(0, self._shared - 1)
         return sets
+
+    def _cost(self, write_set: WriteSet) -> int:
+        """In rows; bytes count as the rows that the limits of a batch weigh them with."""
+        limits = self._limits
+        return max(
+            1, len(write_set.encoded), write_set.bytes * limits.batch_rows_max // limits.batch_bytes_max
+        )
 
     async def _commit(self, sets: Sequence[WriteSet]) -> None:
         """Give each of `sets` its verdict, as few transactions as possible."""
@@ -308,6 +352,7 @@ class Writer:
                     self._refuse(admitted, write_set.refused)
                 start = index + 1
         await self._commit_together(sets[start:])
+        self._tell_of_room()
 
     async def _commit_together(self, sets: Sequence[WriteSet]) -> None:
         """As one transaction if the database lets us."""
@@ -396,6 +441,7 @@ class Writer:
             self._sink.committed(events)
         for write_set in batch.sets:
             self._settle(write_set, None)
+        self._tell_of_room()
 
     def _refuse(self, write_set: WriteSet, error: CommitFailed) -> None:
         self._refused += 1
@@ -412,21 +458,34 @@ class Writer:
     def _break(self, write_set: WriteSet) -> None:
         """Remember that this activation failed, for what it has submitted already."""
         self._broken[write_set.address, write_set.generation] = self._submitted
-        while len(self._broken) > BROKEN_MAX and next(iter(self._broken.values())) <= self._settled:
-            self._broken.popitem(last=False)
+        if len(self._broken) > BROKEN_MAX:
+            oldest = min(s.number for s in chain(self._under_way, self._waiting.heads()))
+            while len(self._broken) > BROKEN_MAX and next(iter(self._broken.values())) < oldest:
+                self._broken.popitem(last=False)
 
     def _settle(self, write_set: WriteSet, error: CommitFailed | None) -> None:
-        had_room = self.has_room()
         self._settled += 1
-        self._waiting_rows -= len(write_set.encoded)
-        self._waiting_bytes -= write_set.bytes
+        self._rows_room.give_back(write_set.tenant_id, len(write_set.encoded))
+        self._bytes_room.give_back(write_set.tenant_id, write_set.bytes)
         done, write_set.done = write_set.done, _settled
         done(error)
-        if not had_room and self.has_room():
+
+    def _admits(self, tenant_id: int, lane: Lane) -> bool:
+        rows_max, bytes_max = self._limits.waiting_rows_max, self._limits.waiting_bytes_max
+        return (
+            not self._is_away()
+            and self._rows_room.has_room(tenant_id, reserve=rows_max - room_of(rows_max, lane))
+            and self._bytes_room.has_room(tenant_id, reserve=bytes_max - room_of(bytes_max, lane))
+        )
+
+    def _tell_of_room(self) -> None:
+        """If a tenant that was sent away may come again, everybody is asked to look again."""
+        if self._sent_away and any(self._admits(*each) for each in self._sent_away):
+            self._sent_away.clear()
             self._on_room()
 
     def _abandon_all(self, sets: Iterable[WriteSet]) -> None:
-        self._waiting.clear()
+        self._waiting = FairQueue(TURN_ROWS)
         for event in self._to_take.values():
             event.set()
         self._to_take.clear()
@@ -435,6 +494,7 @@ class Writer:
             self._settle(
                 write_set, CommitAbandoned("The writer was stopped before this was known to be durable.")
             )
+        self._tell_of_room()
 
     # ---------------------------------------------------------------- the database
 
@@ -460,10 +520,8 @@ class Writer:
         try:
             return await self._until_answered(tenants, fn, *args)
         finally:
-            was_away = self._is_away()
             self._asking_since = None
-            if was_away and self.has_room():
-                self._on_room()
+            self._tell_of_room()
 
     async def _until_answered(self, tenants: Sequence[int], fn: Callable[..., Any], *args: object) -> Any:
         delay = RETRY_FIRST_SECONDS

@@ -12,6 +12,7 @@ import trio
 
 from engine.errors import Defect
 from engine.ports import EventSink
+from engine.runtime import Lane
 from storage.batch import Addressed, Done
 from storage.databases import Pool
 from storage.writer import Writer, WriterLimits, WriterStatistics
@@ -79,12 +80,12 @@ class Writers:
         """Take one write set for the address's tenant; see Writer.submit."""
         self.writer(address.tenant).submit(address.tenant, address, generation, rows, done)
 
-    def has_room(self, tenant: int) -> bool:
+    def has_room(self, tenant: int, lane: Lane = Lane.NORMAL) -> bool:
         """Whether the tenant's writer wants more. False is advice: `submit` takes rows all the same."""
-        return self.writer(tenant).has_room()
+        return self.writer(tenant).has_room(tenant, lane)
 
     def when_room(self, callback: Callable[[], None]) -> None:
-        """Call back once, when some writer that had no room has room again."""
+        """Call back once, when a writer has room again for a tenant and lane that it had none for."""
         self._room_wanted.append(callback)
 
     async def take(self, tenant_id: int) -> int:

@@ -29,6 +29,13 @@ those who wait: with its result, or with `ActorStopped`. What could not be deliv
 (`Observer.undeliverable`). Escalation goes group, supervisor, tenant, root; at the root `run` raises, and the
 process should end.
 
+Fairness
+
+What all tenants share is taken in turns (`fair_queue`: deficit round robin): the dispatcher's time, and the
+calls that load activations and answer lookups (`gathering`). A flood of one tenant delays another one's
+message by a turn. Within a mailbox the lanes are served in order, and the bulk lane leaves the last quarter
+to the others. The writer and the edge share out their room by dynamic thresholds (`shared_room`).
+
 Deadlocks
 
 An actor never awaits another one: deciders cannot await, and `ask` is for the edge. What can wait is a sender
@@ -39,12 +46,15 @@ stalled on that very worker would wait for ever, so a worker offers, or tells wi
 
 Limits
 
-    mailbox                  `mailbox_max` from outside, twice that from actors     a refusal, or waiting
+    mailbox                  `mailbox_max` from outside, twice that from actors,    a refusal, or waiting
+                             the last quarter not for bulk
     in flight                `in_flight_max` messages of an activation              not drained meanwhile
     residents                `resident_max` of a kind, least recently used first    busy ones stay
     tries of a message       3, by crash or by its own failed write set             dead letter
     lookups, hops, timers    4 and 8 for a message, 64 for an actor                 crash, refusal, crash
-    one call of `load`       500 requests, 4 calls at a time                        the next batch gathers
+    one call of `load`       500 requests (64, or 16 of each tenant, while others   the next batch gathers
+                             wait), 4 calls at a time
+    a tenant's turn          16 messages, while others wait                         the next turn
     restarts                 the defaults in `specs` and `system`, with reasons      escalation
 
 What is not bounded: the number of tenants with a subtree (3.4 KB each with four kinds, kept until fenced or

@@ -1,8 +1,9 @@
 """Residency: activations and lookups in batches, passivation by idleness and by number.
 
 Activations that come up while the dispatcher is at work are loaded together when it has nothing left to
-drain, at most
-`BATCH_MAX` in a call and `concurrency` calls of one kind at a time; while those run, the next batch gathers.
+drain, at most `BATCH_MAX` in a call and `concurrency` calls of one kind at a time; while those run, the next
+batch gathers. A tenant whose ten thousand customers come back at once delays another one's first customer by
+a short call, not by twenty long ones (`engine.runtime.gathering`).
 A call that fails as a whole is split in halves, so that one poisonous row fails alone.
 
 Passivation looks at the least recently used end of an ordered table, every eighth of the idle time, and stops
@@ -27,10 +28,6 @@ if TYPE_CHECKING:
     from engine.runtime.dispatcher import Dispatcher
     from engine.runtime.registry import Registry
     from engine.runtime.release import Release
-
-BATCH_MAX: Final = 500
-"""Requests in one call of `load` or `lookup`: one set-based query; beyond that its latency grows faster than
-its gain."""
 
 SWEEP_MAX: Final = 2000
 """Activations looked at in one go by the sweep or by eviction; 1 to 2 ms."""
@@ -78,10 +75,11 @@ class Activator:
         cell.phase = Phase.LOADING
         cell.generation = next(self._generations)
         kind = cell.group.kind
-        if not kind.to_load:
+        waiting = kind.to_load.waiting
+        if not waiting:
             self._gathering[kind] = None
             self.dispatcher.wake()
-        kind.to_load.append(cell)
+        waiting.push(cell.address.tenant, cell)
 
     def reopen(self, cell: Cell) -> None:
         """The activation of `cell` has ended: load again, after its delay if it has one, if anything waits
@@ -108,7 +106,7 @@ class Activator:
         """Answer `query` with the next batch of lookups; `cell` decides nothing until then."""
         cell.phase = Phase.LOOKING
         kind = cell.group.kind
-        kind.to_look.append((cell, cell.generation, query))
+        kind.to_look.waiting.push(cell.address.tenant, (cell, cell.generation, query))
         self._gathering[kind] = None
         self.dispatcher.wake()
 
@@ -118,25 +116,22 @@ class Activator:
             return
         assert self.nursery is not None
         for kind in list(self._gathering):
-            while kind.to_load and kind.loading < self._concurrency:
-                kind.loading += 1
-                size = min(len(kind.to_load), BATCH_MAX)
-                self.nursery.start_soon(self._load, kind, [kind.to_load.popleft() for _ in range(size)])
-            while kind.to_look and kind.looking < self._concurrency:
-                kind.looking += 1
-                size = min(len(kind.to_look), BATCH_MAX)
-                self.nursery.start_soon(self._lookup, kind, [kind.to_look.popleft() for _ in range(size)])
-            if not kind.to_load and not kind.to_look:
+            while cells := kind.to_load.begin(self._concurrency):
+                self.nursery.start_soon(self._load, kind, cells)
+            while queries := kind.to_look.begin(self._concurrency):
+                self.nursery.start_soon(self._lookup, kind, queries)
+            if not kind.to_load.waiting and not kind.to_look.waiting:
                 del self._gathering[kind]
 
     async def _load(self, kind: Kind, cells: list[Cell]) -> None:
+        size = len(cells)
         cells = [cell for cell in cells if cell.phase is Phase.LOADING]
         generations = [cell.generation for cell in cells]
         requests = [LoadRequest(cell.address, cell.first_message()) for cell in cells]
         try:
             states = await _in_halves(kind.spec.load, requests)
         finally:
-            kind.loading -= 1
+            kind.to_load.end(size)
         make_ready = self.dispatcher.make_ready
         kind.loads += len(cells)
         kind.load_batches += 1
@@ -155,6 +150,7 @@ class Activator:
         self.dispatcher.wake()
 
     async def _lookup(self, kind: Kind, batch: list[tuple[Cell, int, object]]) -> None:
+        size = len(batch)
         batch = [entry for entry in batch if _waits(entry[0], entry[1], Phase.LOOKING)]
         assert kind.spec.lookup is not None
         try:
@@ -162,7 +158,7 @@ class Activator:
                 kind.spec.lookup, [LookupRequest(cell.address, query) for cell, _, query in batch]
             )
         finally:
-            kind.looking -= 1
+            kind.to_look.end(size)
         kind.lookups += len(batch)
         for (cell, generation, query), answer in zip(batch, answers, strict=True):
             if not _waits(cell, generation, Phase.LOOKING):

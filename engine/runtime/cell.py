@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from engine.errors import CommitFailed
 from engine.runtime.address import Address, Lane
 from engine.runtime.effects import Effects
+from engine.runtime.gathering import Gathering
 from engine.runtime.mailbox import Envelope, Mailbox
 from engine.runtime.specs import Decider
 from engine.runtime.timers import Alarm
@@ -163,9 +164,7 @@ class Kind:
         "crashes",
         "handled",
         "load_batches",
-        "loading",
         "loads",
-        "looking",
         "lookups",
         "parked",
         "passivated",
@@ -181,10 +180,8 @@ class Kind:
     def __init__(self, spec: Decider) -> None:
         self.spec = spec
         self.residents: OrderedDict[Cell, None] = OrderedDict()
-        self.to_load: deque[Cell] = deque()
-        self.to_look: deque[tuple[Cell, int, object]] = deque()
-        self.loading = 0
-        self.looking = 0
+        self.to_load: Gathering[Cell] = Gathering()
+        self.to_look: Gathering[tuple[Cell, int, object]] = Gathering()
         self.handled = 0
         self.refused = 0
         self.loads = 0

@@ -2,6 +2,8 @@
 own.
 
 Promises
+    Tenants that have something to do take turns (`engine.runtime.fair_queue`): a tenant with a thousand busy
+    actors delays another one's only message by its turn, not by its thousand.
     The messages of an address are decided in the order of their lanes, one at a time, each on the state that
     the previous one left, without waiting for its commit.
     What a message leads to is released only when its rows and those of every earlier message of the
@@ -29,6 +31,7 @@ from engine.runtime.activation import Activator
 from engine.runtime.address import Lane
 from engine.runtime.cell import Cell, Phase, Step
 from engine.runtime.effects import NOTHING, Context, Effects, Lookup
+from engine.runtime.fair_queue import FairQueue
 from engine.runtime.mailbox import Envelope
 from engine.runtime.observing import Observer
 from engine.runtime.release import Release
@@ -37,6 +40,10 @@ from engine.runtime.specs import Committer, DeadLetter
 BITE_MAX: Final = 64
 """Messages of one address handled before the next address has its turn: enough to make the turn's own cost
 (about 1 us) disappear, and at most a few ms with ordinary handlers."""
+
+TURN_MESSAGES: Final = 16
+"""What a tenant's turn is worth while others wait: 1 to 3 ms with ordinary handlers, so one slice of work. A
+bite is not cut short for it, what it takes beyond is paid by the tenant's next turns."""
 
 SLICE_SECONDS: Final = 0.003
 """Work between two visits to trio's scheduler. A visit costs about 10 us, so 0.3 %; sockets wait at most this
@@ -83,7 +90,7 @@ class Dispatcher:
         self.activator = activator
         self.observer = observer
         self.random = random
-        self.ready: deque[Cell] = deque()
+        self.ready: FairQueue[Cell] = FairQueue(TURN_MESSAGES)
         self._committer = committer
         self._context = context
         self._wall_ms = wall_ms
@@ -93,7 +100,8 @@ class Dispatcher:
         self._release = release
         self._on_fenced = on_fenced
         self._sleeper: Task | None = None
-        self._parked: dict[int, deque[Cell]] = {}
+        self._parked: dict[int, dict[Cell, None]] = {}
+        self._bulk_parked: dict[int, dict[Cell, None]] = {}
         self._room_asked = False
         self._unpark_wanted = False
 
@@ -105,12 +113,12 @@ class Dispatcher:
             bites = SLICE_BITES_MAX
             self.activator.now = trio.current_time()
             self._context.now = self._wall_ms()
-            while ready and bites:
-                self._drain(ready.popleft())
+            while bites and (cell := ready.pop()) is not None:
+                ready.balance -= self._drain(cell)
                 bites -= 1
                 if self._monotonic() > slice_end:
                     break
-            if self._unpark_wanted and not ready:
+            if self._unpark_wanted:
                 self._unpark()
             self.activator.start_batches()
             if ready:
@@ -129,7 +137,7 @@ class Dispatcher:
         """Give `cell`, which is live and has something waiting, a turn."""
         if not cell.listed:
             cell.listed = True
-            self.ready.append(cell)
+            self.ready.push(cell.address.tenant, cell)
             if self._sleeper is not None:
                 self.wake()
 
@@ -137,32 +145,34 @@ class Dispatcher:
         self._sleeper = None
         return trio.lowlevel.Abort.SUCCEEDED
 
-    def _drain(self, cell: Cell) -> None:
+    def _drain(self, cell: Cell) -> int:
+        """Give `cell` its bite; returns how many messages it was, and 1 for none."""
         cell.listed = False
         if cell.phase is not _LIVE:
-            return
+            return 1
         if cell.stalled_on is not None:
             cell.phase = Phase.STALLED
-            return
+            return 1
         address = cell.address
         tenant = address.tenant
         kind = cell.group.kind
         if not self._committer.has_room(tenant):
             self._wait_for_room(cell)
-            return
+            return 1
         context = self._context
         context.address = address
         try:
             context.config = self._config_for(tenant)
         except Exception as error:  # noqa: BLE001
             self.activation_failed(cell, error)
-            return
+            return 1
         decide = kind.spec.decide
         state = cell.state
         item: Any = None
         lane = Lane.NORMAL
         taken = 0
         again = 0
+        bulk_waits = False
         try:
             queue = cell.normal
             if queue and cell.redo is None and not cell.realtime:
@@ -201,6 +211,9 @@ class Dispatcher:
                             context.found = None
                             context.suspect = False
                     elif cell.waiting > taken:
+                        if cell.only_bulk() and not self._committer.has_room(tenant, Lane.BULK):
+                            bulk_waits = True
+                            break
                         item, lane = cell.pop()
                         cell.waiting += 1
                         taken += 1
@@ -214,21 +227,25 @@ class Dispatcher:
             context.suspect = False
             cell.waiting -= taken
             kind.handled += taken
+            again += taken
             taken = 0
             self._crashed(cell, item, lane, error)
         cell.waiting -= taken
         kind.handled += taken
-        self._after_bite(cell)
+        self._after_bite(cell, bulk_waits)
+        return taken + again or 1
 
-    def _after_bite(self, cell: Cell) -> None:
+    def _after_bite(self, cell: Cell, bulk_waits: bool) -> None:
         if cell.room is not None:
             self._release.made_room(cell)
         if cell.phase is not _LIVE:
             return
         activator = self.activator
-        if cell.waiting or cell.redo:
+        if bulk_waits:
+            self._wait_for_bulk_room(cell)
+        elif cell.waiting or cell.redo:
             cell.listed = True
-            self.ready.append(cell)
+            self.ready.push(cell.address.tenant, cell)
         else:
             cell.engaged = False
             cell.trim()
@@ -459,7 +476,13 @@ class Dispatcher:
     def _wait_for_room(self, cell: Cell) -> None:
         cell.phase = Phase.NO_ROOM
         cell.engaged = True
-        self._parked.setdefault(cell.address.tenant, deque()).append(cell)
+        self._parked.setdefault(cell.address.tenant, {})[cell] = None
+        self._ask_for_room()
+
+    def _wait_for_bulk_room(self, cell: Cell) -> None:
+        """All that waits in `cell` is bulk. It stays live, and whatever else comes in engages it."""
+        cell.engaged = False
+        self._bulk_parked.setdefault(cell.address.tenant, {})[cell] = None
         self._ask_for_room()
 
     def _ask_for_room(self) -> None:
@@ -473,20 +496,24 @@ class Dispatcher:
         self.wake()
 
     def _unpark(self) -> None:
-        """Let waiting cells go on, as many of each tenant as make a good batch; the rest when these are
-        through."""
+        """Let waiting cells go on, as many of each tenant as make a good batch; the rest of the tenant when
+        these are through."""
         self._unpark_wanted = False
-        for tenant, cells in list(self._parked.items()):
-            moved = 0
-            while cells and moved < UNPARKED_MAX and self._committer.has_room(tenant):
-                cell = cells.popleft()
-                if cell.phase is Phase.NO_ROOM:
-                    cell.phase = _LIVE
-                    self.make_ready(cell)
-                    moved += 1
-            if not cells:
-                del self._parked[tenant]
-            elif moved == UNPARKED_MAX:
-                self._unpark_wanted = True
-        if self._parked and not self._unpark_wanted:
+        for parked, lane in ((self._parked, Lane.NORMAL), (self._bulk_parked, Lane.BULK)):
+            for tenant, cells in list(parked.items()):
+                moved = self.ready.waiting(tenant)
+                while cells and moved < UNPARKED_MAX and self._committer.has_room(tenant, lane):
+                    cell = next(iter(cells))
+                    del cells[cell]
+                    if cell.phase is Phase.NO_ROOM:
+                        cell.phase = _LIVE
+                    if cell.phase is _LIVE:
+                        cell.engaged = True
+                        self.make_ready(cell)
+                        moved += 1
+                if not cells:
+                    del parked[tenant]
+                elif moved >= UNPARKED_MAX:
+                    self._unpark_wanted = True
+        if (self._parked or self._bulk_parked) and not self._unpark_wanted:
             self._ask_for_room()

@@ -1,15 +1,15 @@
 """What waits for one address.
 
-The mailbox belongs to the address and outlives activations. Three lanes, first in first out within each; a
-plain deque for each lane, allocated only while something is in it (an empty deque costs 600 bytes, and
-100,000 idle addresses are a normal day). A plain tell lies there as the bare message; an `Envelope` is made
-for what needs more: an asker, a failed try.
+The mailbox belongs to the address and outlives activations. Three lanes, first in first out within each,
+under one limit whose last quarter is closed to the bulk lane; a plain deque for each lane, allocated only
+while something is in it (an empty deque costs 600 bytes, and 100,000 idle addresses are a normal day). A
+plain tell lies there as the bare message; an `Envelope` is made for what needs more: an asker, a failed try.
 
 Leaves to others: who may send and when it is drained (`System`, `Dispatcher`, `Inbox`).
 """
 
 from collections import deque
-from typing import Any
+from typing import Any, Final
 
 from trio.lowlevel import Task
 
@@ -17,6 +17,15 @@ from engine.errors import MijraError
 from engine.runtime.address import Address, Lane
 from engine.runtime.asking import ReplySlot
 from engine.runtime.specs import DeadLetter
+
+BULK_RESERVE: Final = 4
+"""Bulk never takes the last quarter, of a mailbox or of the writer's room: what a person waits for finds room
+there, and of 256 messages or a second of writing a quarter is more than a campaign's pause costs."""
+
+
+def room_of(limit: int, lane: Lane) -> int:
+    """How much of `limit` messages may wait when a message of `lane` is to come in."""
+    return limit - limit // BULK_RESERVE if lane is Lane.BULK else limit
 
 
 class Envelope:
@@ -82,15 +91,33 @@ class RoomWaiter:
         self.lane = lane
 
 
-class Room:
-    """Who waits for room in one mailbox: tasks inside `tell`, and actors whose released effects do not
-    fit."""
+class Waiters:
+    """Tasks inside `tell`, and actors whose released effects do not fit, in the order of their coming."""
 
     __slots__ = ("actors", "tasks")
 
     def __init__(self) -> None:
         self.tasks: deque[RoomWaiter] = deque()
         self.actors: deque[Any] = deque()
+
+
+class Room:
+    """Who waits for room in one mailbox. Those with a bulk message wait apart, so that nobody waits behind
+    them."""
+
+    __slots__ = ("bulk", "urgent")
+
+    def __init__(self) -> None:
+        self.urgent = Waiters()
+        self.bulk = Waiters()
+
+    def waiters(self, lane: Lane) -> Waiters:
+        """Where to wait with a message of `lane`."""
+        return self.bulk if lane is Lane.BULK else self.urgent
+
+    def wanted(self) -> bool:
+        """Whether anybody waits."""
+        return bool(self.urgent.actors or self.urgent.tasks or self.bulk.actors or self.bulk.tasks)
 
 
 class Mailbox:
@@ -136,6 +163,10 @@ class Mailbox:
             return self.normal.popleft(), Lane.NORMAL
         assert self.bulk is not None
         return self.bulk.popleft(), Lane.BULK
+
+    def only_bulk(self) -> bool:
+        """Whether what is next comes from the bulk lane, if anything is."""
+        return not self.realtime and not self.normal
 
     def peek(self) -> object:
         """The message that is next, or None."""

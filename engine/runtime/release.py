@@ -1,8 +1,9 @@
 """Effects on their way out, once what they rest on is durable.
 
 A tell goes into its receiver's mailbox, where actors may fill up to twice what outsiders may: what has been
-committed must get through while the edge is already refusing. When even that is full the sender waits: it is
-not drained and releases nothing further until there is room, so nothing is dropped and nothing overtakes.
+committed must get through while the edge is already refusing. (The last quarter is closed to the bulk lane,
+as it is for outsiders.) When even that is full the sender waits: it is not drained and releases nothing
+further until there is room, so nothing is dropped and nothing overtakes.
 
 Actors that tell each other in a circle could wait for each other. A sender whose waiting would close such a
 circle passes the limit instead, and the observer hears of it (`overrun`).
@@ -19,7 +20,7 @@ from engine.errors import ActorStopped, Defect, MijraError
 from engine.runtime.address import Address, Lane
 from engine.runtime.cell import Cell, Phase, Step
 from engine.runtime.effects import NOTHING, Effects, SetTimer
-from engine.runtime.mailbox import Envelope, Mailbox, Room
+from engine.runtime.mailbox import Envelope, Mailbox, Room, Waiters, room_of
 from engine.runtime.observing import Observer
 from engine.runtime.timers import Alarms
 
@@ -104,19 +105,23 @@ class Release:
         room = mailbox.room
         if room is None:
             return
-        while room.actors and mailbox.waiting < RESERVE * mailbox.limit:
-            sender: Cell = room.actors.popleft()
-            if sender.stalled_on is mailbox:
-                sender.stalled_on = None
-                self.dispatcher.release_ready(sender)
-        while room.tasks and mailbox.waiting < mailbox.limit:
-            waiter = room.tasks.popleft()
-            mailbox.push(waiter.item, waiter.lane)
-            reschedule(waiter.task)
-        if not room.actors and not room.tasks:
+        self._let_in(mailbox, room.urgent, Lane.NORMAL)
+        self._let_in(mailbox, room.bulk, Lane.BULK)
+        if not room.wanted():
             mailbox.room = None
         if mailbox.waiting and not mailbox.engaged:
             mailbox.engage()
+
+    def _let_in(self, mailbox: Mailbox, waiters: Waiters, lane: Lane) -> None:
+        while waiters.actors and mailbox.waiting < room_of(RESERVE * mailbox.limit, lane):
+            sender: Cell = waiters.actors.popleft()
+            if sender.stalled_on is mailbox:
+                sender.stalled_on = None
+                self.dispatcher.release_ready(sender)
+        while waiters.tasks and mailbox.waiting < room_of(mailbox.limit, lane):
+            waiter = waiters.tasks.popleft()
+            mailbox.push(waiter.item, waiter.lane)
+            reschedule(waiter.task)
 
     def abandon_room(self, mailbox: Mailbox, error: MijraError) -> None:
         """`mailbox` is gone: refuse the tasks that wait for room in it, and let actors try the address
@@ -124,12 +129,13 @@ class Release:
         room, mailbox.room = mailbox.room, None
         if room is None:
             return
-        for waiter in room.tasks:
-            reschedule(waiter.task, outcome.Error(error))
-        for sender in room.actors:
-            if sender.stalled_on is mailbox:
-                sender.stalled_on = None
-                self.dispatcher.release_ready(sender)
+        for waiters in (room.urgent, room.bulk):
+            for waiter in waiters.tasks:
+                reschedule(waiter.task, outcome.Error(error))
+            for sender in waiters.actors:
+                if sender.stalled_on is mailbox:
+                    sender.stalled_on = None
+                    self.dispatcher.release_ready(sender)
 
     def _deliver(self, cell: Cell, to: Address, item: Any, lane: Lane) -> bool:
         try:
@@ -141,12 +147,12 @@ class Release:
                 item.refuse(error)
             self._registry.lost(to, message, error.message)
             return True
-        if mailbox.waiting >= RESERVE * mailbox.limit and mailbox is not cell:
+        if mailbox.waiting >= room_of(RESERVE * mailbox.limit, lane) and mailbox is not cell:
             if not self._closes_circle(cell, mailbox):
                 cell.stalled_on = mailbox
                 if mailbox.room is None:
                     mailbox.room = Room()
-                mailbox.room.actors.append(cell)
+                mailbox.room.waiters(lane).actors.append(cell)
                 self._observer.stalled(cell.address, to)
                 return False
             self._observer.overrun(cell.address, to)

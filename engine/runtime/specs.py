@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 from msgspec import Struct
 
 from engine.errors import CommitFailed
-from engine.runtime.address import Address, Key
+from engine.runtime.address import Address, Key, Lane
 from engine.runtime.effects import Context, Effects, Lookup
 
 if TYPE_CHECKING:
@@ -116,8 +116,8 @@ class Decider(Struct, kw_only=True, frozen=True):
                         lasts; another error is a crash of the activation.
     `lookup`            answers each query, in order, never with None; an exception in its place crashes the
                         message.
-    `mailbox_max`       messages that may wait for one address. Other actors may fill up to twice as many (see
-                        `Tell`).
+    `mailbox_max`       messages that may wait for one address, the last quarter of them not by the bulk lane.
+                        Other actors may fill up to twice as many (see `Tell`).
     `idle_seconds_max`  an activation that long without a message is passivated (up to an eighth later).
     `resident_max`      activations of this kind kept over all tenants, the least recently used go first. Busy
                         ones stay, so it is passed when more than that are busy at once.
@@ -213,11 +213,11 @@ class Committer(Protocol):
         """
         ...
 
-    def has_room(self, tenant: int) -> bool:
-        """Whether this tenant's writer wants more now. When not, the runtime stops deciding for the
-        tenant."""
+    def has_room(self, tenant: int, lane: Lane = Lane.NORMAL) -> bool:
+        """Whether this tenant's writer wants more now. When not, the runtime stops deciding for the tenant;
+        what came by the bulk lane waits already when there is none for that lane."""
         ...
 
     def when_room(self, callback: Callable[[], None]) -> None:
-        """Call `callback` once when a writer has room again."""
+        """Call `callback` once when a writer has room again for a tenant and lane that it had none for."""
         ...

@@ -27,7 +27,7 @@ from engine.runtime.decider_group import DeciderGroup, quiet
 from engine.runtime.dispatcher import Dispatcher
 from engine.runtime.effects import Context
 from engine.runtime.inbox import INSIDE, Inbox, WorkerGroup, WorkerNode
-from engine.runtime.mailbox import Envelope, Mailbox, Room, RoomWaiter
+from engine.runtime.mailbox import Envelope, Mailbox, Room, RoomWaiter, room_of
 from engine.runtime.observing import (
     ActorDescription,
     KindStatistics,
@@ -207,7 +207,8 @@ class System:
     def offer(
         self, address: Address, message: object, *, lane: Lane = _NORMAL, reply_to: ReplySlot | None = None
     ) -> bool:
-        """Put `message` into the mailbox of `address`; False when that is full. Never waits.
+        """Put `message` into the mailbox of `address`; False when that is full (for the bulk lane: three
+        quarters full). Never waits.
 
         `reply_to` gets the answer (exactly one) if this returned True. Raises `ActorStopped` while stopping,
         `Defect` for a kind that does not exist.
@@ -227,6 +228,9 @@ class System:
             else:
                 mailbox.normal.append(message)
         else:
+            if mailbox.waiting >= room_of(mailbox.limit, lane):
+                self._refused(address)
+                return False
             mailbox.push(message, lane)
         if not mailbox.engaged:
             mailbox.engage()
@@ -247,10 +251,11 @@ class System:
         room = mailbox.room
         if room is None:
             room = mailbox.room = Room()
-        room.tasks.append(waiter)
+        tasks = room.waiters(lane).tasks
+        tasks.append(waiter)
 
         def abort(_: object) -> Abort:
-            room.tasks.remove(waiter)
+            tasks.remove(waiter)
             return Abort.SUCCEEDED
 
         await wait_task_rescheduled(abort)

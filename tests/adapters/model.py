@@ -37,6 +37,7 @@ from engine.runtime import (
     Context,
     Decider,
     Effects,
+    Lane,
     LoadRequest,
     Supervisor,
     System,
@@ -181,7 +182,7 @@ class Store:
         self._queue.append((rows, done))
         self._wake.set()
 
-    def has_room(self, tenant: int) -> bool:
+    def has_room(self, tenant: int, lane: Lane = Lane.NORMAL) -> bool:
         return True
 
     def when_room(self, callback: Callable[[], None]) -> None:

@@ -25,7 +25,7 @@ from engine.domain.outbox import Fetch, Wake, media_address
 from engine.domain.rows import AttachmentPatch, AttachmentRow
 from engine.errors import CommitFailed, InvalidInput, NotFound, StoreUnavailable
 from engine.ports import MediaFile
-from engine.runtime import Address, Context, Decider, Effects, LoadRequest, Supervisor, System
+from engine.runtime import Address, Context, Decider, Effects, Lane, LoadRequest, Supervisor, System
 from tests.adapters.model import BASE_MS, TENANT, wall_ms
 
 ACCOUNT = demo_account()
@@ -165,7 +165,7 @@ class World:
         self._news.set()
         self._news = trio.Event()
 
-    def has_room(self, tenant: int) -> bool:
+    def has_room(self, tenant: int, lane: Lane = Lane.NORMAL) -> bool:
         return True
 
     def when_room(self, callback: Callable[[], None]) -> None:

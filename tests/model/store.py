@@ -67,7 +67,7 @@ from engine.ports import (
     TrackedMessage,
     WaitingConversation,
 )
-from engine.runtime import Address, Committer
+from engine.runtime import Address, Committer, Lane
 
 OPEN_ITEMS = frozenset({"queued", "sending", "unknown"})
 POISON = "poison"
@@ -411,7 +411,7 @@ class ModelWriter(Committer):
             self._queue.append((address, generation, [_copied(row) for row in rows], done))
             self._work.set()
 
-    def has_room(self, tenant: int) -> bool:
+    def has_room(self, tenant: int, lane: Lane = Lane.NORMAL) -> bool:
         return len(self._queue) < 64
 
     def when_room(self, callback: Callable[[], None]) -> None:

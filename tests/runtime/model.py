@@ -1,7 +1,7 @@
 """A controllable stand-in for the writer, and the smallest actors that show what the runtime does.
 
 `ModelCommitter` keeps a writer's contract (order, one failure voids later sets of the same generation) and
-lets a test hold verdicts back, fail chosen sets and close the room.
+lets a test hold verdicts back, fail chosen sets and close the room, for everybody or a tenant and lane.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from engine.runtime import (
     DeadLetter,
     Decider,
     Effects,
+    Lane,
     LoadRequest,
     Lookup,
     SilentObserver,
@@ -47,6 +48,7 @@ class ModelCommitter(Committer):
     def __init__(self) -> None:
         self.held = False
         self.open = True
+        self.closed_for: set[tuple[int, Lane]] = set()
         self.waiting: list[Submitted] = []
         self.committed: list[tuple[Address, object]] = []
         self.submitted = 0
@@ -62,8 +64,8 @@ class ModelCommitter(Committer):
         else:
             self._settle(entry)
 
-    def has_room(self, tenant: int) -> bool:
-        return self.open
+    def has_room(self, tenant: int, lane: Lane = Lane.NORMAL) -> bool:
+        return self.open and (tenant, lane) not in self.closed_for
 
     def when_room(self, callback: Callable[[], None]) -> None:
         self._room.append(callback)

@@ -2,12 +2,14 @@
 
 import pytest
 import trio
+import trio.testing
 
 from engine.domain import rows
 from engine.errors import CommitAbandoned, CommitConflict, Fenced
+from engine.runtime import Lane
 from storage.batch import PLANS
 from storage.databases import DatabaseServer
-from storage.writer import ANALYZE_AFTER_ROWS, WriterLimits
+from storage.writer import ANALYZE_AFTER_ROWS, TURN_ROWS, WriterLimits
 from tests.storage.writing import (
     T0,
     conversation,
@@ -348,9 +350,9 @@ async def test_a_message_of_a_megabyte_is_stored_whole(databases: DatabaseServer
 async def test_the_writer_says_when_it_has_no_room_and_when_it_has_again(
     databases: DatabaseServer, database: str
 ) -> None:
-    """At the limit has_room is False; the callback comes once, when there is room."""
+    """A lone tenant has two thirds; then has_room is False. The callback comes once, when there is room."""
     calls: list[bool] = []
-    async with writing(databases, database, limits=WriterLimits(waiting_rows_max=50)) as bench:
+    async with writing(databases, database, limits=WriterLimits(waiting_rows_max=75)) as bench:
         for number in range(60):
             assert bench.writers.has_room(1) is (number < 50)
             bench.submit(number, message(1, number, 1))
@@ -362,6 +364,97 @@ async def test_the_writer_says_when_it_has_no_room_and_when_it_has_again(
     async with writing(databases, database, limits=WriterLimits(waiting_bytes_max=1_000_000)) as bench:
         bench.submit("large", message(2, 1, 1, text="x" * 1_000_000))
         assert not bench.writers.has_room(2)
+
+
+async def test_a_tenant_that_floods_leaves_others_and_realtime_their_room(
+    databases: DatabaseServer, database: str
+) -> None:
+    """It is sent away at its share and called back when it has room again; the others submit on. Bulk stops a
+    quarter earlier."""
+    called: list[bool] = []
+    async with writing(databases, database, limits=WriterLimits(waiting_rows_max=60)) as bench:
+        for number in range(30):
+            assert bench.writers.has_room(1, Lane.BULK) is (number < 30)
+            bench.submit((1, number), message(1, number, 1))
+        assert not bench.writers.has_room(1, Lane.BULK)
+        number = 30
+        while bench.writers.has_room(1):
+            bench.submit((1, number), message(1, number, 1))
+            number += 1
+        assert number == 40
+        bench.writers.when_room(lambda: called.append(bench.writers.has_room(1)))
+        for number in range(5):
+            assert bench.writers.has_room(2)
+            bench.submit((2, number), message(2, number, 1))
+        assert not bench.writers.has_room(3, Lane.BULK)
+        assert bench.writers.has_room(3)
+        await bench.writers.flush()
+        assert called == [True]
+        assert bench.writers.has_room(1, Lane.BULK)
+
+
+async def test_a_flood_makes_nobody_elses_batch_longer(databases: DatabaseServer, database: str) -> None:
+    """Tenant 1 has ten turns waiting when tenant 2's set comes: it is in the next batch, with one turn of
+    tenant 1. Each tenant's own order stays."""
+    async with writing(databases, database) as bench:
+        bench.submit((1, "first"), message(1, 0, 1))
+        await trio.testing.wait_all_tasks_blocked()
+        for number in range(10 * TURN_ROWS):
+            bench.submit((1, number), message(1, number, 2))
+        bench.submit((2, 0), message(2, 1, 1), event(2))
+        bench.submit((2, 1), message(2, 1, 2), event(2))
+        await bench.writers.flush()
+        names = bench.verdicts.names
+        assert names[0] == (1, "first")
+        assert max(names.index((2, 0)), names.index((2, 1))) <= TURN_ROWS + 2
+        in_turn = [(1, "first"), *((1, number) for number in range(10 * TURN_ROWS))]
+        assert [name for name in names if name not in ((2, 0), (2, 1))] == in_turn
+        assert set(bench.verdicts.codes().values()) == {None}
+        assert [e.cursor for e in bench.sink.of(2)] == [1, 2]
+        (figures,) = bench.writers.statistics()
+        # The first set, the shared one, and more of tenant 1 by the turn: somebody else may come any moment.
+        assert figures.batches == 1 + 1 + 9
+
+
+async def test_bytes_count_in_a_turn_as_they_count_in_a_batch(
+    databases: DatabaseServer, database: str
+) -> None:
+    """Two large bodies of one tenant are a turn, although they are two rows."""
+    limits = WriterLimits(batch_rows_max=2_000, batch_bytes_max=2_000_000)
+    async with writing(databases, database, limits=limits) as bench:
+        bench.submit((1, "first"), message(1, 0, 1))
+        await trio.testing.wait_all_tasks_blocked()
+        for number in range(8):
+            bench.submit((1, number), message(1, 1, number + 1, text="x" * 150_000))
+        for number in range(8):
+            bench.submit((2, number), message(2, 1, number + 1))
+        await bench.writers.flush()
+        names = bench.verdicts.names
+        assert max(names.index((2, number)) for number in range(8)) <= 2 + 8
+        assert set(bench.verdicts.codes().values()) == {None}
+
+
+async def test_many_failed_activations_are_remembered_as_long_as_their_sets_wait(
+    databases: DatabaseServer, database: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Tenant 2's sets are settled long before tenant 1's, which must still be abandoned with their first."""
+    monkeypatch.setattr("storage.writer.BROKEN_MAX", 4)
+    async with writing(databases, database, limits=WriterLimits(batch_rows_max=20)) as bench:
+        bench.submit((1, "bad"), message(1, 1, 1, status="?"), key="c")
+        for number in range(100):
+            bench.submit((1, number), message(1, 100 + number, 1))
+        bench.submit((1, "rests on it"), message(1, 1, 2), key="c")
+        for number in range(8):
+            bench.submit((2, number), message(2, number, 1, status="?"))
+        await bench.writers.flush()
+        assert isinstance(bench.verdicts.named((1, "rests on it")), CommitAbandoned)
+        assert all(bench.verdicts.named((2, number)) is not None for number in range(8))
+        assert all(bench.verdicts.named((1, number)) is None for number in range(100))
+        # And forgotten once nothing waits any more.
+        for number in range(8):
+            bench.submit((3, number), message(3, number, 1, status="?"))
+            await bench.writers.flush()
+        assert len(bench.writers.writer(1)._broken) <= 5
 
 
 async def test_a_second_owner_fences_the_first_one_off(databases: DatabaseServer, database: str) -> None:
