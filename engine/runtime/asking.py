@@ -119,15 +119,15 @@ class Gather:
 
     The outcomes come in the order of the slots; an error is returned, not raised. `wait` has no deadline of
     its own: the caller's cancel scope is it, and a cancelled wait may be repeated. A slot that was handed out
-    and never offered must be resolved by the caller. For one waiting task at a time.
+    and never offered must be resolved by the caller. For one waiting task at a time, or for a callback.
     """
 
-    __slots__ = ("_missing", "_outcomes", "_task")
+    __slots__ = ("_missing", "_outcomes", "_then")
 
     def __init__(self) -> None:
         self._outcomes: list[Any] = []
         self._missing = 0
-        self._task: Task | None = None
+        self._then: Callable[[list[Any]], object] | None = None
 
     def slot(self) -> ReplySlot:
         """One more answer to wait for."""
@@ -138,21 +138,30 @@ class Gather:
     async def wait(self) -> list[Any]:
         """All outcomes: for each slot its value, or the `MijraError` it failed with."""
         if self._missing:
-            self._task = current_task()
+            task = current_task()
+            self._then = lambda _: reschedule(task)
             await wait_task_rescheduled(self._abort)
         else:
             await trio.lowlevel.checkpoint()
         return list(self._outcomes)
 
+    def then(self, callback: Callable[[list[Any]], object]) -> None:
+        """Instead of `wait`: call back with all outcomes as soon as they are there, which may be now. The
+        callback must neither block nor raise."""
+        if self._missing:
+            self._then = callback
+        else:
+            callback(self._outcomes)
+
     def _put(self, index: int, value: object) -> None:
         self._outcomes[index] = value
         self._missing -= 1
-        if not self._missing and self._task is not None:
-            task, self._task = self._task, None
-            reschedule(task)
+        if not self._missing and self._then is not None:
+            then, self._then = self._then, None
+            then(self._outcomes)
 
     def _abort(self, _: object) -> Abort:
-        self._task = None
+        self._then = None
         return Abort.SUCCEEDED
 
 

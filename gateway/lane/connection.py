@@ -13,8 +13,9 @@ checkpoints of a stream's general methods are spared. A write that does not fit 
 """
 
 import os
-from collections.abc import Awaitable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from enum import Enum, auto
+from math import inf
 from typing import Final, Protocol
 
 import trio
@@ -22,10 +23,22 @@ from msgspec import Struct
 
 from gateway.lane import answer as answers
 from gateway.lane.chunked import ChunkedBody
-from gateway.lane.parser import HEAD_END, Head, NotForLane, Refused, may_be_lanes, read_head
+from gateway.lane.parser import (
+    HEAD_END,
+    LANE_PREFIX,
+    Head,
+    NotForLane,
+    Refused,
+    may_be_lanes,
+    read_head,
+)
 from gateway.lane.parting import part, refuse
+from gateway.lane.poller import Poller
 from gateway.metrics import Metrics
 from gateway.webhooks import Answer
+
+_LOOK_SECONDS: Final = 0.5
+"""How often deadlines are looked at that need not be met to the second: idleness, a store that hangs."""
 
 _READ_BYTES: Final = 64 * 1024
 _READ_CHUNKED_BYTES: Final = 16 * 1024
@@ -38,6 +51,20 @@ class Handle(Protocol):
     def __call__(
         self, method: str, path: str, query: str, headers: Mapping[str, str], body: bytes, /
     ) -> Awaitable[Answer]: ...
+
+
+class Begin(Protocol):
+    """`gateway.webhooks.Webhooks.begin`."""
+
+    def __call__(
+        self,
+        path: str,
+        query: str,
+        headers: Mapping[str, str],
+        body: bytes,
+        answered: Callable[[Answer], None],
+        /,
+    ) -> bool: ...
 
 
 class LaneLimits(Struct, frozen=True, kw_only=True):
@@ -60,21 +87,50 @@ class LaneLimits(Struct, frozen=True, kw_only=True):
 
 
 class WebhookLane:
-    """The lane of one listening server; its connections share the budget of bytes and the stop."""
+    """The lane of one listening server; its connections share the budget of bytes and the stop.
 
-    def __init__(self, handle: Handle, metrics: Metrics, limits: LaneLimits | None = None) -> None:
+    With `begin`, and while `work` runs, a request that arrives whole is answered without its connection's
+    task: the poller reads it, `begin` starts it, and the answer is written by whoever has it. Everything out
+    of the ordinary wakes the task, which then has the bytes. `expire` is called a few times a second with
+    trio's time, for what `begin` started and is overdue.
+    """
+
+    def __init__(
+        self,
+        handle: Handle,
+        metrics: Metrics,
+        limits: LaneLimits | None = None,
+        *,
+        begin: Begin | None = None,
+        expire: Callable[[float], None] = lambda now: None,
+    ) -> None:
         self.handle = handle
+        self.begin = begin
         self.metrics = metrics
         self.limits = limits or LaneLimits()
         self.stopping = False
         self.reading_bytes = 0
+        self.poller = Poller()
+        self.parked: set[_Connection] = set()
+        self._expire = expire
         self._connections: set[_Connection] = set()
 
     def may_be_lanes(self, received: bytes) -> bool:
         return may_be_lanes(received)
 
     async def work(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
-        task_status.started()  # there is nothing to do beside the connections
+        if self.begin is None:
+            task_status.started()  # there is nothing to do beside the connections
+            return
+        async with trio.open_nursery() as nursery:
+            await nursery.start(self.poller.run)
+            task_status.started()
+            while True:
+                await trio.sleep(min(_LOOK_SECONDS, self.limits.idle_seconds_max / 4))
+                now = trio.current_time()
+                self._expire(now)
+                for connection in [one for one in self.parked if one.is_idle(now)]:
+                    connection.dismiss()
 
     async def run(self, stream: trio.SocketStream, received: bytes = b"") -> bytes:
         connection = _Connection(self, stream, received)
@@ -114,6 +170,11 @@ class _Connection:
         self._scope = trio.CancelScope()
         self._requests = 0
         self._held = 0
+        # While parked: the task to wake, and what it then has to know.
+        self._task: trio.lowlevel.Task | None = None
+        self._idle_since = 0.0
+        self._unsent = b""
+        self._over = False
 
     async def run(self) -> bytes:
         refused: Refused | None = None
@@ -144,6 +205,10 @@ class _Connection:
         lane = self._lane
         limits = self._limits
         while not lane.stopping:
+            if not self._buffer and lane.poller.running:
+                await self._park()
+                if not self._buffer:
+                    return b""
             raw = await self._head()
             if raw is None:
                 return self._buffer
@@ -162,6 +227,121 @@ class _Connection:
                     await part(self._stream)
                 return b""
         return b""
+
+    # -------------------------------------------------------------- parked
+
+    async def _park(self) -> None:
+        """Leave the connection to the poller until it needs this task. Then there is something in the
+        buffer, or the connection is over."""
+        self._phase = _Phase.IDLE
+        self._scope.deadline = inf
+        self._idle_since = trio.current_time()
+        self._task = trio.lowlevel.current_task()
+        self._lane.parked.add(self)
+        self._lane.poller.watch(self._descriptor, self._readable)
+
+        def abort(_: object) -> trio.lowlevel.Abort:
+            self._unpark()
+            return trio.lowlevel.Abort.SUCCEEDED
+
+        await trio.lowlevel.wait_task_rescheduled(abort)
+        if self._unsent:
+            unsent, self._unsent = self._unsent, b""
+            await self._send(unsent)
+        if self._over and self._buffer:  # the server stops, and more was sent
+            await part(self._stream)
+            self._buffer = b""
+
+    def is_idle(self, now: float) -> bool:
+        """Whether it is parked and has been between two requests for too long."""
+        return self._phase is _Phase.IDLE and now - self._idle_since >= self._limits.idle_seconds_max
+
+    def dismiss(self) -> None:
+        """End the parked connection."""
+        self._over = True
+        self._wake()
+
+    def _readable(self) -> None:
+        try:
+            data = os.read(self._descriptor, _READ_BYTES)
+        except BlockingIOError:
+            return
+        except OSError:
+            self.dismiss()
+            return
+        if self._phase is _Phase.IDLE:
+            self._buffer = data
+            if not data:
+                self.dismiss()
+            elif not self._begin():
+                self._wake()
+        else:
+            # Sent before the last one was answered, or no more to come: for the task to see to, afterwards.
+            self._buffer = data
+            self._over = not data
+            self._lane.poller.leave(self._descriptor)
+
+    def _begin(self) -> bool:
+        """Start the request that makes up the buffer; False if it is for the task, as if it had not been
+        read."""
+        lane, received = self._lane, self._buffer
+        end = HEAD_END.search(received)
+        if end is None or end.end() > self._limits.head_bytes_max or not received.startswith(LANE_PREFIX):
+            return False
+        size = end.end()
+        try:
+            head = read_head(received[:size])
+        except (Refused, NotForLane):
+            return False
+        if (
+            head.length is None
+            or size + head.length != len(received)
+            or not head.keep_alive
+            or head.wants_continue
+            or self._requests >= self._limits.requests_per_connection_max
+        ):
+            return False
+        assert lane.begin is not None
+        self._phase = _Phase.ANSWER
+        self._buffer = b""
+        if lane.begin(head.path, head.query, head.headers, received[size:], self._answered):
+            return True
+        self._phase = _Phase.IDLE
+        self._buffer = received
+        return False
+
+    def _answered(self, answer: Answer) -> None:
+        if self._task is None:
+            return  # nobody is there any more
+        self._requests += 1
+        self._phase = _Phase.IDLE
+        self._idle_since = trio.current_time()
+        data = answers.encode(answer, close=self._lane.stopping)
+        try:
+            written = os.write(self._descriptor, data)
+        except BlockingIOError:
+            written = 0
+        except OSError:
+            self.dismiss()
+            return
+        self._unsent = data[written:]
+        if self._lane.stopping:
+            self.dismiss()
+        elif self._unsent or self._buffer or self._over:
+            self._wake()
+
+    def _wake(self) -> None:
+        task = self._task
+        if task is not None:
+            self._unpark()
+            trio.lowlevel.reschedule(task)
+
+    def _unpark(self) -> None:
+        self._task = None
+        self._lane.poller.leave(self._descriptor)
+        self._lane.parked.discard(self)
+
+    # -------------------------------------------------------------- by the task
 
     def _is_last(self, head: Head) -> bool:
         self._requests += 1
