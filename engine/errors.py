@@ -8,7 +8,7 @@
     │   ├── NotFound              not_found (also for what belongs to another tenant)
     │   └── Conflicting           conflict, stale_conversation, window_closed, idempotency_key_reused
     ├── Unavailable           our state right now; waiting helps                       429 / 503
-    │   ├── MailboxFull           overloaded
+    │   ├── MailboxFull           overloaded; over_share (this tenant has its share of what is shared)
     │   ├── ActorStopped          stopping
     │   ├── AskTimeout            timeout
     │   ├── StoreUnavailable      store_unavailable

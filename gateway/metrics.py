@@ -1,14 +1,22 @@
 """The gateway's numbers for Prometheus, on a registry that is passed in.
 
 Not on the library's global registry: a test, or a second system in one process, has its own. Labels are
-closed sets (platforms, outcomes, close codes), never tenants or ids, so that the number of series is bounded;
-what is known per tenant is in the API's statistics. Names and labels are for dashboards to rely on.
+closed sets (platforms, outcomes, close codes), never tenants or ids, so that the number of series is bounded
+(the one exception bounds itself); what is known per tenant is in the API's statistics. Names and labels are
+for dashboards to rely on.
 """
+
+from typing import Final
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
 # From a cached reply to the platforms' patience (the sheets: 5 s), dense around the goal of 50 ms.
 _SECONDS_BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.02, 0.035, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
+
+
+TENANTS_NAMED_MAX: Final = 50
+"""Tenants that get a series of their own where one is needed to find a flood: more than flood at once, and
+fifty series are nothing to a scrape."""
 
 
 class Metrics:
@@ -42,6 +50,14 @@ class Metrics:
         self.webhook_in_flight_bytes = Gauge(
             "mijra_webhook_in_flight_bytes", "Their bodies' bytes.", registry=registry
         )
+        self.webhook_over_share = Counter(
+            "mijra_webhook_over_share_total",
+            f"Deliveries refused because their tenant had its share in flight; the first {TENANTS_NAMED_MAX} "
+            "such tenants by name, later ones together as `other`.",
+            ("tenant",),
+            registry=registry,
+        )
+        self._named_tenants: set[int] = set()
         self.push_events = Counter(
             "mijra_push_events_total", "Committed events that reached the hub.", registry=registry
         )
@@ -77,3 +93,11 @@ class Metrics:
             "Connections cut because the client had stopped reading.",
             registry=registry,
         )
+
+    def refuse_over_share(self, tenant_id: int) -> None:
+        """Count a delivery of a tenant that floods."""
+        if tenant_id in self._named_tenants or len(self._named_tenants) < TENANTS_NAMED_MAX:
+            self._named_tenants.add(tenant_id)
+            self.webhook_over_share.labels(str(tenant_id)).inc()
+        else:
+            self.webhook_over_share.labels("other").inc()

@@ -2,7 +2,7 @@
 
 Promises   200 for a delivery only after everything in it is durable. `handle` never raises.
 Limits     `WebhookLimits`; beyond them the answer says so, and nothing is half done that a repetition
-           would double.
+           would double. A tenant that floods is refused at its share, the others are not.
 Leaves     reading the request under limits to the route or lane; signatures and payloads to the
            adapters' receivers; the effects to the intake.
 
@@ -37,6 +37,7 @@ from engine.domain.inbound import InboundEvent, RoutedEvent
 from engine.domain.intake import Delivery, DeliveryReceipt
 from engine.errors import InvalidInput, MailboxFull, MijraError, NotFound, Unauthenticated
 from engine.ports import Endpoint, Receiver, WebhookRequest
+from engine.runtime.shared_room import SharedRoom
 from gateway import envelope
 from gateway.directory import Directory, Signer, signer_of
 from gateway.metrics import Metrics
@@ -51,6 +52,8 @@ ALIASES: Final = {"pymob": "paymob"}
 SIGNERS_TRIED_MAX: Final = 4
 """An installation has one app of its own per platform, two while it moves to another. Each secret tried costs
 another pass over an attacker's body."""
+
+_OVER_SHARE: Final = "over_share"
 
 _KEPT_HEADERS_MAX: Final = 40
 _SECRET_HEADERS: Final = frozenset({"authorization", "proxy-authorization", "cookie", "x-api-key"})
@@ -82,7 +85,8 @@ class UnroutedStore(Protocol):
 class WebhookLimits(Struct, frozen=True, kw_only=True):
     """`body_bytes_max`: WhatsApp sends up to 3 MB. `in_flight_max`: at the goal of 3,300 a second and 50 ms
     there are 165; ten times that is a store that hangs. `in_flight_bytes_max`: what the bodies that wait may
-    hold in memory. `answer_seconds_max`: platforms count a second as slow and give up soon after ten."""
+    hold in memory. Both are shared out among the tenants as they are free (`engine.runtime.shared_room`).
+    `answer_seconds_max`: platforms count a second as slow and give up soon after ten."""
 
     body_bytes_max: int = 3 * 1024 * 1024
     in_flight_max: int = 2_000
@@ -155,6 +159,8 @@ class Webhooks:
         self.limits = limits or WebhookLimits()
         self._in_flight = 0
         self._in_flight_bytes = 0
+        self._room = SharedRoom(self.limits.in_flight_max)
+        self._bytes_room = SharedRoom(self.limits.in_flight_bytes_max)
 
     async def handle(
         self,
@@ -193,7 +199,7 @@ class Webhooks:
         except (MijraError, trio.TooSlowError) as error:
             failure = failure_of(error)
             reason = error.code if isinstance(error, MijraError) else "timeout"
-            if failure.status >= 500:
+            if failure.status >= 500 and reason != _OVER_SHARE:
                 self._unavailable(work, failure, reason, error)
             else:
                 self._refused(work, failure, reason)
@@ -266,6 +272,8 @@ class Webhooks:
             addressed = self._directory.by_key(work.platform, endpoint_key)
             if addressed is None:
                 raise NotFound("There is no such endpoint.")
+            # Before the signature: what a flood is refused for should not cost a pass over its bodies.
+            self._check_share(work, addressed.tenant_id)
             signed: Sequence[Endpoint] = receiver.verify(work.request, (addressed,))
         else:
             addressed = None
@@ -365,10 +373,34 @@ class Webhooks:
         work.tenants = tuple(by_tenant)
         receipts = []
         # One after the other: several tenants in one delivery are rare, and if one fails all is repeated.
-        for of_tenant in by_tenant.values():
+        for tenant_id, of_tenant in by_tenant.items():
             body = work.request.body if len(by_tenant) == 1 else _own_part(of_tenant)
-            receipts.append(await self._intake.deliver(self._as_delivery(work, of_tenant, body, "accepted")))
+            delivery = self._as_delivery(work, of_tenant, body, "accepted")
+            receipts.append(await self._hand_over(work, tenant_id, delivery))
         return receipts
+
+    async def _hand_over(self, work: _Work, tenant_id: int, delivery: Delivery) -> DeliveryReceipt:
+        """To the intake, if the tenant has its share of what may wait for it not yet in flight."""
+        self._check_share(work, tenant_id)
+        size = len(delivery.body)
+        self._room.take(tenant_id, 1)
+        self._bytes_room.take(tenant_id, size)
+        try:
+            return await self._intake.deliver(delivery)
+        finally:
+            self._room.give_back(tenant_id, 1)
+            self._bytes_room.give_back(tenant_id, size)
+
+    def _check_share(self, work: _Work, tenant_id: int) -> None:
+        if self._room.has_room(tenant_id) and self._bytes_room.has_room(tenant_id):
+            return
+        work.tenants = (tenant_id,)
+        self._metrics.refuse_over_share(tenant_id)
+        raise MailboxFull(
+            "This account has its share of deliveries waiting for the store.",
+            code=_OVER_SHARE,
+            retry_after_seconds=2,
+        )
 
     async def _keep_not_understood(self, work: _Work, signed: Sequence[Endpoint], why: str) -> Answer:
         """Stored with the one tenant that it can be for; with the landlord if several sign alike."""
@@ -377,9 +409,8 @@ class Webhooks:
         if keyed or len(tenants) == 1:
             owner = signed[0]
             work.tenants = (owner.tenant_id,)
-            await self._intake.deliver(
-                self._as_delivery(work, [(owner, [])], work.request.body, "not_understood")
-            )
+            delivery = self._as_delivery(work, [(owner, [])], work.request.body, "not_understood")
+            await self._hand_over(work, owner.tenant_id, delivery)
         else:
             await self._park(work, None, "not_understood")
         return self._accepted(work, "not_understood", why=why)

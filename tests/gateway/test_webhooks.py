@@ -9,6 +9,7 @@ import hmac
 import json
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
+from functools import partial
 from typing import Any
 
 import httpx
@@ -27,7 +28,7 @@ from engine.domain.intake import Delivery, DeliveryReceipt
 from engine.errors import StoreUnavailable
 from engine.reading import DirectoryEntry
 from gateway.directory import Directory
-from gateway.metrics import Metrics
+from gateway.metrics import TENANTS_NAMED_MAX, Metrics
 from gateway.routes import webhook_blueprint
 from gateway.serving import serve
 from gateway.webhooks import Answer, WebhookLimits, Webhooks
@@ -394,6 +395,81 @@ async def test_when_the_store_is_away_the_platform_is_told_to_come_back() -> Non
     answer = await edge.post(delivery(change("77", "a")), secret="s1")
     assert (answer.status, answer.headers["Retry-After"]) == (503, "1")
     assert edge.count("unavailable") == 2
+
+
+@pytest.mark.parametrize("keyed", [False, True], ids=["signature", "key"])
+async def test_a_tenant_that_floods_is_refused_at_its_share_and_the_others_are_not(keyed: bool) -> None:
+    """Alone it may have two thirds of what may be in flight; then it alone hears 503 with Retry-After. The
+    refusal is counted as such, and is no error of ours."""
+    edge = Edge(
+        entry("1", tenant=10, secret="s1"),
+        entry("2", tenant=20, secret="s2"),
+        limits=WebhookLimits(in_flight_max=12),
+    )
+    edge.intake.held = trio.Event()
+    taken: list[int] = []
+
+    async def post(number: str, text: str) -> None:
+        answer = await edge.post(
+            delivery(change(number, text)), secret=f"s{number}", key=f"key-{number}" if keyed else None
+        )
+        taken.append(answer.status)
+
+    async with trio.open_nursery() as nursery:
+        for count in range(8):
+            nursery.start_soon(post, "1", f"flood {count}")
+        await trio.testing.wait_all_tasks_blocked()
+        with capture_logs() as logs:
+            answer = await edge.post(
+                delivery(change("1", "too much")), secret="s1", key="key-1" if keyed else None
+            )
+        assert (answer.status, failure(answer), answer.headers["Retry-After"]) == (503, "over_share", "2")
+        assert [(line["event"], line["log_level"], line["tenant"]) for line in logs] == [
+            ("webhook.refused", "warning", 10)
+        ]
+        for count in range(2):
+            nursery.start_soon(post, "2", f"other {count}")
+        await trio.testing.wait_all_tasks_blocked()
+        assert taken == []
+        edge.intake.held.set()
+    assert taken == [200] * 10
+    assert (edge.count("over_share"), edge.count("unavailable")) == (1, 0)
+    assert edge.metrics.registry.get_sample_value("mijra_webhook_over_share_total", {"tenant": "10"}) == 1
+    assert (await edge.post(delivery(change("1", "later")), secret="s1")).status == 200
+
+
+async def test_bytes_in_flight_are_shared_out_as_well() -> None:
+    """A few large bodies are a flood too."""
+    edge = Edge(
+        entry("1", tenant=10, secret="s1"),
+        entry("2", tenant=20, secret="s2"),
+        limits=WebhookLimits(in_flight_bytes_max=60_000),
+    )
+    edge.intake.held = trio.Event()
+    async with trio.open_nursery() as nursery:
+        for text in ("a", "b", "c"):
+            nursery.start_soon(partial(edge.post, delivery(change("1", text * 14_000)), secret="s1"))
+        await trio.testing.wait_all_tasks_blocked()
+        answer = await edge.post(delivery(change("1", "small")), secret="s1")
+        assert failure(answer) == "over_share"
+        nursery.start_soon(partial(edge.post, delivery(change("2", "small")), secret="s2"))
+        await trio.testing.wait_all_tasks_blocked()
+        edge.intake.held.set()
+    assert set(edge.intake.texts()) == {(10, 1001), (20, 1002)}
+
+
+def test_the_series_of_tenants_that_flood_are_bounded() -> None:
+    """The first fifty have their own, whoever comes later shares one."""
+    metrics = Metrics(CollectorRegistry())
+    for tenant in range(TENANTS_NAMED_MAX + 30):
+        metrics.refuse_over_share(tenant)
+        metrics.refuse_over_share(tenant)
+    (family,) = [each for each in metrics.registry.collect() if each.name == "mijra_webhook_over_share"]
+    counted = {
+        sample.labels["tenant"]: sample.value for sample in family.samples if sample.name.endswith("_total")
+    }
+    assert len(counted) == TENANTS_NAMED_MAX + 1
+    assert (counted["0"], counted["other"]) == (2, 60)
 
 
 async def test_a_commit_that_takes_too_long_is_a_503(autojump_clock: trio.testing.MockClock) -> None:
