@@ -4,7 +4,7 @@ gateway/boot.py puts them together.
 All methods may raise StoreUnavailable; a cancelled call has no effect that matters.
 """
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any, Protocol
 
 from msgspec import Struct
@@ -205,7 +205,7 @@ class WebhookRequest(Struct, frozen=True, kw_only=True):
     method: str
     path: str
     query: str
-    headers: dict[str, str]
+    headers: Mapping[str, str]
     body: bytes
 
 

@@ -240,7 +240,15 @@ class _System:
         self.lanes: list[Lane] = []
         if settings.webhook_lane == "on":
             limits = LaneLimits(body_bytes_max=settings.webhook_bytes_max)
-            self.lanes.append(WebhookLane(webhooks.handle, self.metrics, limits))
+            self.lanes.append(
+                WebhookLane(
+                    webhooks.handle,
+                    self.metrics,
+                    limits,
+                    begin=webhooks.begin,
+                    expire=webhooks.expire,
+                )
+            )
         deps = Dependencies(
             engine=self.engine,
             reads=self.reads,

@@ -23,7 +23,8 @@ repeat anything else for days. If one delivery holds events of several tenants (
 bytes would show each what the others were written; each tenant is then given its own events as JSON instead.
 """
 
-import uuid
+import logging
+import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import islice
 from typing import Any, Final, Protocol
@@ -34,7 +35,7 @@ import trio
 from msgspec import Struct
 
 from engine.domain.inbound import InboundEvent, RoutedEvent
-from engine.domain.intake import Delivery, DeliveryReceipt
+from engine.domain.intake import Delivery, DeliveryReceipt, Done
 from engine.errors import InvalidInput, MailboxFull, MijraError, NotFound, Unauthenticated
 from engine.ports import Endpoint, Receiver, WebhookRequest
 from engine.runtime.shared_room import SharedRoom
@@ -63,6 +64,10 @@ class Deliver(Protocol):
     """The intake as the edge sees it (`engine.domain.intake.Intake`)."""
 
     async def deliver(self, delivery: Delivery) -> DeliveryReceipt: ...
+
+    def begin(self, delivery: Delivery, done: Done) -> bool: ...
+
+    def expire(self, now: float) -> None: ...
 
 
 class UnroutedStore(Protocol):
@@ -110,6 +115,16 @@ class _Sorted(Struct, kw_only=True):
     groups: dict[str, tuple[Endpoint, list[InboundEvent]]]
     unrouted: list[RoutedEvent]
     refused: int = 0
+
+    def stored(self) -> int:
+        return sum(len(events) for _, events in self.groups.values())
+
+
+class _NotUnderstood(Struct):
+    """Authentic, signed by one of these, and not what the platform sends."""
+
+    signed: Sequence[Endpoint]
+    why: str
 
 
 class _Work(Struct, kw_only=True):
@@ -159,6 +174,8 @@ class Webhooks:
         self.limits = limits or WebhookLimits()
         self._in_flight = 0
         self._in_flight_bytes = 0
+        metrics.webhook_in_flight.set_function(lambda: self._in_flight)
+        metrics.webhook_in_flight_bytes.set_function(lambda: self._in_flight_bytes)
         self._room = SharedRoom(self.limits.in_flight_max)
         self._bytes_room = SharedRoom(self.limits.in_flight_bytes_max)
 
@@ -177,51 +194,118 @@ class Webhooks:
 
         Cancelled (the platform hung up): parts may be durable; the platform repeats, and dedup settles it.
         """
-        trace = trace or uuid.uuid4().hex
-        work = _Work(
-            trace=trace,
+        work = self._work(method, path, query, headers, body, trace)
+        try:
+            answer = await self._answer(work)
+        except Exception as error:  # noqa: BLE001  # the platform gets an answer whatever our bug is
+            answer = self._failed(work, error)
+        return _traced(answer, work)
+
+    def begin(
+        self,
+        path: str,
+        query: str,
+        headers: Mapping[str, str],
+        body: bytes,
+        answered: Callable[[Answer], None],
+    ) -> bool:
+        """`handle` for a POST, without a task: `answered` is called with the answer, once, perhaps before
+        this returns. False when the request has to wait for more than one tenant's commits: nothing was
+        done, and `handle` is to be asked. `expire` must be called now and then.
+
+        `answered` must neither block nor raise; a caller who has hung up ignores it.
+        """
+        work = self._work("POST", path, query, headers, body, None)
+        try:
+            return self._begin(work, answered)
+        except Exception as error:  # noqa: BLE001  # as in `handle`
+            answered(_traced(self._failed(work, error), work))
+            return True
+
+    def expire(self, now: float) -> None:
+        """Answer what was begun and has waited too long by `now` (trio's clock)."""
+        self._intake.expire(now)
+
+    def _work(
+        self,
+        method: str,
+        path: str,
+        query: str,
+        headers: Mapping[str, str],
+        body: bytes,
+        trace: str | None,
+    ) -> _Work:
+        return _Work(
+            trace=trace or os.urandom(16).hex(),
             platform="unknown",  # a label must not be the caller's choice
-            request=WebhookRequest(method=method, path=path, query=query, headers=dict(headers), body=body),
+            request=WebhookRequest(method=method, path=path, query=query, headers=headers, body=body),
             started=trio.current_time(),
             received_at=self._clock_ms(),
         )
-        try:
-            answer = await self._answer(work)
-        except _MethodNotAllowed:
-            failure = envelope.Failure(
-                status=405,
-                code="method_not_allowed",
-                message="Webhooks take GET (the handshake) and POST.",
-                headers={"Allow": "GET, POST"},
-            )
-            self._refused(work, failure, "method_not_allowed")
-            answer = _failed(failure)
-        except (MijraError, trio.TooSlowError) as error:
-            failure = failure_of(error)
-            reason = error.code if isinstance(error, MijraError) else "timeout"
-            if failure.status >= 500 and reason != _OVER_SHARE:
-                self._unavailable(work, failure, reason, error)
-            else:
-                self._refused(work, failure, reason)
-            answer = _failed(failure)
-        except Exception as error:  # noqa: BLE001  # the platform gets an answer whatever our bug is
-            _log.exception("webhook.crashed", **work.fields())
-            self._count(work, "crashed")
-            answer = _failed(failure_of(error))
-        return Answer(
-            status=answer.status, headers={**answer.headers, "X-Request-Id": trace}, body=answer.body
-        )
 
     async def _answer(self, work: _Work) -> Answer:
+        receiver, endpoint_key = self._receiver(work)
+        if work.request.method == "GET":
+            return self._handshake(work, receiver, endpoint_key)
+        if work.request.method != "POST":
+            raise _MethodNotAllowed
+        self._enter(work)
+        try:
+            with trio.fail_after(self.limits.answer_seconds_max):
+                return await self._delivery(work, self._read(work, receiver, endpoint_key))
+        finally:
+            self._leave(work)
+
+    def _begin(self, work: _Work, answered: Callable[[Answer], None]) -> bool:
+        receiver, endpoint_key = self._receiver(work)
+        self._enter(work)
+        begun = False
+        try:
+            read = self._read(work, receiver, endpoint_key)
+            if isinstance(read, _NotUnderstood) or read.unrouted:
+                return False
+            groups = list(read.groups.values())
+            tenants = {endpoint.tenant_id for endpoint, _ in groups}
+            if len(tenants) > 1:
+                return False
+            self._note_refused(work, read)
+            (tenant_id,) = work.tenants = tuple(tenants)
+            delivery = self._as_delivery(work, groups, work.request.body, "accepted")
+
+            def done(result: DeliveryReceipt | MijraError) -> None:
+                self._leave(work)
+                self._leave_share(tenant_id, work)
+                try:
+                    if isinstance(result, MijraError):
+                        raise result
+                    answer = self._delivered(work, read, [result])
+                except Exception as error:  # noqa: BLE001  # as in `handle`
+                    answer = self._failed(work, error)
+                answered(_traced(answer, work))
+
+            self._enter_share(tenant_id, work)
+            try:
+                begun = self._intake.begin(delivery, done)
+            finally:
+                if not begun:
+                    self._leave_share(tenant_id, work)
+            return begun
+        finally:
+            if not begun:
+                self._leave(work)
+
+    def _receiver(self, work: _Work) -> tuple[Receiver, str | None]:
+        """Who reads the platform's requests, and the endpoint's key if the address has one."""
         platform, endpoint_key = _addressed(work.request.path)
         receiver = self._receivers.get(platform)
         if receiver is None:
             raise NotFound("There is no such platform here.")
         work.platform = platform
-        if work.request.method == "GET":
-            return self._handshake(work, receiver, endpoint_key)
-        if work.request.method != "POST":
-            raise _MethodNotAllowed
+        return receiver, endpoint_key
+
+    # -------------------------------------------------------------- room
+
+    def _enter(self, work: _Work) -> None:
         size = len(work.request.body)
         if size > self.limits.body_bytes_max:
             raise InvalidInput(f"A webhook may have {self.limits.body_bytes_max} bytes.", code="too_large")
@@ -232,14 +316,30 @@ class Webhooks:
             raise MailboxFull("Too many deliveries are waiting for the store.", retry_after_seconds=2)
         self._in_flight += 1
         self._in_flight_bytes += size
-        try:
-            with trio.fail_after(self.limits.answer_seconds_max):
-                return await self._delivery(work, receiver, endpoint_key)
-        finally:
-            self._in_flight -= 1
-            self._in_flight_bytes -= size
-            self._metrics.webhook_in_flight.set(self._in_flight)
-            self._metrics.webhook_in_flight_bytes.set(self._in_flight_bytes)
+
+    def _leave(self, work: _Work) -> None:
+        self._in_flight -= 1
+        self._in_flight_bytes -= len(work.request.body)
+
+    def _enter_share(self, tenant_id: int, work: _Work) -> None:
+        self._check_share(work, tenant_id)
+        self._room.take(tenant_id, 1)
+        self._bytes_room.take(tenant_id, len(work.request.body))
+
+    def _leave_share(self, tenant_id: int, work: _Work) -> None:
+        self._room.give_back(tenant_id, 1)
+        self._bytes_room.give_back(tenant_id, len(work.request.body))
+
+    def _check_share(self, work: _Work, tenant_id: int) -> None:
+        if self._room.has_room(tenant_id) and self._bytes_room.has_room(tenant_id):
+            return
+        work.tenants = (tenant_id,)
+        self._metrics.refuse_over_share(tenant_id)
+        raise MailboxFull(
+            "This account has its share of deliveries waiting for the store.",
+            code=_OVER_SHARE,
+            retry_after_seconds=2,
+        )
 
     # -------------------------------------------------------------- the handshake
 
@@ -255,7 +355,7 @@ class Webhooks:
                 status=403, code="forbidden", message="The verify token is not one of ours."
             )
             self._refused(work, failure, "verify_token")
-            return _failed(failure)
+            return _failure(failure)
         self._count(work, "handshake")
         _log.info("webhook.verified", **work.fields())
         return Answer(
@@ -267,47 +367,59 @@ class Webhooks:
 
     # -------------------------------------------------------------- a delivery
 
-    async def _delivery(self, work: _Work, receiver: Receiver, endpoint_key: str | None) -> Answer:
+    def _read(self, work: _Work, receiver: Receiver, endpoint_key: str | None) -> _Sorted | _NotUnderstood:
+        """The delivery's events, if somebody whom we know has signed it. Raises the refusal otherwise."""
+        addressed: Endpoint | None = None
+        signed: Sequence[Endpoint]
         if endpoint_key is not None:
             addressed = self._directory.by_key(work.platform, endpoint_key)
             if addressed is None:
                 raise NotFound("There is no such endpoint.")
             # Before the signature: what a flood is refused for should not cost a pass over its bodies.
             self._check_share(work, addressed.tenant_id)
-            signed: Sequence[Endpoint] = receiver.verify(work.request, (addressed,))
+            signed = receiver.verify(work.request, (addressed,))
         else:
-            addressed = None
             signed = receiver.verify(work.request, self._candidates(work, receiver))
         if not signed:
             raise Unauthenticated("The signature is missing or wrong.", code="bad_signature")
         try:
             routed = receiver.parse(work.request.body)
         except InvalidInput as error:
-            return await self._keep_not_understood(work, signed, error.message)
+            return _NotUnderstood(signed, error.message)
         work.items = len(routed)
-        sorting = self._sort(work, receiver, routed, addressed, signed)
-        if sorting.refused:
-            self._metrics.webhook_events.labels(work.platform, "refused").inc(sorting.refused)
-            _log.warning("webhook.events_refused", refused=sorting.refused, **work.fields())
-            if not sorting.groups and not sorting.unrouted:
-                raise Unauthenticated(
-                    "The signature is not that of the accounts named.", code="bad_signature"
-                )
-        stored = sum(len(events) for _, events in sorting.groups.values())
-        receipts = await self._deliver(work, list(sorting.groups.values()))
-        if sorting.unrouted:
-            first = sorting.unrouted[0]
+        return self._sort(work, receiver, routed, addressed, signed)
+
+    async def _delivery(self, work: _Work, read: _Sorted | _NotUnderstood) -> Answer:
+        if isinstance(read, _NotUnderstood):
+            return await self._keep_not_understood(work, read)
+        self._note_refused(work, read)
+        receipts = await self._deliver(work, list(read.groups.values()))
+        if read.unrouted:
+            first = read.unrouted[0]
             await self._park(work, first.external_id or first.parent_id, "unknown_account")
-            self._metrics.webhook_events.labels(work.platform, "unrouted").inc(len(sorting.unrouted))
-        self._metrics.webhook_events.labels(work.platform, "accepted").inc(stored)
+            self._metrics.webhook_events.labels(work.platform, "unrouted").inc(len(read.unrouted))
+        return self._delivered(work, read, receipts)
+
+    def _note_refused(self, work: _Work, read: _Sorted) -> None:
+        """Count and log the events of accounts that did not sign. Raises if there are no others."""
+        if not read.refused:
+            return
+        self._metrics.webhook_events.labels(work.platform, "refused").inc(read.refused)
+        _log.warning("webhook.events_refused", refused=read.refused, **work.fields())
+        if not read.groups and not read.unrouted:
+            raise Unauthenticated("The signature is not that of the accounts named.", code="bad_signature")
+
+    def _delivered(self, work: _Work, read: _Sorted, receipts: Sequence[DeliveryReceipt]) -> Answer:
+        metrics = self._metrics
+        metrics.child(metrics.webhook_events, work.platform, "accepted").inc(read.stored())
         return self._accepted(
             work,
-            "unrouted" if sorting.unrouted and not sorting.groups else "accepted",
-            stored=sum(receipt.stored for receipt in receipts),
-            duplicates=sum(receipt.duplicates for receipt in receipts),
-            parked=sum(receipt.parked for receipt in receipts),
-            unrouted=len(sorting.unrouted),
-            refused=sorting.refused,
+            "unrouted" if read.unrouted and not read.groups else "accepted",
+            stored=sum([receipt.stored for receipt in receipts]),
+            duplicates=sum([receipt.duplicates for receipt in receipts]),
+            parked=sum([receipt.parked for receipt in receipts]),
+            unrouted=len(read.unrouted),
+            refused=read.refused,
         )
 
     def _candidates(self, work: _Work, receiver: Receiver) -> Sequence[Endpoint]:
@@ -381,29 +493,15 @@ class Webhooks:
 
     async def _hand_over(self, work: _Work, tenant_id: int, delivery: Delivery) -> DeliveryReceipt:
         """To the intake, if the tenant has its share of what may wait for it not yet in flight."""
-        self._check_share(work, tenant_id)
-        size = len(delivery.body)
-        self._room.take(tenant_id, 1)
-        self._bytes_room.take(tenant_id, size)
+        self._enter_share(tenant_id, work)
         try:
             return await self._intake.deliver(delivery)
         finally:
-            self._room.give_back(tenant_id, 1)
-            self._bytes_room.give_back(tenant_id, size)
+            self._leave_share(tenant_id, work)
 
-    def _check_share(self, work: _Work, tenant_id: int) -> None:
-        if self._room.has_room(tenant_id) and self._bytes_room.has_room(tenant_id):
-            return
-        work.tenants = (tenant_id,)
-        self._metrics.refuse_over_share(tenant_id)
-        raise MailboxFull(
-            "This account has its share of deliveries waiting for the store.",
-            code=_OVER_SHARE,
-            retry_after_seconds=2,
-        )
-
-    async def _keep_not_understood(self, work: _Work, signed: Sequence[Endpoint], why: str) -> Answer:
+    async def _keep_not_understood(self, work: _Work, read: _NotUnderstood) -> Answer:
         """Stored with the one tenant that it can be for; with the landlord if several sign alike."""
+        signed = read.signed
         tenants = {tenant for endpoint in signed for tenant in self._directory.tenants_signing_like(endpoint)}
         keyed = _addressed(work.request.path)[1] is not None
         if keyed or len(tenants) == 1:
@@ -413,7 +511,7 @@ class Webhooks:
             await self._hand_over(work, owner.tenant_id, delivery)
         else:
             await self._park(work, None, "not_understood")
-        return self._accepted(work, "not_understood", why=why)
+        return self._accepted(work, "not_understood", why=read.why)
 
     async def _park(self, work: _Work, external_id: str | None, reason: str) -> None:
         await self._landlord.park_unrouted(
@@ -445,11 +543,36 @@ class Webhooks:
 
     def _accepted(self, work: _Work, outcome: str, **said: object) -> Answer:
         self._count(work, outcome)
-        self._metrics.webhook_seconds.labels(work.platform).observe(trio.current_time() - work.started)
-        shown = {name: value for name, value in said.items() if value}
-        event = "webhook.accepted" if outcome == "accepted" else f"webhook.{outcome}"
-        _log.info(event, **work.fields(), **shown)
+        metrics = self._metrics
+        metrics.child(metrics.webhook_seconds, work.platform).observe(trio.current_time() - work.started)
+        if _log.is_enabled_for(logging.INFO):
+            shown = {name: value for name, value in said.items() if value}
+            event = "webhook.accepted" if outcome == "accepted" else f"webhook.{outcome}"
+            _log.info(event, **work.fields(), **shown)
         return _OK
+
+    def _failed(self, work: _Work, error: Exception) -> Answer:
+        """The answer to whatever went wrong, counted and logged."""
+        if isinstance(error, _MethodNotAllowed):
+            failure = envelope.Failure(
+                status=405,
+                code="method_not_allowed",
+                message="Webhooks take GET (the handshake) and POST.",
+                headers={"Allow": "GET, POST"},
+            )
+            self._refused(work, failure, "method_not_allowed")
+            return _failure(failure)
+        failure = failure_of(error)
+        if not isinstance(error, MijraError | trio.TooSlowError):
+            _log.error("webhook.crashed", exc_info=error, **work.fields())
+            self._count(work, "crashed")
+            return _failure(failure)
+        reason = error.code if isinstance(error, MijraError) else "timeout"
+        if failure.status >= 500 and reason != _OVER_SHARE:
+            self._unavailable(work, failure, reason, error)
+        else:
+            self._refused(work, failure, reason)
+        return _failure(failure)
 
     def _refused(self, work: _Work, failure: envelope.Failure, reason: str) -> None:
         self._count(work, reason)
@@ -462,7 +585,7 @@ class Webhooks:
         )
 
     def _count(self, work: _Work, outcome: str) -> None:
-        self._metrics.webhook_deliveries.labels(work.platform, outcome).inc()
+        self._metrics.child(self._metrics.webhook_deliveries, work.platform, outcome).inc()
 
 
 _JSON_HEADERS: Final = {"Content-Type": envelope.JSON_TYPE}
@@ -473,7 +596,13 @@ _OK: Final = Answer(
 )
 
 
-def _failed(failure: envelope.Failure) -> Answer:
+def _traced(answer: Answer, work: _Work) -> Answer:
+    return Answer(
+        status=answer.status, headers={**answer.headers, "X-Request-Id": work.trace}, body=answer.body
+    )
+
+
+def _failure(failure: envelope.Failure) -> Answer:
     return Answer(
         status=failure.status,
         headers={**_JSON_HEADERS, **failure.headers},
@@ -518,5 +647,5 @@ def _own_part(groups: Sequence[tuple[Endpoint, list[InboundEvent]]]) -> bytes:
 
 def _kept(headers: Mapping[str, str]) -> dict[str, str]:
     """What is worth keeping with a raw body; what proves the caller's identity by itself is not."""
-    kept = ((name, value) for name, value in headers.items() if name not in _SECRET_HEADERS)
-    return dict(islice(kept, _KEPT_HEADERS_MAX))
+    kept = {name: value for name, value in headers.items() if name not in _SECRET_HEADERS}
+    return kept if len(kept) <= _KEPT_HEADERS_MAX else dict(islice(kept.items(), _KEPT_HEADERS_MAX))

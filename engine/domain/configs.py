@@ -27,6 +27,10 @@ class Configs:
             raise Defect(f"The configuration of tenant {tenant_id} was not loaded.")
         return config
 
+    def has(self, tenant_id: int) -> bool:
+        """Whether `get` would answer."""
+        return tenant_id in self._resident
+
     async def ensure(self, tenant_id: int) -> TenantConfig:
         """The snapshot, loaded once however many ask at the same time. StoreUnavailable, NotFound."""
         config = self._resident.get(tenant_id)

@@ -1,10 +1,11 @@
 """From a verified delivery to durable effects: the door between the edge and the conversations.
 
 `deliver` returns only when everything in the delivery is committed: the raw body of each tenant's part, and
-what its conversation made of each event. It is the promise behind every 200 that a platform gets.
+what its conversation made of each event. It is the promise behind every 200 that a platform gets. `begin` is
+the same for a caller who spares the task.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import trio
 from msgspec import Struct
@@ -55,6 +56,37 @@ class DeliveryReceipt(Struct, frozen=True, kw_only=True):
     tenants: tuple[int, ...] = ()
 
 
+Done = Callable[[DeliveryReceipt | MijraError], None]
+
+
+class _Begun:
+    """A delivery that was begun, until it is done; what comes after its end is ignored."""
+
+    __slots__ = ("_all", "_done", "since", "tenants")
+
+    def __init__(
+        self, since: float, tenants: tuple[int, ...], done: Done, everything: dict["_Begun", None]
+    ) -> None:
+        self.since = since
+        self.tenants = tenants
+        self._done: Done | None = done
+        self._all = everything
+        everything[self] = None
+
+    def gathered(self, outcomes: Sequence[object]) -> None:
+        try:
+            result: DeliveryReceipt | MijraError = _receipt(outcomes, self.tenants)
+        except MijraError as error:
+            result = error
+        self.end(result)
+
+    def end(self, result: DeliveryReceipt | MijraError) -> None:
+        done, self._done = self._done, None
+        if done is not None:
+            del self._all[self]
+            done(result)
+
+
 class Intake:
     def __init__(
         self,
@@ -67,6 +99,7 @@ class Intake:
         self._committer = committer
         self._configs = configs
         self._new_id = new_id
+        self._begun: dict[_Begun, None] = {}  # oldest first
 
     async def deliver(
         self, delivery: Delivery, *, wait_seconds_max: float = WAIT_SECONDS_MAX
@@ -75,32 +108,58 @@ class Intake:
         platform must send it again; parts of it may be durable already, which its repetition settles.
         On cancel the same holds."""
         with trio.move_on_after(wait_seconds_max):
-            gather, tenants = await self._submit(delivery)
+            tenants = _tenants_of(delivery)
+            for tenant_id in tenants:
+                await self._configs.ensure(tenant_id)
+            gather = self._submit(delivery, tenants)
             with trio.move_on_after(PATIENCE_SECONDS):
                 return _receipt(await gather.wait(), tenants)
-            if not all(self._committer.has_room(tenant_id) for tenant_id in tenants):
+            if not self._has_room(tenants):
                 raise no_room()
             return _receipt(await gather.wait(), tenants)
-        raise AskTimeout(
-            "The delivery could not be made durable in time.", retry_after_seconds=RETRY_AFTER_SECONDS
-        )
+        raise _too_late()
 
-    async def _submit(self, delivery: Delivery) -> tuple[Gather, tuple[int, ...]]:
+    def begin(self, delivery: Delivery, done: Done) -> bool:
+        """As `deliver`, without a task: `done` is called once, perhaps before this returns, with the receipt
+        or with what `deliver` would raise. It must neither block nor raise. Raises the refusals that are
+        known at once. False, with nothing done, when a tenant's configuration is not in memory: `deliver`
+        waits for it. `expire` must be called now and then.
+        """
+        tenants = _tenants_of(delivery)
+        for tenant_id in tenants:
+            if not self._configs.has(tenant_id):
+                return False
+        gather = self._submit(delivery, tenants)
+        begun = _Begun(trio.current_time(), tenants, done, self._begun)
+        gather.then(begun.gathered)
+        return True
+
+    def expire(self, now: float) -> None:
+        """End what was begun and has waited too long by `now` (trio's clock)."""
+        for begun in list(self._begun):
+            waited = now - begun.since
+            if waited < PATIENCE_SECONDS:
+                break
+            if waited >= WAIT_SECONDS_MAX:
+                begun.end(_too_late())
+            elif not self._has_room(begun.tenants):
+                begun.end(no_room())
+
+    def _has_room(self, tenants: Iterable[int]) -> bool:
+        return all(self._committer.has_room(tenant_id) for tenant_id in tenants)
+
+    def _submit(self, delivery: Delivery, tenants: tuple[int, ...]) -> Gather:
         """Everything in the delivery is on its way; the answers gather."""
-        by_tenant: dict[int, list[tuple[Endpoint, Sequence[InboundEvent]]]] = {}
-        for endpoint, events in delivery.groups:
-            by_tenant.setdefault(endpoint.tenant_id, []).append((endpoint, events))
-        for tenant_id in by_tenant:
-            await self._configs.ensure(tenant_id)
-            if not self._committer.has_room(tenant_id):
-                raise no_room()
+        if not self._has_room(tenants):
+            raise no_room()
         gather = Gather()
-        for tenant_id, groups in by_tenant.items():
+        for tenant_id in tenants:
+            groups = [group for group in delivery.groups if group[0].tenant_id == tenant_id]
             self._keep_raw(delivery, tenant_id, groups, gather.slot())
             for endpoint, events in groups:
                 for event in events:
                     self._hand_over(delivery, endpoint, event, gather)
-        return gather, tuple(by_tenant)
+        return gather
 
     def _hand_over(self, delivery: Delivery, endpoint: Endpoint, event: InboundEvent, gather: Gather) -> None:
         slot = gather.slot()
@@ -159,6 +218,16 @@ def verdict_to(slot: ReplySlot) -> Callable[[CommitFailed | None], None]:
             slot.fail(error)
 
     return done
+
+
+def _tenants_of(delivery: Delivery) -> tuple[int, ...]:
+    return tuple(dict.fromkeys(endpoint.tenant_id for endpoint, _ in delivery.groups))
+
+
+def _too_late() -> AskTimeout:
+    return AskTimeout(
+        "The delivery could not be made durable in time.", retry_after_seconds=RETRY_AFTER_SECONDS
+    )
 
 
 def no_room() -> StoreUnavailable:

@@ -5,7 +5,7 @@ the lane and the plain route answer to the same bytes is compared in `test_lane_
 """
 
 import json
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -56,6 +56,17 @@ def head(
 def chunks(body: bytes, size: int) -> bytes:
     parts = [body[at : at + size] for at in range(0, len(body), size)]
     return b"".join(b"%x\r\n%b\r\n" % (len(part), part) for part in parts) + b"0\r\n\r\n"
+
+
+POLLED = [False]
+"""Whether the lane answers what it can without the connection's task."""
+
+
+@pytest.fixture(params=["by its task", "by the poller"], autouse=True)
+def polled(request: pytest.FixtureRequest) -> Iterator[None]:
+    POLLED.append(request.param == "by the poller")
+    yield
+    POLLED.pop()
 
 
 class Client:
@@ -110,7 +121,8 @@ class Server:
         self.edge = edge
         self.in_lane: list[bytes] = []
         self._handed = trio.Event()
-        self.lane = WebhookLane(self._handle, edge.metrics, limits)
+        begin = self._begin if POLLED[-1] else None
+        self.lane = WebhookLane(self._handle, edge.metrics, limits, begin=begin)
         self.stop = trio.Event()
         self.port = 0
 
@@ -120,6 +132,20 @@ class Server:
         self.in_lane.append(body)
         self._handed.set()
         return await self.edge.webhooks.handle(method, path, query, headers, body)
+
+    def _begin(
+        self,
+        path: str,
+        query: str,
+        headers: Mapping[str, str],
+        body: bytes,
+        answered: Callable[[Answer], None],
+    ) -> bool:
+        if not self.edge.webhooks.begin(path, query, headers, body, answered):
+            return False
+        self.in_lane.append(body)
+        self._handed.set()
+        return True
 
     @asynccontextmanager
     async def client(self) -> AsyncIterator[Client]:

@@ -1,0 +1,157 @@
+"""The intake's two doors: what was begun without a task ends as what is waited for, and in time."""
+
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from random import Random
+from typing import Any
+
+import pytest
+import trio
+
+from engine.domain.engine import Engine
+from engine.domain.inbound import Contact, MessageReceived
+from engine.domain.intake import PATIENCE_SECONDS, WAIT_SECONDS_MAX, Delivery, DeliveryReceipt
+from engine.errors import AskTimeout, MijraError, StoreUnavailable
+from engine.ports import Endpoint
+from engine.runtime import Lane
+from tests.domain.desk import CHANNEL, NOON, TENANT, config
+from tests.model.store import Faults, ModelStore, ModelWriter
+
+
+class Room(ModelWriter):
+    """A writer that may be told to be away, or never to commit."""
+
+    away = False
+    stuck = False
+
+    def has_room(self, tenant: int, lane: Lane = Lane.NORMAL) -> bool:
+        return not self.away
+
+    def submit(self, address: Any, generation: int, rows: Any, done: Any) -> None:
+        if not self.stuck:
+            super().submit(address, generation, rows, done)
+
+
+@asynccontextmanager
+async def opened() -> AsyncIterator[tuple[Engine, Room]]:
+    store = ModelStore(config(), Random(1), Faults())
+    writer = Room(store, ())
+    numbers = iter(range(1, 10_000))
+    engine = Engine(
+        conversation_store=store,
+        tenant_store=store,
+        committer=writer,
+        workers=(),
+        new_id=lambda: next(numbers),
+        wall_ms=lambda: NOON,
+        rng=Random(1),
+        monotonic=trio.current_time,
+    )
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(writer.run)
+        await nursery.start(engine.run)
+        yield engine, writer
+        nursery.cancel_scope.cancel()
+
+
+def delivery(*texts: str) -> Delivery:
+    endpoint = Endpoint(
+        platform="whatsapp",
+        external_id="1",
+        parent_id=None,
+        tenant_id=TENANT,
+        channel_id=CHANNEL,
+        endpoint_key="k",
+        secrets={},
+    )
+    events = [
+        MessageReceived(
+            contact=Contact(keys=("4915",), name="Mia", phone=None),
+            platform_id=f"wamid.{text}",
+            at=NOON,
+            type="text",
+            content={"body": text},
+            text=text,
+        )
+        for text in texts
+    ]
+    return Delivery(
+        platform="whatsapp",
+        trace="t",
+        received_at=NOON,
+        headers={},
+        body=b"{}",
+        groups=[(endpoint, events)],
+    )
+
+
+class Outcome:
+    def __init__(self) -> None:
+        self.results: list[DeliveryReceipt | MijraError] = []
+        self.ended = trio.Event()
+
+    def __call__(self, result: DeliveryReceipt | MijraError) -> None:
+        self.results.append(result)
+        self.ended.set()
+
+
+async def test_what_was_begun_ends_with_the_receipt_that_waiting_would_bring(autojump_clock: object) -> None:
+    """Two new texts and one repeated: counted alike by both doors."""
+    async with opened() as (engine, _):
+        await engine.configs.ensure(TENANT)
+        outcome = Outcome()
+        assert engine.intake.begin(delivery("a", "b", "a"), outcome)
+        await outcome.ended.wait()
+        assert outcome.results == [DeliveryReceipt(stored=2, duplicates=1, tenants=(TENANT,))]
+        again = await engine.intake.deliver(delivery("a", "c"))
+        assert again == DeliveryReceipt(stored=1, duplicates=1, tenants=(TENANT,))
+
+
+async def test_a_tenant_that_is_not_in_memory_is_for_whoever_can_wait(autojump_clock: object) -> None:
+    """`begin` does nothing then; after `deliver` has loaded the tenant it begins."""
+    async with opened() as (engine, _):
+        outcome = Outcome()
+        assert not engine.intake.begin(delivery("a"), outcome)
+        assert (await engine.intake.deliver(delivery("a"))).stored == 1
+        assert engine.intake.begin(delivery("b"), outcome)
+
+
+async def test_a_store_that_is_away_is_said_at_once(autojump_clock: object) -> None:
+    """Refused before anything of it is on its way, at both doors."""
+    async with opened() as (engine, writer):
+        await engine.configs.ensure(TENANT)
+        writer.away = True
+        with pytest.raises(StoreUnavailable):
+            engine.intake.begin(delivery("a"), Outcome())
+        with pytest.raises(StoreUnavailable):
+            await engine.intake.deliver(delivery("a"))
+
+
+def _goes_away(writer: Room) -> None:
+    writer.away = True
+
+
+def _stays(writer: Room) -> None:
+    pass
+
+
+@pytest.mark.parametrize(
+    ("happens", "ended_after", "error"),
+    [(_goes_away, PATIENCE_SECONDS, StoreUnavailable), (_stays, WAIT_SECONDS_MAX, AskTimeout)],
+)
+async def test_what_was_begun_does_not_wait_for_ever(
+    autojump_clock: object, happens: Callable[[Room], None], ended_after: float, error: type[MijraError]
+) -> None:
+    """Ended after the patience when the store has gone, after the limit when it only hangs; once."""
+    async with opened() as (engine, writer):
+        await engine.configs.ensure(TENANT)
+        writer.stuck = True
+        outcome = Outcome()
+        assert engine.intake.begin(delivery("a"), outcome)
+        happens(writer)
+        began = trio.current_time()
+        engine.intake.expire(began + ended_after - 0.01)
+        assert outcome.results == []
+        engine.intake.expire(began + ended_after)
+        engine.intake.expire(began + ended_after + 60)
+        assert [type(result) for result in outcome.results] == [error]
