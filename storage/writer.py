@@ -88,8 +88,8 @@ ANALYZE_ROWS_MAX: Final = 1_024_000
 
 TURN_ROWS: Final = 125
 """A tenant's turn, in rows: a sixteenth of the largest batch, so that one that floods adds a few ms to the
-others' commits and sixteen fill it. Beside a tenant that writes now and then a flood loses no throughput that
-could be measured; the other one's median is 50 ms instead of 700 with whole batches (a busy machine)."""
+others' commits and sixteen fill it. Beside a tenant that writes now and then this costs the flood a tenth to a
+quarter of its throughput and makes the other one's median some twenty times shorter (ARCHITECTURE.md)."""
 
 SHARED_BATCHES: Final = 100
 """Batches that are kept to a turn of each tenant after another tenant's set was in one: about a second. After
