@@ -2,7 +2,8 @@
 
 Promises   200 for a delivery only after everything in it is durable. `handle` never raises.
 Limits     `WebhookLimits`; beyond them the answer says so, and nothing is half done that a repetition
-           would double. A tenant that floods is refused at its share, the others are not.
+           would double. A tenant that floods waits for itself (`gateway.turnstile`) and is refused at its
+           share; the others neither wait nor are refused.
 Leaves     reading the request under limits to the route or lane; signatures and payloads to the
            adapters' receivers; the effects to the intake.
 
@@ -42,6 +43,7 @@ from gateway import envelope
 from gateway.directory import Directory, Signer, signer_of
 from gateway.metrics import Metrics
 from gateway.problems import failure_of
+from gateway.turnstile import Turnstile
 
 _log = structlog.get_logger()
 
@@ -159,6 +161,7 @@ class Webhooks:
         self.limits = limits or WebhookLimits()
         self._in_flight = 0
         self._in_flight_bytes = 0
+        self._turnstile = Turnstile()
         self._room = SharedRoom(self.limits.in_flight_max)
         self._bytes_room = SharedRoom(self.limits.in_flight_bytes_max)
 
@@ -386,7 +389,8 @@ class Webhooks:
         self._room.take(tenant_id, 1)
         self._bytes_room.take(tenant_id, size)
         try:
-            return await self._intake.deliver(delivery)
+            async with self._turnstile.passed(tenant_id):
+                return await self._intake.deliver(delivery)
         finally:
             self._room.give_back(tenant_id, 1)
             self._bytes_room.give_back(tenant_id, size)
