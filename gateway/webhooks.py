@@ -2,7 +2,8 @@
 
 Promises   200 for a delivery only after everything in it is durable. `handle` never raises.
 Limits     `WebhookLimits`; beyond them the answer says so, and nothing is half done that a repetition
-           would double. A tenant that floods is refused at its share, the others are not.
+           would double. A tenant that floods waits for itself (`gateway.turnstile`) and is refused at its
+           share; the others neither wait nor are refused.
 Leaves     reading the request under limits to the route or lane; signatures and payloads to the
            adapters' receivers; the effects to the intake.
 
@@ -43,6 +44,7 @@ from gateway import envelope
 from gateway.directory import Directory, Signer, signer_of
 from gateway.metrics import Metrics
 from gateway.problems import failure_of
+from gateway.turnstile import Turnstile
 
 _log = structlog.get_logger()
 
@@ -65,7 +67,9 @@ class Deliver(Protocol):
 
     async def deliver(self, delivery: Delivery) -> DeliveryReceipt: ...
 
-    def begin(self, delivery: Delivery, done: Done) -> bool: ...
+    def is_ready(self, tenant_id: int) -> bool: ...
+
+    def begin(self, delivery: Delivery, done: Done) -> None: ...
 
     def expire(self, now: float) -> None: ...
 
@@ -151,6 +155,52 @@ class _Work(Struct, kw_only=True):
         return fields
 
 
+class _Begun:
+    """A delivery that no task waits for, from its turn at the turnstile to its answer."""
+
+    __slots__ = ("_all", "_conclude", "_delivery", "_intake", "_tenant_id", "_turnstile", "since")
+
+    def __init__(
+        self,
+        everything: "dict[_Begun, None]",
+        since: float,
+        tenant_id: int,
+        delivery: Delivery,
+        conclude: Callable[[DeliveryReceipt | Exception], None],
+    ) -> None:
+        self.since = since
+        self._tenant_id = tenant_id
+        self._delivery = delivery
+        self._conclude: Callable[[DeliveryReceipt | Exception], None] | None = conclude
+        self._all = everything
+        everything[self] = None
+
+    def enter(self, turnstile: Turnstile, intake: Deliver) -> None:
+        self._turnstile = turnstile
+        self._intake = intake
+        turnstile.enter(self._tenant_id, self._go)
+
+    def end(self, result: DeliveryReceipt | Exception) -> None:
+        """Answer, unless that has been done."""
+        conclude, self._conclude = self._conclude, None
+        if conclude is not None:
+            del self._all[self]
+            conclude(result)
+
+    def _go(self) -> None:
+        if self._conclude is None:  # answered while it waited for its turn
+            self._turnstile.leave(self._tenant_id)
+            return
+        try:
+            self._intake.begin(self._delivery, self._done)
+        except MijraError as error:
+            self._done(error)
+
+    def _done(self, result: DeliveryReceipt | MijraError) -> None:
+        self.end(result)
+        self._turnstile.leave(self._tenant_id)
+
+
 class Webhooks:
     def __init__(
         self,
@@ -174,8 +224,10 @@ class Webhooks:
         self.limits = limits or WebhookLimits()
         self._in_flight = 0
         self._in_flight_bytes = 0
+        self._begun: dict[_Begun, None] = {}  # oldest first
         metrics.webhook_in_flight.set_function(lambda: self._in_flight)
         metrics.webhook_in_flight_bytes.set_function(lambda: self._in_flight_bytes)
+        self._turnstile = Turnstile()
         self._room = SharedRoom(self.limits.in_flight_max)
         self._bytes_room = SharedRoom(self.limits.in_flight_bytes_max)
 
@@ -225,6 +277,10 @@ class Webhooks:
     def expire(self, now: float) -> None:
         """Answer what was begun and has waited too long by `now` (trio's clock)."""
         self._intake.expire(now)
+        for begun in list(self._begun):
+            if now - begun.since < self.limits.answer_seconds_max:
+                break
+            begun.end(trio.TooSlowError())
 
     def _work(
         self,
@@ -270,29 +326,28 @@ class Webhooks:
                 return False
             self._note_refused(work, read)
             (tenant_id,) = work.tenants = tuple(tenants)
+            if not self._intake.is_ready(tenant_id):
+                return False
             delivery = self._as_delivery(work, groups, work.request.body, "accepted")
-
-            def done(result: DeliveryReceipt | MijraError) -> None:
-                self._leave(work)
-                self._leave_share(tenant_id, work)
-                try:
-                    if isinstance(result, MijraError):
-                        raise result
-                    answer = self._delivered(work, read, [result])
-                except Exception as error:  # noqa: BLE001  # as in `handle`
-                    answer = self._failed(work, error)
-                answered(_traced(answer, work))
-
             self._enter_share(tenant_id, work)
-            try:
-                begun = self._intake.begin(delivery, done)
-            finally:
-                if not begun:
-                    self._leave_share(tenant_id, work)
-            return begun
+            begun = True
         finally:
             if not begun:
                 self._leave(work)
+
+        def conclude(result: DeliveryReceipt | Exception) -> None:
+            self._leave(work)
+            self._leave_share(tenant_id, work)
+            try:
+                if isinstance(result, Exception):
+                    raise result
+                answer = self._delivered(work, read, [result])
+            except Exception as error:  # noqa: BLE001  # as in `handle`
+                answer = self._failed(work, error)
+            answered(_traced(answer, work))
+
+        _Begun(self._begun, work.started, tenant_id, delivery, conclude).enter(self._turnstile, self._intake)
+        return True
 
     def _receiver(self, work: _Work) -> tuple[Receiver, str | None]:
         """Who reads the platform's requests, and the endpoint's key if the address has one."""
@@ -495,7 +550,8 @@ class Webhooks:
         """To the intake, if the tenant has its share of what may wait for it not yet in flight."""
         self._enter_share(tenant_id, work)
         try:
-            return await self._intake.deliver(delivery)
+            async with self._turnstile.passed(tenant_id):
+                return await self._intake.deliver(delivery)
         finally:
             self._leave_share(tenant_id, work)
 

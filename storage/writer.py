@@ -86,9 +86,10 @@ million, which takes some 50 ms each, beside the batches; from there on autovacu
 
 ANALYZE_ROWS_MAX: Final = 1_024_000
 
-TURN_ROWS: Final = 250
-"""A tenant's turn, in rows: an eighth of the largest batch, so that eight that flood fill it and one that
-floods adds a few ms to the others' commits."""
+TURN_ROWS: Final = 125
+"""A tenant's turn, in rows: a sixteenth of the largest batch, so that one that floods adds a few ms to the
+others' commits and sixteen fill it. Beside a tenant that writes now and then this costs the flood a tenth to
+a quarter of its throughput, and the other one's median is some twenty times shorter (ARCHITECTURE.md)."""
 
 SHARED_BATCHES: Final = 100
 """Batches that are kept to a turn of each tenant after another tenant's set was in one: about a second. After
@@ -184,6 +185,12 @@ class Writer:
         self._settled = 0
         self._rows_room = SharedRoom(limits.waiting_rows_max)
         self._bytes_room = SharedRoom(limits.waiting_bytes_max)
+        self._reserves = {
+            lane: tuple(
+                most - room_of(most, lane) for most in (limits.waiting_rows_max, limits.waiting_bytes_max)
+            )
+            for lane in Lane
+        }
         self._sent_away: set[tuple[int, Lane]] = set()
         self._peak = 0
         self._batches = 0
@@ -471,11 +478,11 @@ class Writer:
         done(error)
 
     def _admits(self, tenant_id: int, lane: Lane) -> bool:
-        rows_max, bytes_max = self._limits.waiting_rows_max, self._limits.waiting_bytes_max
+        rows, size = self._reserves[lane]
         return (
             not self._is_away()
-            and self._rows_room.has_room(tenant_id, reserve=rows_max - room_of(rows_max, lane))
-            and self._bytes_room.has_room(tenant_id, reserve=bytes_max - room_of(bytes_max, lane))
+            and self._rows_room.has_room(tenant_id, reserve=rows)
+            and self._bytes_room.has_room(tenant_id, reserve=size)
         )
 
     def _tell_of_room(self) -> None:

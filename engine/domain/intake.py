@@ -119,20 +119,19 @@ class Intake:
             return _receipt(await gather.wait(), tenants)
         raise _too_late()
 
-    def begin(self, delivery: Delivery, done: Done) -> bool:
+    def is_ready(self, tenant_id: int) -> bool:
+        """Whether the tenant's configuration is in memory, as `begin` needs it; `deliver` waits for it."""
+        return self._configs.has(tenant_id)
+
+    def begin(self, delivery: Delivery, done: Done) -> None:
         """As `deliver`, without a task: `done` is called once, perhaps before this returns, with the receipt
         or with what `deliver` would raise. It must neither block nor raise. Raises the refusals that are
-        known at once. False, with nothing done, when a tenant's configuration is not in memory: `deliver`
-        waits for it. `expire` must be called now and then.
+        known at once. `expire` must be called now and then.
         """
         tenants = _tenants_of(delivery)
-        for tenant_id in tenants:
-            if not self._configs.has(tenant_id):
-                return False
         gather = self._submit(delivery, tenants)
         begun = _Begun(trio.current_time(), tenants, done, self._begun)
         gather.then(begun.gathered)
-        return True
 
     def expire(self, now: float) -> None:
         """End what was begun and has waited too long by `now` (trio's clock)."""

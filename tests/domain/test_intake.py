@@ -100,7 +100,7 @@ async def test_what_was_begun_ends_with_the_receipt_that_waiting_would_bring(aut
     async with opened() as (engine, _):
         await engine.configs.ensure(TENANT)
         outcome = Outcome()
-        assert engine.intake.begin(delivery("a", "b", "a"), outcome)
+        engine.intake.begin(delivery("a", "b", "a"), outcome)
         await outcome.ended.wait()
         assert outcome.results == [DeliveryReceipt(stored=2, duplicates=1, tenants=(TENANT,))]
         again = await engine.intake.deliver(delivery("a", "c"))
@@ -108,12 +108,11 @@ async def test_what_was_begun_ends_with_the_receipt_that_waiting_would_bring(aut
 
 
 async def test_a_tenant_that_is_not_in_memory_is_for_whoever_can_wait(autojump_clock: object) -> None:
-    """`begin` does nothing then; after `deliver` has loaded the tenant it begins."""
+    """It is not ready until `deliver` has loaded the tenant."""
     async with opened() as (engine, _):
-        outcome = Outcome()
-        assert not engine.intake.begin(delivery("a"), outcome)
+        assert not engine.intake.is_ready(TENANT)
         assert (await engine.intake.deliver(delivery("a"))).stored == 1
-        assert engine.intake.begin(delivery("b"), outcome)
+        assert engine.intake.is_ready(TENANT)
 
 
 async def test_a_store_that_is_away_is_said_at_once(autojump_clock: object) -> None:
@@ -147,7 +146,7 @@ async def test_what_was_begun_does_not_wait_for_ever(
         await engine.configs.ensure(TENANT)
         writer.stuck = True
         outcome = Outcome()
-        assert engine.intake.begin(delivery("a"), outcome)
+        engine.intake.begin(delivery("a"), outcome)
         happens(writer)
         began = trio.current_time()
         engine.intake.expire(began + ended_after - 0.01)

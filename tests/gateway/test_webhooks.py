@@ -31,6 +31,7 @@ from gateway.directory import Directory
 from gateway.metrics import TENANTS_NAMED_MAX, Metrics
 from gateway.routes import webhook_blueprint
 from gateway.serving import serve
+from gateway.turnstile import AT_ONCE
 from gateway.webhooks import Answer, WebhookLimits, Webhooks
 
 NOW = 1_772_355_600_000
@@ -66,7 +67,10 @@ class RecordingIntake:
             tenants=tuple({endpoint.tenant_id for endpoint, _ in delivery.groups}),
         )
 
-    def begin(self, delivery: Delivery, done: Done) -> bool:
+    def is_ready(self, tenant_id: int) -> bool:
+        return True
+
+    def begin(self, delivery: Delivery, done: Done) -> None:
         async def work() -> None:
             try:
                 done(await self.deliver(delivery))
@@ -74,10 +78,9 @@ class RecordingIntake:
                 done(error)  # type: ignore[arg-type]
 
         trio.lowlevel.spawn_system_task(work)
-        return True
 
     def expire(self, now: float) -> None:
-        raise NotImplementedError("the intake's own tests")
+        """What the intake itself ends has tests of its own."""
 
     def texts(self) -> dict[tuple[int, int], list[str]]:
         """What was handed on, by (tenant, channel)."""
@@ -517,6 +520,34 @@ async def test_a_commit_that_takes_too_long_is_a_503(autojump_clock: trio.testin
     answer = await edge.post(delivery(change("1", "a")), secret="s1")
     assert (answer.status, failure(answer)) == (503, "timeout")
     assert trio.current_time() == pytest.approx(WebhookLimits().answer_seconds_max)
+
+
+@pytest.mark.parametrize("way", ["begin"], indirect=True)
+async def test_what_was_begun_is_answered_in_time_and_once(autojump_clock: trio.testing.MockClock) -> None:
+    """Whether it waits for its commit or still for its turn beside others: 503 at the deadline; what comes
+    afterwards is nobody's answer, and everything is free again."""
+    edge = Edge(entry("1", tenant=10, secret="s1"), entry("2", tenant=20, secret="s2"))
+    edge.intake.held = trio.Event()
+    answers: list[int] = []
+
+    async def post(secret: str, number: str) -> None:
+        answers.append((await edge.post(delivery(change(number, "a")), secret=secret)).status)
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(post, "s2", "2")
+        await trio.testing.wait_all_tasks_blocked()
+        for _ in range(AT_ONCE + 3):
+            nursery.start_soon(post, "s1", "1")
+        await trio.testing.wait_all_tasks_blocked()
+        edge.webhooks.expire(trio.current_time() + WebhookLimits().answer_seconds_max)
+        await trio.testing.wait_all_tasks_blocked()
+        assert answers == [503] * (AT_ONCE + 4)
+        edge.intake.held.set()
+    await trio.testing.wait_all_tasks_blocked()
+    assert len(edge.intake.deliveries) == AT_ONCE + 1  # the three were never begun
+    assert (await edge.post(delivery(change("1", "b")), secret="s1")).status == 200
+    for series in ("mijra_webhook_in_flight", "mijra_webhook_in_flight_bytes"):
+        assert edge.metrics.registry.get_sample_value(series) == 0
 
 
 @pytest.mark.parametrize(

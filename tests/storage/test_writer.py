@@ -425,7 +425,7 @@ async def test_bytes_count_in_a_turn_as_they_count_in_a_batch(
         bench.submit((1, "first"), message(1, 0, 1))
         await trio.testing.wait_all_tasks_blocked()
         for number in range(8):
-            bench.submit((1, number), message(1, 1, number + 1, text="x" * 150_000))
+            bench.submit((1, number), message(1, 1, number + 1, text="x" * 100_000))
         for number in range(8):
             bench.submit((2, number), message(2, 1, number + 1))
         await bench.writers.flush()
