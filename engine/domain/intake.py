@@ -240,7 +240,11 @@ def _receipt(outcomes: Sequence[object], tenants: tuple[int, ...]) -> DeliveryRe
     counts = {"stored": 0, "duplicate": 0, "applied": 0, "ignored": 0}
     parked = 0
     for outcome in outcomes:
-        if isinstance(outcome, Parked):
+        if type(outcome) is Received:
+            counts[outcome.outcome] += 1
+        elif outcome is None:
+            pass  # the raw delivery
+        elif isinstance(outcome, Parked):
             parked += 1
         elif isinstance(outcome, CommitFailed):
             raise StoreUnavailable(
@@ -248,8 +252,6 @@ def _receipt(outcomes: Sequence[object], tenants: tuple[int, ...]) -> DeliveryRe
             ) from outcome
         elif isinstance(outcome, MijraError):
             raise outcome
-        elif isinstance(outcome, Received):
-            counts[outcome.outcome] += 1
     return DeliveryReceipt(
         stored=counts["stored"],
         duplicates=counts["duplicate"],

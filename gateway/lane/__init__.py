@@ -15,7 +15,8 @@ Whose    A request is the lane's if its bytes begin with `POST /api/webhooks/` a
 
 Promises Answers in the order of the requests, each byte-for-byte what the Quart route would answer, apart
          from the differences below. No request is read past its end, so that what follows it is seen by
-         exactly one parser. A connection costs one task and one cancel scope, whose deadline is moved along.
+         exactly one parser. A connection costs one task and one cancel scope; a request that arrives whole
+         costs neither (`poller`).
 Limits   `connection.LaneLimits`: bytes and seconds of heads and bodies, idleness, bytes being read on all
          connections together.
 Leaves   the number of connections, the listening and the shutdown to `gateway.serving`; what a webhook means
