@@ -3,9 +3,9 @@
 Why a file of its own: everything here runs beside asyncpg, inside one crossing of the bridge, and touches no
 state of the writer. What each statement does is said in storage/sql/writer.sql.
 
-Promises   a batch is there completely or not at all; a lost answer to what commits it is CommitOutcomeUnknown;
-           no transaction is left open. Nearly every batch is one statement, which is its own transaction; one
-           whose statements might meet in a row is several between BEGIN and COMMIT.
+Promises   a batch is there completely or not at all; a lost answer to what commits it is
+           CommitOutcomeUnknown; no transaction is left open. Nearly every batch is one statement, which is
+           its own transaction; one whose statements might meet in a row is several between BEGIN and COMMIT.
 Leaves     trying again, splitting and verdicts to `storage.writer`.
 """
 

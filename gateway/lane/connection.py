@@ -7,10 +7,10 @@ Promises   A connection that is not getting anywhere ends: idleness, heads, bodi
 Cancelled  The connection is left as it is, for the caller to close; a delivery under way is then as after a
            hang-up, and the platform's repetition settles it.
 
-A connection between two requests is parked: the lane's poller reads for it, and starts a request that arrived
-whole. Its task sleeps meanwhile. It wakes for everything else (a part of a request, a chunked or announced body,
-bytes behind the first request, a request that is somebody else's, an answer that does not fit, the end), finds
-the bytes in the buffer and goes the long way with them, as it does without a poller.
+A connection between two requests is parked: the lane's poller reads for it, and starts a request that
+arrived whole. Its task sleeps meanwhile. It wakes for everything else (a part of a request, a chunked or
+announced body, bytes behind the first request, a request that is somebody else's, an answer that does not
+fit, the end), finds the bytes in the buffer and goes the long way with them, as it does without a poller.
 
 Bytes go by `os.read` and `os.write` on the descriptor, which is non-blocking: the lane reads only when the
 kernel says that there is something, and an answer nearly always fits into the send buffer, so the tries and
