@@ -32,6 +32,7 @@ most, dropped when older than a minute, and their rows are ended here.
 
 from collections import Counter, OrderedDict
 from collections.abc import Callable, Mapping
+from functools import partial
 from math import inf
 from random import Random
 from typing import Any, Final
@@ -46,7 +47,7 @@ from adapters.backlog import Backlog
 from adapters.circuit import Circuit
 from adapters.committing import Commit, room
 from adapters.lines import Entry, Line, Lines
-from adapters.pacing import AccountPace, PairPace
+from adapters.pacing import AccountPace, PairPace, Window
 from adapters.port import (
     RETRYABLE,
     Accepted,
@@ -200,7 +201,9 @@ class _Channel:
         self._limits = Limits(messages_per_second=1, pair_seconds=1.0, pair_burst=1, concurrency=1)
         now = trio.current_time()
         self._pace = AccountPace(1, now)
+        self._window = Window(1)
         self._pairs = PairPace(1.0, 1)
+        self._door = trio.Lock()
         self._circuit = Circuit()
         self._halted: str | None = None
         self._attention: str | None = None
@@ -311,6 +314,7 @@ class _Channel:
         if limits != self._limits:
             self._limits = limits
             self._pace = AccountPace(limits.messages_per_second, trio.current_time())
+            self._window = Window(limits.messages_per_second)
             self._pairs = PairPace(limits.pair_seconds, limits.pair_burst)
 
     def _admit(self, item: OutboxItem) -> None:
@@ -375,7 +379,6 @@ class _Channel:
             if wait > 0:
                 self._lines.postpone(line, now + wait, now)
                 return
-            self._pairs.take(entry.item.recipient, now)
         if calls:
             self._pace.take(now)
         probe = calls and self._circuit.started(now)
@@ -452,7 +455,7 @@ class _Channel:
         self._log.info("outbox.sending", **names, attempt=attempt, resent=entry.resent)
         began = trio.current_time()
         try:
-            result = await sender.send(entry.item, account)
+            result = await sender.send(entry.item, account, partial(self._turn, entry))
         except Exception as defect:  # noqa: BLE001
             # A sender promises not to raise. One message that breaks the promise must not stop the account
             # over and over: its outcome is unknown, which is bounded.
@@ -460,6 +463,16 @@ class _Channel:
             result = Unanswered(reason=f"defect: {type(defect).__name__}")
         entry.took_ms = round((trio.current_time() - began) * 1000, 1)
         return result
+
+    async def _turn(self, entry: Entry) -> None:
+        """Waits until the account's limit lets this call be made now, and counts it; in order of coming."""
+        async with self._door:
+            # Looked at anew each time: a Refresh may have brought another limit.
+            while (wait := self._window.wait(now := trio.current_time())) > 0:  # noqa: ASYNC110  for a time
+                await trio.sleep(max(wait, _NAP_SECONDS_MIN))
+            self._window.take(now)
+            if not entry.is_signal:
+                self._pairs.take(entry.item.recipient, now)
 
     def _is_settled(self, entry: Entry) -> bool:
         """Reads the inbox first: a `Settled` that is there already must not be overtaken by a send."""

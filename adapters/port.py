@@ -9,7 +9,7 @@ Promises    An adapter's `send` ends in exactly one of `Accepted`, `Declined`, `
 Leaves      Retries, order and pace to adapters/channel.py; secrets to the root, which opens them.
 """
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from enum import Enum
 from typing import Any, Protocol
 
@@ -100,6 +100,11 @@ class Limits(Struct, frozen=True, kw_only=True):
     concurrency: int
 
 
+Turn = Callable[[], Awaitable[None]]
+"""Returns when the account's limits let a call be made now. What is done between this and the writing of the
+request makes the pace inexact."""
+
+
 class Sender(Protocol):
     """The outbound half of an adapter. One instance per platform serves all accounts."""
 
@@ -113,8 +118,10 @@ class Sender(Protocol):
         """The pace of this account. Pure."""
         ...
 
-    async def send(self, item: OutboxItem, account: Account) -> SendResult:
-        """One attempt. When cancelled, the platform may or may not have taken the message."""
+    async def send(self, item: OutboxItem, account: Account, turn: Turn) -> SendResult:
+        """One attempt. Once everything is ready for it (uploads, a connection), `turn` is awaited, and then
+        the message's request written at once. When cancelled, the platform may or may not have taken the
+        message."""
         ...
 
 

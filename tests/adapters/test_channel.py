@@ -131,13 +131,17 @@ def item_at(number: int, *, contact: str = "a", seconds: float) -> OutboxItem:
 
 
 async def test_no_second_holds_more_than_the_account_may_send(autojump_clock: MockClock) -> None:
-    """400 messages at 80 a second: within the limit in every window, and not needlessly slow."""
+    """800 messages at 80 a second, their rows committed now in 5 ms and now in 40: within the limit in every
+    window, and 99 % of it used."""
     async with World(Platform(per_second=80, concurrency=64)).running() as world:
-        world.deliver(*(item(number, f"c{number}") for number in range(1, 401)))
+        world.store.on_patch = lambda patch: setattr(
+            world.store, "seconds", 0.04 if patch.id % 7 == 0 else 0.005
+        )
+        world.deliver(*(item(number, f"c{number}") for number in range(1, 801)))
         await world.drained()
     times = sorted(at for at, _ in world.platform.calls)
     assert most_in_a_second(times) <= 80
-    assert times[-1] - times[0] < 400 / 80 * 1.1
+    assert bisect_left(times, times[0] + 9.0) >= 0.99 * 9 * 80
 
 
 async def test_one_recipient_gets_a_burst_and_then_one_in_six_seconds(autojump_clock: MockClock) -> None:
@@ -165,7 +169,7 @@ async def test_throttling_slows_the_account_down_and_time_speeds_it_up(autojump_
         await trio.sleep(60)
         (fast,) = world.channels.statistics()
     assert slow.rate_per_second < 45
-    assert fast.rate_per_second == 76
+    assert fast.rate_per_second == 80
     assert world.platform.sent == [1, 1]
 
 
