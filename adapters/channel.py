@@ -32,7 +32,6 @@ most, dropped when older than a minute, and their rows are ended here.
 
 from collections import Counter, OrderedDict
 from collections.abc import Callable, Mapping
-from functools import partial
 from math import inf
 from random import Random
 from typing import Any, Final
@@ -47,7 +46,7 @@ from adapters.backlog import Backlog
 from adapters.circuit import Circuit
 from adapters.committing import Commit, room
 from adapters.lines import Entry, Line, Lines
-from adapters.pacing import AccountPace, PairPace, Window
+from adapters.pacing import AccountPace, Call, PairPace, Window
 from adapters.port import (
     RETRYABLE,
     Accepted,
@@ -455,7 +454,7 @@ class _Channel:
         self._log.info("outbox.sending", **names, attempt=attempt, resent=entry.resent)
         began = trio.current_time()
         try:
-            result = await sender.send(entry.item, account, partial(self._turn, entry))
+            result = await sender.send(entry.item, account, _Turn(self, entry))
         except Exception as defect:  # noqa: BLE001
             # A sender promises not to raise. One message that breaks the promise must not stop the account
             # over and over: its outcome is unknown, which is bounded.
@@ -464,15 +463,15 @@ class _Channel:
         entry.took_ms = round((trio.current_time() - began) * 1000, 1)
         return result
 
-    async def _turn(self, entry: Entry) -> None:
+    async def turn(self, entry: Entry) -> Call:
         """Waits until the account's limit lets this call be made now, and counts it; in order of coming."""
         async with self._door:
             # Looked at anew each time: a Refresh may have brought another limit.
             while (wait := self._window.wait(now := trio.current_time())) > 0:  # noqa: ASYNC110  for a time
                 await trio.sleep(max(wait, _NAP_SECONDS_MIN))
-            self._window.take(now)
             if not entry.is_signal:
                 self._pairs.take(entry.item.recipient, now)
+            return self._window.take(now)
 
     def _is_settled(self, entry: Entry) -> bool:
         """Reads the inbox first: a `Settled` that is there already must not be overtaken by a send."""
@@ -695,6 +694,24 @@ class _Channel:
             "message": item.message_id,
             "outbox": item.id,
         }
+
+
+class _Turn:
+    """`adapters.port.Turn` for one attempt."""
+
+    __slots__ = ("_call", "_channel", "_entry")
+
+    def __init__(self, channel: _Channel, entry: Entry) -> None:
+        self._channel = channel
+        self._entry = entry
+        self._call: Call | None = None
+
+    async def come(self) -> None:
+        self._call = await self._channel.turn(self._entry)
+
+    def written(self) -> None:
+        if self._call is not None:
+            self._call.written(trio.current_time())
 
 
 def _effort(entry: Entry) -> dict[str, Any]:

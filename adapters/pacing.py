@@ -35,23 +35,37 @@ call is on its way for as much less than the one before it. 0.6 % of the rate.""
 class Window:
     """The last second's calls of an account: at most `limit`."""
 
-    __slots__ = ("_free_at", "_limit")
+    __slots__ = ("_calls", "_limit")
 
     def __init__(self, limit: int) -> None:
         self._limit = limit
-        # When each call's place is free again, ascending.
-        self._free_at: deque[float] = deque()
+        self._calls: deque[Call] = deque()
 
     def wait(self, now: float) -> float:
         """Seconds until a call may be made; 0 when it may be made now."""
-        free_at = self._free_at
-        while free_at and free_at[0] <= now:
-            free_at.popleft()
-        return free_at[0] - now if len(free_at) >= self._limit else 0.0
+        calls = self._calls
+        while calls and calls[0].free_at <= now:
+            calls.popleft()
+        return calls[0].free_at - now if len(calls) >= self._limit else 0.0
 
-    def take(self, now: float) -> None:
+    def take(self, now: float) -> "Call":
         """Counts a call that is made now. Only when `wait` gave 0."""
-        self._free_at.append(now + 1.0 + _SLACK_SECONDS)
+        call = Call(now)
+        self._calls.append(call)
+        return call
+
+
+class Call:
+    """A call that a window has counted. `free_at`: when its place is free again."""
+
+    __slots__ = ("free_at",)
+
+    def __init__(self, now: float) -> None:
+        self.free_at = now + 1.0 + _SLACK_SECONDS
+
+    def written(self, now: float) -> None:
+        """Only now it went out (the process was held up, or the socket was full)."""
+        self.free_at = now + 1.0 + _SLACK_SECONDS
 
 
 class AccountPace:

@@ -9,7 +9,7 @@ Promises    An adapter's `send` ends in exactly one of `Accepted`, `Declined`, `
 Leaves      Retries, order and pace to adapters/channel.py; secrets to the root, which opens them.
 """
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from enum import Enum
 from typing import Any, Protocol
 
@@ -100,9 +100,17 @@ class Limits(Struct, frozen=True, kw_only=True):
     concurrency: int
 
 
-Turn = Callable[[], Awaitable[None]]
-"""Returns when the account's limits let a call be made now. What is done between this and the writing of the
-request makes the pace inexact."""
+class Turn(Protocol):
+    """One call's place in the account's limits. The less lies between `come`, the writing and `written`, the
+    more exact is the pace."""
+
+    async def come(self) -> None:
+        """Returns when the call may be made now."""
+        ...
+
+    def written(self) -> None:
+        """The platform has the request from now on, as far as we can know."""
+        ...
 
 
 class Sender(Protocol):
@@ -119,8 +127,8 @@ class Sender(Protocol):
         ...
 
     async def send(self, item: OutboxItem, account: Account, turn: Turn) -> SendResult:
-        """One attempt. Once everything is ready for it (uploads, a connection), `turn` is awaited, and then
-        the message's request written at once. When cancelled, the platform may or may not have taken the
+        """One attempt. Once everything is ready for it (uploads, a connection), its `turn` has to come, and
+        the message's request is written at once. When cancelled, the platform may or may not have taken the
         message."""
         ...
 

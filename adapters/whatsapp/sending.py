@@ -120,9 +120,11 @@ class WhatsAppSender:
         return result
 
     async def _post(self, item: OutboxItem, account: Account, body: Json, turn: Turn) -> SendResult:
-        async def before_writing(event: str, info: Mapping[str, Any]) -> None:
+        async def follow(event: str, info: Mapping[str, Any]) -> None:
             if event == "http11.send_request_headers.started":
-                await turn()
+                await turn.come()
+            elif event == "http11.send_request_body.complete":
+                turn.written()
 
         try:
             request = self._client.build_request(
@@ -134,7 +136,7 @@ class WhatsAppSender:
                     **BOUNDED,
                     "timeout": self._timeout.as_dict(),
                     # httpcore awaits it at each step of a request (its documentation, "trace").
-                    "trace": before_writing,
+                    "trace": follow,
                 },
             )
         except (httpx.InvalidURL, ValueError, UnicodeError):

@@ -115,7 +115,8 @@ class Platform:
         )
 
     async def send(self, item: OutboxItem, account: Account, turn: Turn) -> SendResult:
-        await turn()
+        await turn.come()
+        turn.written()
         self.calls.append((trio.current_time(), item.id))
         self.accounts.append(account)
         self.under_way += 1

@@ -48,6 +48,16 @@ def test_no_second_holds_more_than_the_limit(limit: int, jitter: float) -> None:
     assert len([at for at in times if at < 30]) >= 0.99 * 30 * limit
 
 
+def test_a_call_counts_from_when_it_was_written() -> None:
+    """What was held up between its turn and its writing keeps its place that much longer."""
+    window = Window(2)
+    first = window.take(0.0)
+    first.written(0.05)
+    window.take(0.1)
+    assert 1.05 < window.wait(0.2) + 0.2 < 1.06
+    assert window.wait(1.06) == 0
+
+
 @given(
     st.lists(st.tuples(st.floats(0, 3), st.sampled_from(["send", "throttle", "pause"])), max_size=200),
     st.sampled_from([1, 5, 80]),

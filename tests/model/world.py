@@ -121,7 +121,8 @@ class Platform:
         return Limits(messages_per_second=200, pair_seconds=0.05, pair_burst=20, concurrency=8)
 
     async def send(self, item: OutboxItem, account: Account, turn: Turn) -> SendResult:
-        await turn()
+        await turn.come()
+        turn.written()
         world, random = self.world, self.world.random
         await trio.sleep(random.uniform(0.0, 0.3))
         fate = random.random() if world.traffic else 1.0
