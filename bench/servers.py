@@ -59,7 +59,7 @@ class Subject(Protocol):
 
 
 @asynccontextmanager
-async def _process(
+async def child(
     command: list[str], log: Path, environment: Mapping[str, str] | None = None
 ) -> AsyncIterator[subprocess.Popen[bytes]]:
     """A child process whose standard output is a pipe and whose standard error is the log."""
@@ -79,7 +79,7 @@ async def _process(
         # Shielded: a server left behind would go on using the cores. Bounded, and then killed.
         with trio.CancelScope(shield=True):
             with trio.move_on_after(_STOP_SECONDS_MAX) as waiting:
-                while process.poll() is None:  # noqa: ASYNC110  Popen has no event; this is not a hot path
+                while process.poll() is None:
                     await trio.sleep(0.02)
             if waiting.cancelled_caught:
                 process.kill()
@@ -88,7 +88,7 @@ async def _process(
             process.stdout.close()
 
 
-async def _first_line(process: subprocess.Popen[bytes], log: Path) -> bytes:
+async def first_line(process: subprocess.Popen[bytes], log: Path) -> bytes:
     """The first line of its standard output, by which a server says that it is ready."""
     assert process.stdout is not None
     descriptor, line = process.stdout.fileno(), b""
@@ -144,8 +144,8 @@ async def echo_server(directory: Path) -> AsyncIterator[str]:
     if importlib.util.find_spec("httptools") is None:
         raise Missing("httptools is not installed")
     log = directory / "echo.log"
-    async with _process([sys.executable, "-m", "bench.peers.httptools_echo"], log) as process:
-        port = int(await _first_line(process, log))
+    async with child([sys.executable, "-m", "bench.peers.httptools_echo"], log) as process:
+        port = int(await first_line(process, log))
         yield f"http://127.0.0.1:{port}/"
 
 
@@ -258,8 +258,8 @@ async def mijra(directory: Path, bridge: Bridge, *, lane: bool = True) -> AsyncI
         "MIJRA_WEBHOOK_LANE": "on" if lane else "off",
         "PYTHONUNBUFFERED": "1",
     }
-    async with _process(command, log, environment) as process:
-        line = await _first_line(process, log)
+    async with child(command, log, environment) as process:
+        line = await first_line(process, log)
         try:
             ready = msgspec.json.decode(line, type=_Ready)
         except msgspec.DecodeError as error:
@@ -339,14 +339,14 @@ async def fastapi_stack(
     async with (
         embedded_postgres(directory / "postgres") as dsn,
         # Without persistence: what the stack puts into Redis it can lose.
-        _process(
+        child(
             [redis, "--port", "0", "--unixsocket", str(redis_socket), "--save", "", "--appendonly", "no"],
             directory / "redis.log",
         ) as redis_process,
     ):
         schema = (Path(__file__).parent / "peers" / "fastapi_stack" / "schema.sql").read_text()
         await bridge.run(_prepare_peer, dsn, schema, account.phone_number_id)
-        await _until_exists(redis_socket, directory / "redis.log")
+        await until_exists(redis_socket, directory / "redis.log")
         environment = {
             "PEER_DATABASE_URL": dsn,
             "PEER_REDIS_SOCKET": str(redis_socket),
@@ -359,13 +359,13 @@ async def fastapi_stack(
         serve += ["--no-access-log", "--log-level", "warning", "--timeout-keep-alive", "60"]
         work = [sys.executable, "-m", "arq", "bench.peers.fastapi_stack.jobs.Worker"]
         log = directory / "uvicorn.log"
-        async with _process(serve, log, environment) as server:
+        async with child(serve, log, environment) as server:
             await _until_listening(server, port, log)
             processes = [redis_process, server]
             if not worker:
                 yield FastApiStack(port, account, dsn, processes, bridge)
                 return
-            async with _process(work, directory / "arq.log", environment) as jobs:
+            async with child(work, directory / "arq.log", environment) as jobs:
                 yield FastApiStack(port, account, dsn, [*processes, jobs], bridge)
 
 
@@ -378,9 +378,9 @@ async def _prepare_peer(dsn: str, schema: str, phone_number_id: str) -> None:
         await connection.close()
 
 
-async def _until_exists(path: Path, log: Path) -> None:
+async def until_exists(path: Path, log: Path) -> None:
     with trio.move_on_after(_START_SECONDS_MAX):
-        while not await trio.Path(path).exists():  # noqa: ASYNC110  another program makes it
+        while not await trio.Path(path).exists():
             await trio.sleep(0.02)
         return
     raise StartFailed(_tail(log))
