@@ -11,7 +11,7 @@ import shutil
 import socket
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any, Final, Protocol
@@ -269,6 +269,57 @@ async def mijra(directory: Path, bridge: Bridge, *, lane: bool = True) -> AsyncI
         yield Mijra(ready, process, bridge, "mijra" if lane else PLAIN_ROUTE)
 
 
+class _Crowded(Struct):
+    """The line of `bench.many_tenants`."""
+
+    base_url: str
+    database_url: str
+    database: str
+
+
+class Crowd:
+    """The real server with many tenants in one pooled database; for webhooks alone."""
+
+    def __init__(
+        self,
+        ready: _Crowded,
+        process: subprocess.Popen[bytes],
+        bridge: Bridge,
+        accounts: Sequence[WhatsAppAccount],
+    ) -> None:
+        self.name = "mijra"
+        self.webhook_url = f"{ready.base_url.rstrip('/')}/api/webhooks/whatsapp"
+        self.ws_url = ""
+        self.account = accounts[0]
+        self._ready = ready
+        self._process = process
+        self._bridge = bridge
+
+    async def join(self, listener: Listener) -> None:
+        raise NotImplementedError("nobody listens to a thousand tenants")
+
+    async def stored(self, id_prefix: str) -> list[str]:
+        return await self._bridge.run(_stored, self._ready.database_url, self._ready.database, id_prefix)
+
+    def processor_seconds(self) -> float:
+        return _used(self._process)
+
+
+@asynccontextmanager
+async def crowd(directory: Path, bridge: Bridge, accounts: Sequence[WhatsAppAccount]) -> AsyncIterator[Crowd]:
+    """Start bench/many_tenants.py on fresh data. Raises StartFailed when it does not get ready."""
+    log = directory / "mijra.log"
+    environment = {
+        "MIJRA_DATA_DIR": str(directory / "data"),
+        "MIJRA_LOG_LEVEL": "warning",
+        "PYTHONUNBUFFERED": "1",
+    }
+    command = [sys.executable, "-m", "bench.many_tenants", str(len(accounts))]
+    async with child(command, log, environment) as process:
+        ready = msgspec.json.decode(await first_line(process, log), type=_Crowded)
+        yield Crowd(ready, process, bridge, accounts)
+
+
 # ── the usual stack ──────────────────────────────────────────────────────────────────────────────────
 
 
@@ -318,9 +369,17 @@ def redis_server() -> str:
 
 @asynccontextmanager
 async def fastapi_stack(
-    directory: Path, bridge: Bridge, *, pool_size: int = 20, worker: bool = True
+    directory: Path,
+    bridge: Bridge,
+    *,
+    pool_size: int = 20,
+    worker: bool = True,
+    accounts: Sequence[WhatsAppAccount] = (),
 ) -> AsyncIterator[FastApiStack]:
     """Start the peer on fresh data. Raises Missing when something of it is not installed.
+
+    It has one channel for each of `accounts`, which share their app secret; the demo account when none is
+    given.
 
     Its PostgreSQL is the same build with the same settings as ours (`storage.embedded`). Without `worker` the
     jobs stay in Redis, which spares the stack a second process.
@@ -333,7 +392,8 @@ async def fastapi_stack(
     if missing:
         raise Missing(f"not installed: {', '.join(missing)}")
     redis = redis_server()
-    account = demo_account()
+    accounts = accounts or [demo_account()]
+    account = accounts[0]
     redis_socket = directory / "redis.sock"
     port = _free_port()
     async with (
@@ -345,7 +405,7 @@ async def fastapi_stack(
         ) as redis_process,
     ):
         schema = (Path(__file__).parent / "peers" / "fastapi_stack" / "schema.sql").read_text()
-        await bridge.run(_prepare_peer, dsn, schema, account.phone_number_id)
+        await bridge.run(_prepare_peer, dsn, schema, [one.phone_number_id for one in accounts])
         await until_exists(redis_socket, directory / "redis.log")
         environment = {
             "PEER_DATABASE_URL": dsn,
@@ -369,11 +429,14 @@ async def fastapi_stack(
                 yield FastApiStack(port, account, dsn, [*processes, jobs], bridge)
 
 
-async def _prepare_peer(dsn: str, schema: str, phone_number_id: str) -> None:
+async def _prepare_peer(dsn: str, schema: str, phone_number_ids: Sequence[str]) -> None:
     connection = await asyncpg.connect(dsn)
     try:
         await connection.execute(schema)
-        await connection.execute("INSERT INTO channels (id, phone_number_id) VALUES (1, $1)", phone_number_id)
+        await connection.executemany(
+            "INSERT INTO channels (id, phone_number_id) VALUES ($1, $2)",
+            list(enumerate(phone_number_ids, 1)),
+        )
     finally:
         await connection.close()
 
