@@ -156,7 +156,7 @@ async def ours(clock: Forward, dsn: str, database: str, count: int) -> dict[str,
     """One round; the figures by name."""
     async with Bridge() as bridge, DatabaseServer(bridge, dsn) as server:
         placements = Placements(server)
-        placements.put(_tenant(database))
+        placements.put(single_tenant(database))
         writers = Writers(placements.pool_named, placements.database, node="bench", sink=Nobody())
         engine = Engine(
             conversation_store=Contacts(placements),
@@ -226,7 +226,7 @@ async def residents(engine: Engine, count: int) -> None:
     gc.collect()
 
 
-def _tenant(database: str) -> Tenant:
+def single_tenant(database: str) -> Tenant:
     return Tenant(
         id=TENANT,
         slug="bench",
