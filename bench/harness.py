@@ -155,6 +155,7 @@ def _answer(contest: Contest) -> dict[str, Any]:
         "met": None if contest.goal is None else contest.met(),
         "less_is_better": contest.less_is_better,
         "peers": peers,
+        "peer_spreads": {name: [min(contest.results[name]), max(contest.results[name])] for name in peers},
         "missing": contest.missing,
         "limit": peers.get(contest.limit) if contest.limit else None,
         "ratios": {name: ratio for name in peers if (ratio := contest.ratio(name)) is not None},

@@ -7,7 +7,7 @@ A job is enqueued durably (its producer waits for the commit), started once, and
 work itself is nothing, so that what remains is the queue. Two questions in each round:
 
     throughput    64 producers enqueue as fast as they are let; until the end of the last job is durable
-    latency       100 jobs a second are due at fixed moments (open loop); from when one was due until it starts
+    latency       100 jobs a second are due at fixed moments (open loop); from then until each starts
 
 Ours is the way of every message that an agent sends: a row through the batching writer, the channel actor
 (which writes down `sending` before the call and keeps order, pace and circuit), a stub in place of the
