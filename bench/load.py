@@ -312,6 +312,8 @@ def main() -> None:
     parser.add_argument("--json", action="store_true", help="one JSON object as the last line")
     parser.add_argument("--plot", type=Path, metavar="FILE.png", help="draw the latency's tail")
     chosen = parser.parse_args()
+    if chosen.rate is not None and chosen.rate * chosen.seconds < 1:
+        parser.error(f"{chosen.rate:g} a second for {chosen.seconds:g} s is less than one request")
     quiet()
     console = Console(stderr=chosen.json)
     failed: list[str] = []

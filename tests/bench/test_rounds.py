@@ -5,12 +5,13 @@ import subprocess
 import sys
 from array import array
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import trio
 
-from bench import ingest, latency
+from bench import ingest, latency, memory, neighbour, outbox, pacing
 from bench.all import Run, page, present, rows
 from bench.client import Outcome
 from bench.harness import Contest, as_json
@@ -66,10 +67,20 @@ def test_grouped_failures_are_told_one_by_one() -> None:
     assert [type(one) for one in flat(inner)] == [ValueError, KeyError]
 
 
-@pytest.mark.parametrize("name", ["ingest", "latency"])
+QUESTIONS: dict[str, Callable[[], list[Contest]]] = {
+    "ingest": ingest.contests,
+    "latency": lambda: latency.contests(1000),
+    "memory": lambda: list(memory.contests().values()),
+    "neighbour": neighbour.contests,
+    "outbox": lambda: list(outbox.contests().values()),
+    "pacing": pacing.contests,
+}
+
+
+@pytest.mark.parametrize("name", QUESTIONS)
 def test_the_json_line_keeps_the_contract(name: str) -> None:
     """Every member is there, the limit is the headline's, and who is missing has no figure."""
-    questions = ingest.contests() if name == "ingest" else latency.contests(1000)
+    questions = QUESTIONS[name]()
     for question in questions:
         question.results["mijra"] = [10.0, 30.0, 20.0]
         question.missing["fastapi stack"] = "not installed: arq"
@@ -77,7 +88,9 @@ def test_the_json_line_keeps_the_contract(name: str) -> None:
     answer = json.loads(as_json(name, questions))
     assert answer.keys() >= CONTRACT
     assert (answer["bench"], answer["ours"], answer["rounds"], answer["spread"]) == (name, 20, 3, [10, 30])
-    assert answer["limit"] == 90
+    assert answer["limit"] == (90 if name in ("ingest", "latency") else None)
+    assert all(question["unit"] for question in answer["contests"].values())
+    assert len(answer["contests"]) == len(questions), "two questions of one name"
     assert "fastapi stack" not in answer["peers"]
     assert answer["missing"] == {"fastapi stack": "not installed: arq"}
 
