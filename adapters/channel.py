@@ -94,6 +94,10 @@ _IDLE_SECONDS_MAX: Final = 300.0
 _NAP_SECONDS_MIN: Final = 0.001
 """Rounding may leave a wait that is too short to move the clock."""
 
+_LEAD_SECONDS: Final = 0.05
+"""An item is begun at most this long before its call may be made: a commit takes less, so no place stays
+empty, and what has begun holds up urgent items, and is unknown after a crash, for no longer than that."""
+
 _COMMIT_RETRY_SECONDS: Final = 5.0
 
 _OUTAGE: Final = frozenset({ErrorClass.TRANSIENT, ErrorClass.UNREACHABLE})
@@ -207,6 +211,8 @@ class _Channel:
         self._halted: str | None = None
         self._attention: str | None = None
         self._in_hand = 0
+        # Begun, and not at its turn yet.
+        self._coming: set[int] = set()
         self._closing = False
         self._changed = trio.Event()
         self._finished: OrderedDict[int, int] = OrderedDict()
@@ -368,7 +374,11 @@ class _Channel:
         if entry.unsure or entry.settled or self._is_stale(entry):
             return 0.0
         wait = self._circuit.wait(now)
-        return None if wait is None else max(wait, self._pace.wait(now))
+        if wait is None:
+            return None
+        return max(
+            wait, self._pace.wait(now), self._window.wait(now, ahead=len(self._coming)) - _LEAD_SECONDS
+        )
 
     def _start(self, nursery: trio.Nursery, line: Line, now: float) -> None:
         entry = line.entries[0]
@@ -380,6 +390,7 @@ class _Channel:
                 return
         if calls:
             self._pace.take(now)
+            self._coming.add(entry.id)
         probe = calls and self._circuit.started(now)
         self._lines.begin(line)
         self._in_hand += 1
@@ -422,6 +433,7 @@ class _Channel:
             if probe and not reported:
                 self._circuit.abandoned(probe=True)
             self._in_hand -= 1
+            self._coming.discard(entry.id)
             if entry.id in self._lines:
                 self._lines.put_back(entry, trio.current_time())
             self._stir()
@@ -471,6 +483,7 @@ class _Channel:
                 await trio.sleep(max(wait, _NAP_SECONDS_MIN))
             if not entry.is_signal:
                 self._pairs.take(entry.item.recipient, now)
+            self._coming.discard(entry.id)
             return self._window.take(now)
 
     def _is_settled(self, entry: Entry) -> bool:

@@ -41,12 +41,18 @@ class Window:
         self._limit = limit
         self._calls: deque[Call] = deque()
 
-    def wait(self, now: float) -> float:
-        """Seconds until a call may be made; 0 when it may be made now."""
+    def wait(self, now: float, ahead: int = 0) -> float:
+        """Seconds until a call may be made, after `ahead` others that have not been counted yet; 0 when it
+        may be made now."""
         calls = self._calls
         while calls and calls[0].free_at <= now:
             calls.popleft()
-        return calls[0].free_at - now if len(calls) >= self._limit else 0.0
+        place = len(calls) + ahead - self._limit
+        if place < 0:
+            return 0.0
+        # More ahead than places: the last one's time, and a second for each whole round of them.
+        rounds, place = divmod(place, max(len(calls), 1))
+        return max(0.0, calls[place].free_at - now + rounds) if calls else float(rounds)
 
     def take(self, now: float) -> "Call":
         """Counts a call that is made now. Only when `wait` gave 0."""

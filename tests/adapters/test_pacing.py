@@ -48,6 +48,17 @@ def test_no_second_holds_more_than_the_limit(limit: int, jitter: float) -> None:
     assert len([at for at in times if at < 30]) >= 0.99 * 30 * limit
 
 
+def test_those_who_come_first_have_the_places() -> None:
+    """With three places: each of those ahead takes the one that is free next, in turn."""
+    window = Window(3)
+    assert [window.wait(0.0, ahead) for ahead in (0, 2)] == [0, 0]
+    assert window.wait(0.0, ahead=3) >= 0
+    for at in (0.0, 0.1, 0.2):
+        window.take(at)
+    waits = [window.wait(0.2, ahead) for ahead in range(6)]
+    assert waits == pytest.approx([0.8, 0.9, 1.0, 1.8, 1.9, 2.0], abs=0.01)
+
+
 def test_a_call_counts_from_when_it_was_written() -> None:
     """What was held up between its turn and its writing keeps its place that much longer."""
     window = Window(2)
