@@ -131,9 +131,14 @@ def goals(runs: Sequence[Run]) -> list[str]:
                 continue
             sign = "at most" if answer.get("less_is_better") else "at least"
             verdict = "reached" if answer.get("met") else "**missed**"
+            ours, always = answer["ours"], ""
+            if answer.get("every_round"):
+                # Judged by the worst round, so that one is shown.
+                ours = answer["spread"][1 if answer.get("less_is_better") else 0]
+                always = " in each round"
             lines.append(
-                f"| [{run.name}](#{run.name}) | {question}, {answer['unit']} "
-                f"| {sign} {figure(answer['goal'])} | {figure(answer['ours'])} | {verdict} |"
+                f"| [{run.name}](#{run.name}) | {question} ({answer['unit']}) "
+                f"| {sign} {figure(answer['goal'])}{always} | {figure(ours)} | {verdict} |"
             )
     return lines and ["| bench | question | goal | ours | |", "|---|---|---:|---:|---|", *lines]
 
@@ -151,7 +156,8 @@ def rows(answer: dict[str, Any]) -> list[str]:
     """The table of one question."""
     low, high = answer["spread"]
     lines = ["| | median | range of the rounds | ours / theirs |", "|---|---:|---:|---:|"]
-    lines.append(f"| **ours** | **{figure(answer['ours'])}** | {figure(low)} – {figure(high)} | |")
+    name = answer.get("ours_name", "ours")
+    lines.append(f"| **{name}** | **{figure(answer['ours'])}** | {figure(low)} – {figure(high)} | |")
     for name, value in answer["peers"].items():
         ratio = answer["ratios"].get(name)
         spread = answer.get("peer_spreads", {}).get(name)

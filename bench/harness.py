@@ -150,10 +150,12 @@ def _answer(contest: Contest) -> dict[str, Any]:
     values = contest.results[contest.ours]
     return {
         "ours": contest.median(contest.ours),
+        "ours_name": contest.ours,
         "unit": contest.unit,
         "goal": contest.goal,
         "met": None if contest.goal is None else contest.met(),
         "less_is_better": contest.less_is_better,
+        "every_round": contest.every_round,
         "peers": peers,
         "peer_spreads": {name: [min(contest.results[name]), max(contest.results[name])] for name in peers},
         "missing": contest.missing,

@@ -392,7 +392,9 @@ def contests() -> list[Contest]:
             contestants={},
             goal=goal,
             less_is_better=less,
+            # Of what may never happen, a quotient says nothing.
             every_round=less,
+            ratios=not less,
         )
 
     return [

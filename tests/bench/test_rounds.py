@@ -103,14 +103,14 @@ def test_the_results_page_has_figures_failures_and_who_is_missing() -> None:
         question.missing["load client alone"] = "httptools is not installed"
     result = json.loads(as_json("ingest", questions))
     headline = rows(result["contests"]["durable acknowledgements"])
-    assert "| **ours** | **1,000** | 1,000 – 1,000 | |" in headline
+    assert "| **mijra** | **1,000** | 1,000 – 1,000 | |" in headline
     assert "| fastapi stack | 500 | 500 – 500 | 2.00 |" in headline
     assert "| load client alone | missing | | |" in headline
     runs = [Run("ingest", 3, result, ""), Run("storage", 1, None, "no room")]
     text = page(runs, quick=True, pictures="plots")
     assert "Failed:\n\n```\nno room" in text
     assert (
-        "| [ingest](#ingest) | durable acknowledgements, per second | at least 3,300 | 1,000 | **missed** |"
+        "| [ingest](#ingest) | durable acknowledgements (per second) | at least 3,300 | 1,000 | **missed** |"
         in text
     )
     assert "- ingest: load client alone (httptools is not installed)" in text
