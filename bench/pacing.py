@@ -56,7 +56,7 @@ from engine.domain.outbound import OutboxItem, SendText, Sent
 from engine.domain.outbox import Deliver, Refresh, channel_address
 from engine.errors import CommitFailed, NotFound
 from engine.ports import MediaFile
-from engine.runtime import Address, Context, Decider, Effects, LoadRequest, Supervisor, System
+from engine.runtime import Address, Context, Decider, Effects, Lane, LoadRequest, Supervisor, System
 
 CELERY: Final = "celery"
 RATES: Final = (80, 1000)
@@ -86,7 +86,7 @@ class MemoryStore:
         self._waiting.append(done)
         self._wake.set()
 
-    def has_room(self, tenant: int) -> bool:
+    def has_room(self, tenant: int, lane: Lane = Lane.NORMAL) -> bool:
         return True
 
     def when_room(self, callback: Callable[[], None]) -> None:
