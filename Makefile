@@ -2,7 +2,7 @@
 # (the one exception: on Debian without python3-venv, and as root, that package is fetched with apt-get).
 
 .DEFAULT_GOAL := help
-.PHONY: help install test lint format demo bench clean
+.PHONY: help install test lint format demo bench bench-check clean
 
 PY := .venv/bin/python
 # Written at the end of a complete installation; older than pyproject.toml means that one is due.
@@ -10,7 +10,7 @@ INSTALLED := .venv/.installed
 BENCH_INSTALLED := .venv/.installed-bench
 
 help: ## this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' Makefile
 
 install: $(INSTALLED) ## make .venv and install Mijra with its test and lint tools into it
 
@@ -38,6 +38,9 @@ demo: install ## a server, a WhatsApp simulator and customers that talk; SECONDS
 
 bench: $(BENCH_INSTALLED) ## every bench, quickly, into bench/RESULTS.md; NAME=mailbox ARGS=--quick runs one alone
 	$(PY) -m bench.$(or $(NAME),all --quick) $(ARGS)
+
+bench-check: $(BENCH_INSTALLED) ## compare the benches' ratios to their peers with the recorded ones (ARGS=--record writes them)
+	$(PY) -m bench.check $(ARGS)
 
 clean: ## remove .venv and the caches; data/ stays
 	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache build dist

@@ -46,7 +46,7 @@ from adapters.backlog import Backlog
 from adapters.circuit import Circuit
 from adapters.committing import Commit, room
 from adapters.lines import Entry, Line, Lines
-from adapters.pacing import AccountPace, PairPace
+from adapters.pacing import AccountPace, Call, PairPace, Window
 from adapters.port import (
     RETRYABLE,
     Accepted,
@@ -93,6 +93,10 @@ _IDLE_SECONDS_MAX: Final = 300.0
 
 _NAP_SECONDS_MIN: Final = 0.001
 """Rounding may leave a wait that is too short to move the clock."""
+
+_LEAD_SECONDS: Final = 0.05
+"""An item is begun at most this long before its call may be made: a commit takes less, so no place stays
+empty, and what has begun holds up urgent items, and is unknown after a crash, for no longer than that."""
 
 _COMMIT_RETRY_SECONDS: Final = 5.0
 
@@ -200,11 +204,15 @@ class _Channel:
         self._limits = Limits(messages_per_second=1, pair_seconds=1.0, pair_burst=1, concurrency=1)
         now = trio.current_time()
         self._pace = AccountPace(1, now)
+        self._window = Window(1)
         self._pairs = PairPace(1.0, 1)
+        self._door = trio.Lock()
         self._circuit = Circuit()
         self._halted: str | None = None
         self._attention: str | None = None
         self._in_hand = 0
+        # Begun, and not at its turn yet.
+        self._coming: set[int] = set()
         self._closing = False
         self._changed = trio.Event()
         self._finished: OrderedDict[int, int] = OrderedDict()
@@ -311,6 +319,7 @@ class _Channel:
         if limits != self._limits:
             self._limits = limits
             self._pace = AccountPace(limits.messages_per_second, trio.current_time())
+            self._window = Window(limits.messages_per_second)
             self._pairs = PairPace(limits.pair_seconds, limits.pair_burst)
 
     def _admit(self, item: OutboxItem) -> None:
@@ -365,7 +374,11 @@ class _Channel:
         if entry.unsure or entry.settled or self._is_stale(entry):
             return 0.0
         wait = self._circuit.wait(now)
-        return None if wait is None else max(wait, self._pace.wait(now))
+        if wait is None:
+            return None
+        return max(
+            wait, self._pace.wait(now), self._window.wait(now, ahead=len(self._coming)) - _LEAD_SECONDS
+        )
 
     def _start(self, nursery: trio.Nursery, line: Line, now: float) -> None:
         entry = line.entries[0]
@@ -375,9 +388,9 @@ class _Channel:
             if wait > 0:
                 self._lines.postpone(line, now + wait, now)
                 return
-            self._pairs.take(entry.item.recipient, now)
         if calls:
             self._pace.take(now)
+            self._coming.add(entry.id)
         probe = calls and self._circuit.started(now)
         self._lines.begin(line)
         self._in_hand += 1
@@ -420,6 +433,7 @@ class _Channel:
             if probe and not reported:
                 self._circuit.abandoned(probe=True)
             self._in_hand -= 1
+            self._coming.discard(entry.id)
             if entry.id in self._lines:
                 self._lines.put_back(entry, trio.current_time())
             self._stir()
@@ -452,7 +466,7 @@ class _Channel:
         self._log.info("outbox.sending", **names, attempt=attempt, resent=entry.resent)
         began = trio.current_time()
         try:
-            result = await sender.send(entry.item, account)
+            result = await sender.send(entry.item, account, _Turn(self, entry))
         except Exception as defect:  # noqa: BLE001
             # A sender promises not to raise. One message that breaks the promise must not stop the account
             # over and over: its outcome is unknown, which is bounded.
@@ -460,6 +474,17 @@ class _Channel:
             result = Unanswered(reason=f"defect: {type(defect).__name__}")
         entry.took_ms = round((trio.current_time() - began) * 1000, 1)
         return result
+
+    async def turn(self, entry: Entry) -> Call:
+        """Waits until the account's limit lets this call be made now, and counts it; in order of coming."""
+        async with self._door:
+            # Looked at anew each time: a Refresh may have brought another limit.
+            while (wait := self._window.wait(now := trio.current_time())) > 0:  # noqa: ASYNC110  for a time
+                await trio.sleep(max(wait, _NAP_SECONDS_MIN))
+            if not entry.is_signal:
+                self._pairs.take(entry.item.recipient, now)
+            self._coming.discard(entry.id)
+            return self._window.take(now)
 
     def _is_settled(self, entry: Entry) -> bool:
         """Reads the inbox first: a `Settled` that is there already must not be overtaken by a send."""
@@ -682,6 +707,24 @@ class _Channel:
             "message": item.message_id,
             "outbox": item.id,
         }
+
+
+class _Turn:
+    """`adapters.port.Turn` for one attempt."""
+
+    __slots__ = ("_call", "_channel", "_entry")
+
+    def __init__(self, channel: _Channel, entry: Entry) -> None:
+        self._channel = channel
+        self._entry = entry
+        self._call: Call | None = None
+
+    async def come(self) -> None:
+        self._call = await self._channel.turn(self._entry)
+
+    def written(self) -> None:
+        if self._call is not None:
+            self._call.written(trio.current_time())
 
 
 def _effort(entry: Entry) -> dict[str, Any]:

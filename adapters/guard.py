@@ -27,6 +27,8 @@ import httpcore
 import httpx
 import trio
 
+from adapters.connections import Connections
+
 _ADDRESSES_MAX: Final = 16
 """Addresses of one name that are tried; real names have a handful."""
 
@@ -174,18 +176,16 @@ class GuardedTransport(httpx.AsyncBaseTransport):
         guard: Guard,
         *,
         connections_max: int,
-        idle_connections_max: int = 20,
         idle_seconds_max: float = 4.0,
     ) -> None:
         """`idle_seconds_max` lies below the 5 s after which common servers close an idle connection: a
         request that meets the closing has an unknown outcome, which costs far more than a handshake."""
         self._guard = guard
-        self._pool = httpcore.AsyncConnectionPool(
-            ssl_context=httpx.create_ssl_context(trust_env=False),
-            max_connections=connections_max,
-            max_keepalive_connections=idle_connections_max,
-            keepalive_expiry=idle_seconds_max,
-            network_backend=_GuardedNetwork(guard),
+        self._connections = Connections(
+            _GuardedNetwork(guard),
+            httpx.create_ssl_context(trust_env=False),
+            connections_max=connections_max,
+            idle_seconds_max=idle_seconds_max,
         )
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
@@ -194,7 +194,7 @@ class GuardedTransport(httpx.AsyncBaseTransport):
         self._guard.check_scheme(url.scheme, url.host, port)
         assert isinstance(request.stream, httpx.AsyncByteStream)
         with _translated(request):
-            answer = await self._pool.handle_async_request(
+            answer = await self._connections.handle(
                 httpcore.Request(
                     method=request.method,
                     url=httpcore.URL(
@@ -213,7 +213,7 @@ class GuardedTransport(httpx.AsyncBaseTransport):
         )
 
     async def aclose(self) -> None:
-        await self._pool.aclose()
+        await self._connections.aclose()
 
 
 class _Body(httpx.AsyncByteStream):

@@ -100,6 +100,19 @@ class Limits(Struct, frozen=True, kw_only=True):
     concurrency: int
 
 
+class Turn(Protocol):
+    """One call's place in the account's limits. The less lies between `come`, the writing and `written`, the
+    more exact is the pace."""
+
+    async def come(self) -> None:
+        """Returns when the call may be made now."""
+        ...
+
+    def written(self) -> None:
+        """The platform has the request from now on, as far as we can know."""
+        ...
+
+
 class Sender(Protocol):
     """The outbound half of an adapter. One instance per platform serves all accounts."""
 
@@ -113,8 +126,10 @@ class Sender(Protocol):
         """The pace of this account. Pure."""
         ...
 
-    async def send(self, item: OutboxItem, account: Account) -> SendResult:
-        """One attempt. When cancelled, the platform may or may not have taken the message."""
+    async def send(self, item: OutboxItem, account: Account, turn: Turn) -> SendResult:
+        """One attempt. Once everything is ready for it (uploads, a connection), its `turn` has to come, and
+        the message's request is written at once. When cancelled, the platform may or may not have taken the
+        message."""
         ...
 
 

@@ -1,6 +1,6 @@
 """How asyncio runs beside trio: the candidates of `storage.bridge`, side by side.
 
-    python -m bench.bridge [--quick] [--json]
+    python -m bench.bridge [--quick] [--json] [--plot FILE.png] [--rounds N]
 
 For each candidate, interleaved, the median over the rounds:
 
@@ -17,22 +17,20 @@ is asyncpg under uvloop alone, without trio and without the busy task; nothing c
 
 import argparse
 import asyncio
-import json
-import os
-import platform
-import statistics
-import sys
 import tempfile
 import time
 from collections.abc import Awaitable, Callable, Coroutine
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
 import asyncpg
 import trio
 import uvloop
-from msgspec import Struct, structs
+from msgspec import Struct
+from rich.console import Console
 
+from bench.harness import Contest, as_json, plot, show
 from storage.bridge import Bridge, BridgeKind
 from storage.embedded import embedded_postgres
 
@@ -53,6 +51,10 @@ CANDIDATES: Final[tuple[Candidate, ...]] = (
     ("thread, 5 ms (default)", "thread", 0.005),
     ("trio-asyncio", "trio-asyncio", 0.005),
 )
+
+
+OURS: Final = CANDIDATES[0][0]
+LIMIT: Final = "uvloop alone"
 
 
 class Round(Struct):
@@ -201,62 +203,71 @@ def run_uvloop(main: Coroutine[Any, Any, Round]) -> Round:
         return runner.run(main)
 
 
-def median(rounds: list[Round]) -> Round:
-    return Round(*(statistics.median(column) for column in zip(*map(structs.astuple, rounds), strict=True)))
+def line(figures: Round) -> str:
+    """One round for people."""
+    stalls = f", stall p99 {figures.stall_p99_ms:.1f} ms" if figures.stall_max_ms else ""
+    return f"{figures.idle_us:.0f} µs idle, {figures.calls:,.0f} calls/s, {figures.rows:,.0f} rows/s{stalls}"
 
 
-def line(name: str, figures: Round) -> str:
-    stalls = f"{figures.stall_p99_ms:>9.1f} {figures.stall_max_ms:>9.1f}" if figures.stall_max_ms else ""
-    return f"{name:<24}{figures.idle_us:>8.0f} {figures.calls:>9.0f} {figures.rows:>9.0f} {stalls}"
+def contests() -> dict[str, Contest]:
+    """By the member of `Round` that each asks for; the first one is the bench's headline."""
+
+    def ask(name: str, unit: str, *, less: bool = True) -> Contest:
+        return Contest(name=name, unit=unit, ours=OURS, contestants={}, less_is_better=less)
+
+    questions = {
+        "rows": ask("durable rows beside a busy trio", "rows/s", less=False),
+        "calls": ask("calls by 64 tasks", "calls/s", less=False),
+        "idle_us": ask("one call, idle", "µs"),
+        "stall_p99_ms": ask("delay of trio's other tasks, p99", "ms"),
+        "stall_max_ms": ask("delay of trio's other tasks, worst", "ms"),
+    }
+    questions["rows"].limit = LIMIT
+    return questions
 
 
-async def main(quick: bool) -> tuple[dict[str, list[Round]], list[Round]]:
-    rounds = 5 if quick else 9
+async def measure_all(questions: dict[str, Contest], console: Console, *, quick: bool, rounds: int) -> None:
+    """Fill the contests' results."""
     seconds = 0.3 if quick else 1.0
-    results: dict[str, list[Round]] = {name: [] for name, _, _ in CANDIDATES}
-    limit: list[Round] = []
+
+    def note(name: str, figures: Round) -> None:
+        for member, question in questions.items():
+            # The limit runs without trio, so nothing of trio's stalls.
+            if name != LIMIT or not member.startswith("stall"):
+                question.results.setdefault(name, []).append(getattr(figures, member))
+
     with tempfile.TemporaryDirectory() as directory:
         async with embedded_postgres(Path(directory)) as dsn:
             for number in range(1, rounds + 1):
                 async with Bridge() as bridge:
                     await bridge.run(prepare, dsn)
-                limit.append(await trio.to_thread.run_sync(measure_limit, dsn, seconds))
                 for candidate in CANDIDATES:
-                    results[candidate[0]].append(await measure(candidate, dsn, seconds))
-                    latest = line(candidate[0], results[candidate[0]][-1])
-                    print(f"round {number}/{rounds}  {latest}", file=sys.stderr, flush=True)
-    return results, limit
+                    figures = await measure(candidate, dsn, seconds)
+                    note(candidate[0], figures)
+                    console.print(
+                        f"round {number} of {rounds}: {candidate[0]}: {line(figures)}", highlight=False
+                    )
+                note(LIMIT, await trio.to_thread.run_sync(measure_limit, dsn, seconds))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="bench.bridge", description=(__doc__ or "").split("\n", 1)[0])
+    parser.add_argument("--quick", action="store_true", help="within 45 s: five short rounds")
+    parser.add_argument("--rounds", type=int, default=0, help="default 9, with --quick 5")
+    parser.add_argument("--json", action="store_true", help="one JSON object as the last line")
+    parser.add_argument("--plot", type=Path, metavar="FILE.png")
+    chosen = parser.parse_args()
+    console = Console(stderr=chosen.json, soft_wrap=True)
+    questions = contests()
+    rounds = chosen.rounds or (5 if chosen.quick else 9)
+    trio.run(partial(measure_all, questions, console, quick=chosen.quick, rounds=rounds))
+    asked = list(questions.values())
+    show(asked, console)
+    if chosen.plot:
+        plot(asked, chosen.plot)
+    if chosen.json:
+        print(as_json("bridge", asked))
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--quick", action="store_true", help="five short rounds, under 45 s")
-    parser.add_argument("--json", action="store_true", help="one JSON object as the last line")
-    options = parser.parse_args()
-    results, limit = trio.run(main, options.quick)
-    print(f"{'':<24}{'idle µs':>8} {'calls/s':>9} {'rows/s':>9} {'stall p99':>9} {'stall max':>9}")
-    for name, rounds in results.items():
-        print(line(name, median(rounds)))
-    print(line("limit: uvloop alone", median(limit)))
-    if options.json:
-        ours, *peers = results
-        rows = {name: median(rounds).rows for name, rounds in results.items()}
-        spread = [one.rows for one in results[ours]]
-        print(
-            json.dumps(
-                {
-                    "bench": "bridge",
-                    "ours": rows[ours],
-                    "unit": "rows/s",
-                    "peers": {name: rows[name] for name in peers},
-                    "limit": median(limit).rows,
-                    "ratios": {name: rows[ours] / rows[name] for name in peers},
-                    "rounds": len(spread),
-                    "spread": [min(spread), max(spread)],
-                    "machine": f"{os.cpu_count()} cores, Python {platform.python_version()}",
-                    "medians": {name: structs.asdict(median(rounds)) for name, rounds in results.items()},
-                }
-            )
-        )
+    main()

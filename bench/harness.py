@@ -28,7 +28,11 @@ class Missing(Exception):
 
 
 class Contest(Struct, kw_only=True):
-    """One question put to us and to others. `ours` names the contestant that is this project's."""
+    """One question put to us and to others. `ours` names the contestant that is this project's.
+
+    A goal is met by the median; by the worst round where it is something that may never happen
+    (`every_round`).
+    """
 
     name: str
     unit: str
@@ -36,6 +40,9 @@ class Contest(Struct, kw_only=True):
     contestants: Mapping[str, Measure]
     goal: float | None = None
     less_is_better: bool = False
+    every_round: bool = False
+    ratios: bool = True
+    """False where a quotient says nothing (what may be zero, or below)."""
     limit: str | None = None
     results: dict[str, list[float]] = field(default_factory=dict)
     missing: dict[str, str] = field(default_factory=dict)
@@ -43,6 +50,19 @@ class Contest(Struct, kw_only=True):
     def median(self, name: str) -> float:
         """The middle of the rounds of one contestant."""
         return statistics.median(self.results[name])
+
+    def met(self) -> bool:
+        """Whether the goal is reached. Only where there is one."""
+        assert self.goal is not None
+        values = self.results[self.ours]
+        if self.less_is_better:
+            return (max(values) if self.every_round else self.median(self.ours)) <= self.goal
+        return (min(values) if self.every_round else self.median(self.ours)) >= self.goal
+
+    def ratio(self, name: str) -> float | None:
+        """Ours divided by theirs; None where that says nothing."""
+        theirs = self.median(name)
+        return self.median(self.ours) / theirs if theirs and self.ratios else None
 
 
 def run_rounds(contests: Sequence[Contest], rounds: int, console: Console) -> None:
@@ -67,16 +87,17 @@ def show(contests: Sequence[Contest], console: Console) -> None:
         table = Table(title=f"{contest.name} ({contest.unit})", title_justify="left")
         for title in ("", "median", "lowest", "highest", "ours / theirs"):
             table.add_column(title, justify="left" if not title else "right")
-        ours = contest.median(contest.ours)
         for name, values in contest.results.items():
-            ratio = "" if name == contest.ours else f"{ours / contest.median(name):.2f}"
+            of_theirs = None if name == contest.ours else contest.ratio(name)
+            ratio = "" if of_theirs is None else f"{of_theirs:.2f}"
             cells = [figure(value) for value in (contest.median(name), min(values), max(values))]
             table.add_row(name, *cells, ratio, style="bold" if name == contest.ours else None)
         for name, reason in contest.missing.items():
             table.add_row(name, "missing", "", "", escape(reason), style="dim")
         if contest.goal is not None:
-            met = ours <= contest.goal if contest.less_is_better else ours >= contest.goal
-            table.caption = f"goal {figure(contest.goal)}: {'met' if met else 'missed'}"
+            in_each = " in each round" if contest.every_round else ""
+            verdict = "met" if contest.met() else "missed"
+            table.caption = f"goal {figure(contest.goal)}{in_each}: {verdict}"
         console.print(table)
 
 
@@ -125,17 +146,21 @@ def plot(contests: Sequence[Contest], path: Path) -> None:
 
 
 def _answer(contest: Contest) -> dict[str, Any]:
-    ours = contest.median(contest.ours)
     peers = {name: contest.median(name) for name in contest.results if name != contest.ours}
     values = contest.results[contest.ours]
     return {
-        "ours": ours,
+        "ours": contest.median(contest.ours),
+        "ours_name": contest.ours,
         "unit": contest.unit,
         "goal": contest.goal,
+        "met": None if contest.goal is None else contest.met(),
+        "less_is_better": contest.less_is_better,
+        "every_round": contest.every_round,
         "peers": peers,
+        "peer_spreads": {name: [min(contest.results[name]), max(contest.results[name])] for name in peers},
         "missing": contest.missing,
         "limit": peers.get(contest.limit) if contest.limit else None,
-        "ratios": {name: ours / value for name, value in peers.items() if value},
+        "ratios": {name: ratio for name in peers if (ratio := contest.ratio(name)) is not None},
         "rounds": len(values),
         "spread": [min(values), max(values)],
     }

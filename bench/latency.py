@@ -117,7 +117,7 @@ async def push_round(
         await show_progress(console, title, outcome, client.run)
         with trio.move_on_after(5):
             # Without an event from the listener: the load is over and nothing is measured any more.
-            while any(number not in pushed for number in outcome.acknowledged_numbers):  # noqa: ASYNC110
+            while any(number not in pushed for number in outcome.acknowledged_numbers):
                 await trio.sleep(0.02)
         nursery.cancel_scope.cancel()
     await settle(subject, 3 * max(seconds, 1))

@@ -11,7 +11,7 @@ import shutil
 import socket
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any, Final, Protocol
@@ -59,7 +59,7 @@ class Subject(Protocol):
 
 
 @asynccontextmanager
-async def _process(
+async def child(
     command: list[str], log: Path, environment: Mapping[str, str] | None = None
 ) -> AsyncIterator[subprocess.Popen[bytes]]:
     """A child process whose standard output is a pipe and whose standard error is the log."""
@@ -79,7 +79,7 @@ async def _process(
         # Shielded: a server left behind would go on using the cores. Bounded, and then killed.
         with trio.CancelScope(shield=True):
             with trio.move_on_after(_STOP_SECONDS_MAX) as waiting:
-                while process.poll() is None:  # noqa: ASYNC110  Popen has no event; this is not a hot path
+                while process.poll() is None:
                     await trio.sleep(0.02)
             if waiting.cancelled_caught:
                 process.kill()
@@ -88,7 +88,7 @@ async def _process(
             process.stdout.close()
 
 
-async def _first_line(process: subprocess.Popen[bytes], log: Path) -> bytes:
+async def first_line(process: subprocess.Popen[bytes], log: Path) -> bytes:
     """The first line of its standard output, by which a server says that it is ready."""
     assert process.stdout is not None
     descriptor, line = process.stdout.fileno(), b""
@@ -144,8 +144,8 @@ async def echo_server(directory: Path) -> AsyncIterator[str]:
     if importlib.util.find_spec("httptools") is None:
         raise Missing("httptools is not installed")
     log = directory / "echo.log"
-    async with _process([sys.executable, "-m", "bench.peers.httptools_echo"], log) as process:
-        port = int(await _first_line(process, log))
+    async with child([sys.executable, "-m", "bench.peers.httptools_echo"], log) as process:
+        port = int(await first_line(process, log))
         yield f"http://127.0.0.1:{port}/"
 
 
@@ -258,8 +258,8 @@ async def mijra(directory: Path, bridge: Bridge, *, lane: bool = True) -> AsyncI
         "MIJRA_WEBHOOK_LANE": "on" if lane else "off",
         "PYTHONUNBUFFERED": "1",
     }
-    async with _process(command, log, environment) as process:
-        line = await _first_line(process, log)
+    async with child(command, log, environment) as process:
+        line = await first_line(process, log)
         try:
             ready = msgspec.json.decode(line, type=_Ready)
         except msgspec.DecodeError as error:
@@ -267,6 +267,57 @@ async def mijra(directory: Path, bridge: Bridge, *, lane: bool = True) -> AsyncI
                 f"mijra dev said {line[:200]!r}, which is not its JSON line: {error}"
             ) from error
         yield Mijra(ready, process, bridge, "mijra" if lane else PLAIN_ROUTE)
+
+
+class _Crowded(Struct):
+    """The line of `bench.many_tenants`."""
+
+    base_url: str
+    database_url: str
+    database: str
+
+
+class Crowd:
+    """The real server with many tenants in one pooled database; for webhooks alone."""
+
+    def __init__(
+        self,
+        ready: _Crowded,
+        process: subprocess.Popen[bytes],
+        bridge: Bridge,
+        accounts: Sequence[WhatsAppAccount],
+    ) -> None:
+        self.name = "mijra"
+        self.webhook_url = f"{ready.base_url.rstrip('/')}/api/webhooks/whatsapp"
+        self.ws_url = ""
+        self.account = accounts[0]
+        self._ready = ready
+        self._process = process
+        self._bridge = bridge
+
+    async def join(self, listener: Listener) -> None:
+        raise NotImplementedError("nobody listens to a thousand tenants")
+
+    async def stored(self, id_prefix: str) -> list[str]:
+        return await self._bridge.run(_stored, self._ready.database_url, self._ready.database, id_prefix)
+
+    def processor_seconds(self) -> float:
+        return _used(self._process)
+
+
+@asynccontextmanager
+async def crowd(directory: Path, bridge: Bridge, accounts: Sequence[WhatsAppAccount]) -> AsyncIterator[Crowd]:
+    """Start bench/many_tenants.py on fresh data. Raises StartFailed when it does not get ready."""
+    log = directory / "mijra.log"
+    environment = {
+        "MIJRA_DATA_DIR": str(directory / "data"),
+        "MIJRA_LOG_LEVEL": "warning",
+        "PYTHONUNBUFFERED": "1",
+    }
+    command = [sys.executable, "-m", "bench.many_tenants", str(len(accounts))]
+    async with child(command, log, environment) as process:
+        ready = msgspec.json.decode(await first_line(process, log), type=_Crowded)
+        yield Crowd(ready, process, bridge, accounts)
 
 
 # ── the usual stack ──────────────────────────────────────────────────────────────────────────────────
@@ -318,9 +369,17 @@ def redis_server() -> str:
 
 @asynccontextmanager
 async def fastapi_stack(
-    directory: Path, bridge: Bridge, *, pool_size: int = 20, worker: bool = True
+    directory: Path,
+    bridge: Bridge,
+    *,
+    pool_size: int = 20,
+    worker: bool = True,
+    accounts: Sequence[WhatsAppAccount] = (),
 ) -> AsyncIterator[FastApiStack]:
     """Start the peer on fresh data. Raises Missing when something of it is not installed.
+
+    It has one channel for each of `accounts`, which share their app secret; the demo account when none is
+    given.
 
     Its PostgreSQL is the same build with the same settings as ours (`storage.embedded`). Without `worker` the
     jobs stay in Redis, which spares the stack a second process.
@@ -333,20 +392,21 @@ async def fastapi_stack(
     if missing:
         raise Missing(f"not installed: {', '.join(missing)}")
     redis = redis_server()
-    account = demo_account()
+    accounts = accounts or [demo_account()]
+    account = accounts[0]
     redis_socket = directory / "redis.sock"
     port = _free_port()
     async with (
         embedded_postgres(directory / "postgres") as dsn,
         # Without persistence: what the stack puts into Redis it can lose.
-        _process(
+        child(
             [redis, "--port", "0", "--unixsocket", str(redis_socket), "--save", "", "--appendonly", "no"],
             directory / "redis.log",
         ) as redis_process,
     ):
         schema = (Path(__file__).parent / "peers" / "fastapi_stack" / "schema.sql").read_text()
-        await bridge.run(_prepare_peer, dsn, schema, account.phone_number_id)
-        await _until_exists(redis_socket, directory / "redis.log")
+        await bridge.run(_prepare_peer, dsn, schema, [one.phone_number_id for one in accounts])
+        await until_exists(redis_socket, directory / "redis.log")
         environment = {
             "PEER_DATABASE_URL": dsn,
             "PEER_REDIS_SOCKET": str(redis_socket),
@@ -359,28 +419,31 @@ async def fastapi_stack(
         serve += ["--no-access-log", "--log-level", "warning", "--timeout-keep-alive", "60"]
         work = [sys.executable, "-m", "arq", "bench.peers.fastapi_stack.jobs.Worker"]
         log = directory / "uvicorn.log"
-        async with _process(serve, log, environment) as server:
+        async with child(serve, log, environment) as server:
             await _until_listening(server, port, log)
             processes = [redis_process, server]
             if not worker:
                 yield FastApiStack(port, account, dsn, processes, bridge)
                 return
-            async with _process(work, directory / "arq.log", environment) as jobs:
+            async with child(work, directory / "arq.log", environment) as jobs:
                 yield FastApiStack(port, account, dsn, [*processes, jobs], bridge)
 
 
-async def _prepare_peer(dsn: str, schema: str, phone_number_id: str) -> None:
+async def _prepare_peer(dsn: str, schema: str, phone_number_ids: Sequence[str]) -> None:
     connection = await asyncpg.connect(dsn)
     try:
         await connection.execute(schema)
-        await connection.execute("INSERT INTO channels (id, phone_number_id) VALUES (1, $1)", phone_number_id)
+        await connection.executemany(
+            "INSERT INTO channels (id, phone_number_id) VALUES ($1, $2)",
+            list(enumerate(phone_number_ids, 1)),
+        )
     finally:
         await connection.close()
 
 
-async def _until_exists(path: Path, log: Path) -> None:
+async def until_exists(path: Path, log: Path) -> None:
     with trio.move_on_after(_START_SECONDS_MAX):
-        while not await trio.Path(path).exists():  # noqa: ASYNC110  another program makes it
+        while not await trio.Path(path).exists():
             await trio.sleep(0.02)
         return
     raise StartFailed(_tail(log))

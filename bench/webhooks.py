@@ -13,6 +13,7 @@ one of `customers` people, drawn evenly. The mean body is 670 bytes, close to th
 import random
 import secrets
 import time
+from collections.abc import Sequence
 from typing import Final
 from urllib.parse import urlsplit
 
@@ -26,12 +27,13 @@ _ARABIC: Final = "مرحبا السعر الطلب متى يصل شكرا أري
 
 
 class Traffic:
-    """A stream of requests to one endpoint. `run` tells its ids from every other's; random when not given."""
+    """A stream of requests to one endpoint, for one account or for several in turn. `run` tells its ids from
+    every other's; random when not given."""
 
     def __init__(
         self,
         url: str,
-        account: WhatsAppAccount,
+        account: WhatsAppAccount | Sequence[WhatsAppAccount],
         *,
         customers: int = 2000,
         seed: int = 1,
@@ -42,7 +44,7 @@ class Traffic:
             raise ValueError(f"the generator speaks plain HTTP: http://host:port/path, not {url!r}")
         self.host: Final = parts.hostname
         self.port: Final = parts.port or 80
-        self._account: Final = account
+        self._accounts: Final = (account,) if isinstance(account, WhatsAppAccount) else tuple(account)
         self._customers: Final = customers
         self._random: Final = random.Random(seed)
         self._marker: Final = f"wamid.HBgL{run or secrets.token_hex(6).upper()}N"
@@ -66,15 +68,16 @@ class Traffic:
         choose = self._random.randrange
         for number in range(len(self.requests), len(self.requests) + count):
             customer = choose(self._customers)
+            account = self._accounts[number % len(self._accounts)]
             body = text_webhook_bytes(
-                self._account,
+                account,
                 f"2010{customer:08d}",
                 f"Customer {customer}",
                 f"{self._marker}{number:0{_DIGITS}d}A5Q0FGNjY3OEJBAA==",
                 now,
                 self._texts[choose(512)],
             )
-            signed = signature(self._account.app_secret, body)
+            signed = signature(account.app_secret, body)
             head = f"{self._head}{signed}\r\nContent-Length: {len(body)}\r\n\r\n"
             self.requests.append(head.encode() + body)
 

@@ -11,7 +11,7 @@ Leaves      Retries, pace and order to adapters/channel.py.
 Source      The WhatsApp sheet, sections 5 and 6.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, assert_never
 
 import httpx
@@ -20,7 +20,7 @@ import trio
 from msgspec import Struct
 
 from adapters.guard import AddressRefused, Guard, guarded_client
-from adapters.port import Accepted, Account, Declined, ErrorClass, Limits, SendResult, Unanswered
+from adapters.port import Accepted, Account, Declined, ErrorClass, Limits, SendResult, Turn, Unanswered
 from adapters.whatsapp import limits
 from adapters.whatsapp.errors import read_failure
 from adapters.whatsapp.media import BOUNDED, Uploads, bearer, graph_url, token_problem
@@ -98,7 +98,7 @@ class WhatsAppSender:
     def limits(self, account: Account) -> Limits:
         return limits.limits_of(account)
 
-    async def send(self, item: OutboxItem, account: Account) -> SendResult:
+    async def send(self, item: OutboxItem, account: Account, turn: Turn) -> SendResult:
         try:
             check(item.send)
         except InvalidInput as error:
@@ -114,19 +114,30 @@ class WhatsAppSender:
             if isinstance(prepared, Declined):
                 return prepared
             media = prepared
-        result = await self._post(item, account, build(item, media))
+        result = await self._post(item, account, build(item, media), turn)
         if isinstance(item.send, SendMedia) and isinstance(result, Declined):
             self._uploads.forget(item.send.media, account, result)
         return result
 
-    async def _post(self, item: OutboxItem, account: Account, body: Json) -> SendResult:
+    async def _post(self, item: OutboxItem, account: Account, body: Json, turn: Turn) -> SendResult:
+        async def follow(event: str, info: Mapping[str, Any]) -> None:
+            if event == "http11.send_request_headers.started":
+                await turn.come()
+            elif event == "http11.send_request_body.complete":
+                turn.written()
+
         try:
             request = self._client.build_request(
                 "POST",
                 graph_url(account, account.external_id, "messages"),
                 content=msgspec.json.encode(body),
                 headers={**bearer(account), "Content-Type": "application/json"},
-                extensions={**BOUNDED, "timeout": self._timeout.as_dict()},
+                extensions={
+                    **BOUNDED,
+                    "timeout": self._timeout.as_dict(),
+                    # httpcore awaits it at each step of a request (its documentation, "trace").
+                    "trace": follow,
+                },
             )
         except (httpx.InvalidURL, ValueError, UnicodeError):
             return _misconfigured("The account's address cannot be used in a request.")

@@ -15,7 +15,7 @@ import msgspec
 import trio
 
 from adapters.channel import Channels
-from adapters.port import Accepted, Account, Limits, SendResult
+from adapters.port import Accepted, Account, Limits, SendResult, Turn
 from engine.domain.conversation.messages import KIND as CONVERSATION_KIND
 from engine.domain.conversation.messages import OutboxVerdict
 from engine.domain.outbound import (
@@ -114,7 +114,9 @@ class Platform:
             messages_per_second=self.per_second, pair_seconds=6.0, pair_burst=45, concurrency=self.concurrency
         )
 
-    async def send(self, item: OutboxItem, account: Account) -> SendResult:
+    async def send(self, item: OutboxItem, account: Account, turn: Turn) -> SendResult:
+        await turn.come()
+        turn.written()
         self.calls.append((trio.current_time(), item.id))
         self.accounts.append(account)
         self.under_way += 1
@@ -151,7 +153,7 @@ class Store:
         self.loads = 0
         self.away = False
         self.refuse_next: list[CommitFailed] = []
-        self._seconds = seconds
+        self.seconds = seconds
         self._queue: deque[tuple[Sequence[object], Callable[[CommitFailed | None], None]]] = deque()
         self._wake = trio.Event()
         self.change = trio.Event()
@@ -193,7 +195,7 @@ class Store:
             while not self._queue:
                 self._wake = trio.Event()
                 await self._wake.wait()
-            await trio.sleep(self._seconds)
+            await trio.sleep(self.seconds)
             batch, self._queue = self._queue, deque()
             for rows, done in batch:
                 if self.refuse_next and any(isinstance(row, OutboxPatch) for row in rows):
@@ -221,7 +223,7 @@ class Store:
         self, tenant_id: int, channel_id: int, *, after_id: int, limit: int
     ) -> Sequence[OutboxItem]:
         self.loads += 1
-        await trio.sleep(self._seconds)
+        await trio.sleep(self.seconds)
         if self.away:
             raise StoreUnavailable("the store is away")
         found = [

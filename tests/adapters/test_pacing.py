@@ -1,6 +1,7 @@
 """Pace, circuit, retry plan and queue: pure arithmetic, looked at in every window."""
 
 from bisect import bisect_right
+from collections.abc import Callable
 from random import Random
 
 import pytest
@@ -10,21 +11,25 @@ from hypothesis import strategies as st
 from adapters import retrying
 from adapters.circuit import Circuit, CircuitState
 from adapters.lines import Entry, Lines
-from adapters.pacing import AccountPace, PairPace
+from adapters.pacing import AccountPace, PairPace, Window
 from adapters.port import RETRYABLE, Declined, ErrorClass
 from engine.domain.outbound import OutboxItem, SendText
 
 
-def flood(pace: AccountPace, seconds: float, now: float = 0.0) -> list[float]:
-    """Sends as fast as the pace lets."""
-    times, end = [], now + seconds
-    while now < end:
-        wait = pace.wait(now)
-        if wait > 0:
-            now += wait
-            continue
+def flood(limit: int, seconds: float, delays: Callable[[], float]) -> list[float]:
+    """When the calls of a busy account are made: begun by the pace, made in turn when the window lets.
+
+    `delays` says how long each takes from its beginning (its row is committed) until it is at the window."""
+    pace, window, now, times = AccountPace(limit, 0.0), Window(limit), 0.0, []
+    called = 0.0
+    while called < seconds:
+        now += pace.wait(now)
         pace.take(now)
-        times.append(now)
+        called = max(called, now + delays())
+        while (wait := window.wait(called)) > 0:
+            called += wait
+        window.take(called)
+        times.append(called)
     return times
 
 
@@ -33,11 +38,35 @@ def most_within(times: list[float], seconds: float) -> int:
 
 
 @pytest.mark.parametrize("limit", [1, 2, 5, 20, 80, 1000])
-def test_no_second_holds_more_than_the_limit(limit: int) -> None:
-    """Closed windows of one second, from a full bucket; and at least nine tenths of the limit are used."""
-    times = flood(AccountPace(limit, 0.0), 20)
-    assert most_within(times, 1.0 - 1e-6) <= limit
-    assert len(times) >= 20 * limit * (0.45 if limit < 3 else 0.75 if limit < 20 else 0.9)
+@pytest.mark.parametrize("jitter", [0.0, 0.03])
+def test_no_second_holds_more_than_the_limit(limit: int, jitter: float) -> None:
+    """Closed windows of one second, from a full bucket; and 99 % of the limit are used, however long the
+    commits before the calls take."""
+    random = Random(1)
+    times = flood(limit, 30, lambda: random.uniform(0, jitter))
+    assert most_within(times, 1.0) <= limit
+    assert len([at for at in times if at < 30]) >= 0.99 * 30 * limit
+
+
+def test_those_who_come_first_have_the_places() -> None:
+    """With three places: each of those ahead takes the one that is free next, in turn."""
+    window = Window(3)
+    assert [window.wait(0.0, ahead) for ahead in (0, 2)] == [0, 0]
+    assert window.wait(0.0, ahead=3) >= 0
+    for at in (0.0, 0.1, 0.2):
+        window.take(at)
+    waits = [window.wait(0.2, ahead) for ahead in range(6)]
+    assert waits == pytest.approx([0.8, 0.9, 1.0, 1.8, 1.9, 2.0], abs=0.01)
+
+
+def test_a_call_counts_from_when_it_was_written() -> None:
+    """What was held up between its turn and its writing keeps its place that much longer."""
+    window = Window(2)
+    first = window.take(0.0)
+    first.written(0.05)
+    window.take(0.1)
+    assert 1.05 < window.wait(0.2) + 0.2 < 1.06
+    assert window.wait(1.06) == 0
 
 
 @given(
@@ -46,7 +75,8 @@ def test_no_second_holds_more_than_the_limit(limit: int) -> None:
 )
 @settings(max_examples=150, deadline=None)
 def test_no_history_of_refusals_makes_it_faster(history: list[tuple[float, str]], limit: int) -> None:
-    """Whatever is learned between, every window stays within the limit and the rate within its bounds."""
+    """Whatever is learned between, t seconds hold at most t times the limit and a full bucket, and the rate
+    stays within its bounds."""
     pace, now, times = AccountPace(limit, 0.0), 0.0, []
     for step, what in history:
         now += step
@@ -57,9 +87,10 @@ def test_no_history_of_refusals_makes_it_faster(history: list[tuple[float, str]]
         elif pace.wait(now) == 0:
             pace.take(now)
             times.append(now)
-        assert min(0.5, pace.rate_max) <= pace.rate(now) <= pace.rate_max
-    if times:
-        assert most_within(times, 1.0 - 1e-6) <= limit
+        assert min(0.5, pace.rate_max) <= pace.rate(now) <= pace.rate_max == limit
+    for index, at in enumerate(times):
+        for later, end in enumerate(times[index:], 1):
+            assert later <= (end - at) * limit + pace.burst + 1e-6
 
 
 def test_refusals_of_one_moment_are_one_lesson() -> None:
@@ -67,9 +98,9 @@ def test_refusals_of_one_moment_are_one_lesson() -> None:
     pace = AccountPace(80, 0.0)
     for number in range(30):
         pace.throttled(number / 60)
-    assert 38 <= pace.rate(0.5) < 40
+    assert 40 <= pace.rate(0.5) < 42
     pace.throttled(1.5)
-    assert 19 <= pace.rate(1.5) < 21
+    assert 20 <= pace.rate(1.5) < 22
 
 
 def test_a_minute_without_refusals_forgets_them() -> None:
@@ -100,7 +131,8 @@ def test_one_recipient_gets_a_burst_that_is_paid_back() -> None:
             continue
         pairs.take("a", now)
         times.append(now)
-    assert times[44] == 0.0
+    assert times[43] == 0.0
+    assert times[44] < 0.01
     for index, at in enumerate(times):
         for later in range(index, len(times)):
             assert later - index + 1 <= 45 + (times[later] - at) / 6.0 + 1e-6
@@ -113,10 +145,10 @@ def test_a_refused_pair_waits_and_then_goes_slowly() -> None:
     pairs = PairPace(6.0, 45)
     pairs.take("a", 0.0)
     pairs.refused("a", 16.0, 1.0)
-    assert pairs.wait("a", 1.0) == pytest.approx(16.0)
-    assert pairs.wait("a", 17.0) == 0
-    pairs.take("a", 17.0)
-    assert pairs.wait("a", 17.0) == pytest.approx(6.0)
+    assert pairs.wait("a", 1.0) == pytest.approx(16.0, abs=0.01)
+    assert pairs.wait("a", 17.01) == 0
+    pairs.take("a", 17.01)
+    assert pairs.wait("a", 17.01) == pytest.approx(6.0, abs=0.01)
 
 
 def test_paid_debts_are_forgotten() -> None:

@@ -35,6 +35,25 @@ from engine.errors import InvalidInput, NotFound
 from engine.ports import MediaFile
 
 ACCOUNT = demo_account()
+
+
+class AtOnce:
+    """A turn that comes at once, after `seconds`."""
+
+    def __init__(self, seconds: float = 0.0, look: Callable[[], object] = lambda: None) -> None:
+        self.seconds = seconds
+        self.look = look
+        self.came: list[object] = []
+        self.writings = 0
+
+    async def come(self) -> None:
+        await trio.sleep(self.seconds)
+        self.came.append(self.look())
+
+    def written(self) -> None:
+        self.writings += 1
+
+
 CUSTOMER = "+15550100001"
 
 
@@ -387,7 +406,7 @@ async def test_every_kind_of_send_is_accepted_by_the_platform() -> None:
         )
         for send in GOOD:
             signal = isinstance(send, MarkRead)
-            result = await sender.send(item(send, signal=signal, reply_to=None), where)
+            result = await sender.send(item(send, signal=signal, reply_to=None), where, AtOnce())
             assert isinstance(result, Accepted), (send, result)
             assert bool(result.platform_id) != signal
     assert len(simulator.ledger.sends) == len(GOOD) - 1
@@ -404,14 +423,31 @@ async def test_a_stored_file_is_uploaded_once() -> None:
     )
     async with platform(files) as (simulator, sender, where):
         for _ in range(2):
-            assert isinstance(await sender.send(item(send), where), Accepted)
+            assert isinstance(await sender.send(item(send), where, AtOnce()), Accepted)
         assert files.reads == 1
         simulator.fault(Fault(kind="error", code=131053, times=1))
-        assert isinstance(await sender.send(item(send), where), Declined)
-        assert isinstance(await sender.send(item(send), where), Accepted)
+        assert isinstance(await sender.send(item(send), where, AtOnce()), Declined)
+        assert isinstance(await sender.send(item(send), where, AtOnce()), Accepted)
     assert files.reads == 2
     bodies = [simulator.ledger.payload(one.id) for one in simulator.ledger.sends]
     assert all(body is not None and body["image"]["caption"] == "hi" for body in bodies)
+
+
+@pytest.mark.real_time
+async def test_the_turn_comes_last_before_the_message_is_written() -> None:
+    """After the upload and the connection, once for a message; until it returns the platform has nothing."""
+    files = Files(picture=png(1, 2, 3))
+    send = SendMedia(media=MediaRef(kind="image", storage_key="picture", media_type="image/png"))
+    async with platform(files) as (simulator, sender, where):
+        turn = AtOnce(0.05, lambda: (files.reads, len(simulator.ledger.sends)))
+        for _ in range(2):
+            assert isinstance(await sender.send(item(send), where, turn), Accepted)
+    assert turn.came == [(1, 0), (1, 1)]
+    assert turn.writings == 2
+    async with WhatsAppSender(files, guard_for("http://127.0.0.1:9")) as sender:
+        result = await sender.send(item(SendText(body="hi")), account("http://127.0.0.1:9"), turn)
+    assert isinstance(result, Declined)
+    assert len(turn.came) == turn.writings == 2, "a call that cannot be made takes no turn"
 
 
 @pytest.mark.real_time
@@ -431,7 +467,7 @@ async def test_a_file_that_cannot_be_sent_is_declined(ref: MediaRef, error_class
     """Missing, too large, empty, or of a type that the platform refuses."""
     files = Files(large=bytes(500_001), empty=b"", odd=b"x")
     async with platform(files) as (simulator, sender, where):
-        result = await sender.send(item(SendMedia(media=ref)), where)
+        result = await sender.send(item(SendMedia(media=ref)), where, AtOnce())
     assert isinstance(result, Declined)
     assert result.error_class is error_class
     assert simulator.ledger.sends == []
@@ -462,7 +498,7 @@ async def test_each_way_to_misbehave_ends_in_one_result(
     async with platform() as (simulator, sender, where):
         simulator.fault(fault)
         with trio.fail_after(5):
-            result = await sender.send(item(SendText(body="hi")), where)
+            result = await sender.send(item(SendText(body="hi")), where, AtOnce())
         accepted = len(simulator.ledger.sends)
     assert isinstance(result, kind)
     assert accepted == sends
@@ -475,9 +511,9 @@ async def test_each_way_to_misbehave_ends_in_one_result(
 async def test_a_wrong_token_is_an_auth_error_and_a_limit_a_rate_error() -> None:
     """As the platform says them itself."""
     async with platform() as (simulator, sender, where):
-        wrong = await sender.send(item(SendText(body="hi")), account(simulator.base_url, "WRONG"))
+        wrong = await sender.send(item(SendText(body="hi")), account(simulator.base_url, "WRONG"), AtOnce())
         simulator.throttle(ACCOUNT.phone_number_id, 1)
-        results = [await sender.send(item(SendText(body="hi")), where) for _ in range(3)]
+        results = [await sender.send(item(SendText(body="hi")), where, AtOnce()) for _ in range(3)]
     assert isinstance(wrong, Declined)
     assert wrong.error_class is ErrorClass.AUTH
     assert isinstance(results[0], Accepted)
@@ -491,7 +527,7 @@ async def test_no_connection_means_surely_not_sent() -> None:
     async with platform() as (simulator, sender, where):
         simulator.go_down(60)
         await trio.sleep(0.05)
-        result = await sender.send(item(SendText(body="hi")), where)
+        result = await sender.send(item(SendText(body="hi")), where, AtOnce())
     assert isinstance(result, Declined)
     assert (result.error_class, result.platform_code) == (ErrorClass.UNREACHABLE, "unreachable")
 
@@ -510,7 +546,7 @@ async def test_an_account_with_an_odd_address_calls_nobody(base_url: str, token:
     """A tenant's base URL goes through the guard; a token that is no header value is refused before a
     call."""
     async with WhatsAppSender(Files(), Guard(), call_seconds_max=1) as sender:
-        result = await sender.send(item(SendText(body="hi")), account(base_url, token))
+        result = await sender.send(item(SendText(body="hi")), account(base_url, token), AtOnce())
     assert isinstance(result, Declined)
     assert result.error_class is ErrorClass.ACCOUNT
 
@@ -522,7 +558,7 @@ async def test_a_token_that_cannot_be_sent_is_an_auth_error(token: str) -> None:
     async with WhatsAppSender(Files(), Guard()) as sender, WhatsAppMedia(Guard()) as media:
         where = account("https://graph.example", token)
         for result in (
-            await sender.send(item(SendText(body="hi")), where),
+            await sender.send(item(SendText(body="hi")), where, AtOnce()),
             await media.look_up("1", None, where),
         ):
             assert isinstance(result, Declined)
@@ -533,7 +569,7 @@ async def test_a_token_that_cannot_be_sent_is_an_auth_error(token: str) -> None:
 async def test_a_send_over_the_limits_is_not_called() -> None:
     """What the check refuses never leaves, also when somebody forgot to check."""
     async with WhatsAppSender(Files(), Guard()) as sender:
-        result = await sender.send(item(SendText(body="")), account("https://example.com"))
+        result = await sender.send(item(SendText(body="")), account("https://example.com"), AtOnce())
     assert isinstance(result, Declined)
     assert result.error_class is ErrorClass.BAD_REQUEST
 
@@ -565,7 +601,7 @@ async def test_a_success_without_an_id_is_an_unknown_outcome(body: bytes) -> Non
     async with trio.open_nursery() as nursery:
         await nursery.start(server.run)
         async with WhatsAppSender(Files(), guard_for(server.base_url)) as sender:
-            result = await sender.send(item(SendText(body="hi")), account(server.base_url))
+            result = await sender.send(item(SendText(body="hi")), account(server.base_url), AtOnce())
         nursery.cancel_scope.cancel()
     assert isinstance(result, Unanswered)
 

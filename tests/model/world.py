@@ -13,7 +13,7 @@ import trio
 from msgspec import Struct, structs
 
 from adapters.channel import Channels
-from adapters.port import Accepted, Account, Declined, ErrorClass, Limits, SendResult, Unanswered
+from adapters.port import Accepted, Account, Declined, ErrorClass, Limits, SendResult, Turn, Unanswered
 from engine.domain.config import AssignmentSettings, Channel, TenantConfig
 from engine.domain.conversation.messages import (
     AddNote,
@@ -120,7 +120,9 @@ class Platform:
     def limits(self, account: Account) -> Limits:
         return Limits(messages_per_second=200, pair_seconds=0.05, pair_burst=20, concurrency=8)
 
-    async def send(self, item: OutboxItem, account: Account) -> SendResult:
+    async def send(self, item: OutboxItem, account: Account, turn: Turn) -> SendResult:
+        await turn.come()
+        turn.written()
         world, random = self.world, self.world.random
         await trio.sleep(random.uniform(0.0, 0.3))
         fate = random.random() if world.traffic else 1.0

@@ -193,7 +193,7 @@ class World:
             ids=self._next_id,
             wall_ms=wall_ms,
             random=random.Random(1),
-            config_for=lambda tenant: {"tenant": tenant},
+            config_for=options.pop("config_for", lambda tenant: {"tenant": tenant}),
             dead_letter=lambda letter: [("dead", letter.message)],
             observer=self.watch,
             monotonic=trio.current_time,
