@@ -146,8 +146,11 @@ class PushLane:
             return received
         if status is not None:
             raise Refused(status, "forbidden", "a page of another origin")
-        with trio.fail_after(self._limits.head_seconds_max):
-            await stream.send_all(accepted(upgrade))
+        answer = accepted(upgrade)
+        written = os.write(stream.socket.fileno(), answer)
+        if written < len(answer):  # after unread answers to other requests
+            with trio.fail_after(self._limits.head_seconds_max):
+                await stream.send_all(answer[written:])
         return PushSocket(
             stream,
             peer,

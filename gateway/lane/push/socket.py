@@ -16,6 +16,7 @@ client is closed, the buffer is made larger by what the close frame needs: the k
 the end of what the client has not read, even after we have closed the socket.
 """
 
+import math
 import os
 import socket
 from collections.abc import Callable
@@ -118,16 +119,17 @@ class PushSocket:
 
     async def run(self) -> None:
         """The session from beginning to end, and the close. The caller closes the socket."""
+        cancelled = True
         try:
             ending = await self._sessions.run(self)
+            cancelled = False
             self._open = False
             farewell = self._farewell if ending is None else _ending_frames(ending)
             if farewell is not None:
                 await self._part(farewell)
-        except trio.Cancelled:
-            self._leave_at_once()
-            raise
         finally:
+            if cancelled:
+                self._say(wire.close(CloseReason.GOING_AWAY, "The server is going away."))
             # The number will be somebody else's.
             self._open = False
             self._waiting.clear()
@@ -144,9 +146,21 @@ class PushSocket:
         self._open = False
 
     def offer(self, frame: bytes) -> bool:
+        # Called for every reader of every event. `_enqueue` says what this does, and does the rest.
         if not self._open:
             return False
-        return self._enqueue(self._sender.shared(frame))
+        sender = self._sender
+        shared = sender.last_shared if frame is sender.last else sender.shared(frame)
+        if self._waiting:
+            return self._enqueue(shared)
+        self._waiting.append(shared)
+        self._bytes = shared.cost
+        if shared.cost > self.peak_bytes:
+            self.peak_bytes = shared.cost
+        if not (self._marked or self._full):
+            self._marked = True
+            sender.mark(self)
+        return True
 
     def has_room(self) -> bool:
         return self._open and self._bytes * 2 < self._bytes_max
@@ -186,10 +200,23 @@ class PushSocket:
         self._marked = False
         if self._full:
             return
-        if not self._write():
+        waiting = self._waiting
+        if len(waiting) == 1 and not self._sent:  # nearly always, and then it is taken whole
+            frame = waiting[0].wire
+            try:
+                self._sent = os.write(self._descriptor, frame)
+            except BlockingIOError:
+                pass
+            except OSError:
+                self._broken()
+            if self._sent == len(frame):
+                waiting.clear()
+                self._bytes = self._sent = 0
+        if waiting and not self._write():
             self._full = True
             self._sender.start(self._drain)
-        self._wake()
+        if self._room is not None:
+            self._wake()
 
     def _enqueue(self, frame: Shared) -> bool:
         if self._bytes + frame.cost > self._bytes_max and self._waiting:
@@ -211,32 +238,19 @@ class PushSocket:
 
     def _write(self) -> bool:
         """False when the socket takes no more. One that is broken takes everything, and its reader wakes."""
-        waiting = self._waiting
-        while waiting:
+        while self._waiting:
             try:
-                if len(waiting) == 1 and not self._sent:
-                    frame = waiting[0].wire
-                    size = len(frame)
-                    written = os.write(self._descriptor, frame)
-                else:
-                    pieces, size = self._pieces()
-                    written = os.writev(self._descriptor, pieces)
+                written = os.writev(self._descriptor, self._pieces())
             except BlockingIOError:
                 return False
             except OSError:
-                self._let_go()
-                with suppress(OSError):
-                    self._stream.socket.shutdown(socket.SHUT_RDWR)
-                return True
-            if written == size and len(waiting) == 1:
-                waiting.clear()
-                self._bytes = self._sent = 0
+                self._broken()
                 return True
             self._written(written)  # a short write does not mean that it is full
         return True
 
-    def _pieces(self) -> tuple[list[bytes | memoryview], int]:
-        """The next frames for one call, and their bytes."""
+    def _pieces(self) -> list[bytes | memoryview]:
+        """The next frames, for one call."""
         pieces: list[bytes | memoryview] = []
         size = 0
         for shared in self._waiting:
@@ -247,7 +261,7 @@ class PushSocket:
                 break
             pieces.append(frame)
             size += len(frame)
-        return pieces, size
+        return pieces
 
     def _written(self, count: int) -> None:
         count += self._sent
@@ -266,11 +280,15 @@ class PushSocket:
         age_max = self._sessions.limits.queue_age_seconds_max
         try:
             while self._waiting:
-                with trio.CancelScope(deadline=self._waiting[0].at + age_max) as patience:
+                # At the end it is `_part` that watches the time.
+                deadline = self._waiting[0].at + age_max if self._open else math.inf
+                with trio.CancelScope(deadline=deadline) as patience:
                     await trio.lowlevel.wait_writable(self._descriptor)
-                if patience.cancelled_caught and self._open:
-                    self._too_slow(CloseCode.SLOW_AGE)
-                if patience.cancelled_caught or self._descriptor < 0:
+                if patience.cancelled_caught:
+                    if self._open:
+                        self._too_slow(CloseCode.SLOW_AGE)
+                    continue
+                if self._descriptor < 0:
                     return
                 self._write()
                 self._wake()
@@ -280,7 +298,8 @@ class PushSocket:
             self._full = False
 
     def _wake(self) -> None:
-        if self._room is not None and self.has_room():
+        """Wakes who waits for room, or for the last frames to be on their way."""
+        if self._room is not None and (self.has_room() or not (self._open or self._waiting)):
             self._room.set()
             self._room = None
 
@@ -295,20 +314,27 @@ class PushSocket:
         del self._waiting[1 if self._sent else 0 :]
         self._bytes = sum(shared.cost for shared in self._waiting)
 
+    def _broken(self) -> None:
+        self._let_go()
+        with suppress(OSError):
+            self._stream.socket.shutdown(socket.SHUT_RDWR)  # so that the reader wakes
+
     def _let_go(self) -> None:
         self._open = False
         self._waiting.clear()
         self._bytes = self._sent = 0
+        self._wake()
 
     # -------------------------------------------------------------- the end
 
     async def _part(self, farewell: bytes) -> None:
         """Says goodbye and waits a moment for theirs (RFC 6455, section 7.1.2). The server closes first."""
-        if not self._say(farewell) or self._they_closed:
-            return
+        self._say(farewell)
         try:
             with trio.move_on_after(self._limits.close_seconds_max):
-                await self._until_they_close()
+                await self._said()
+                if not self._they_closed:
+                    await self._until_they_close()
             # Closing on unread bytes resets the connection, and what the client has not read yet is lost.
             for _ in range(_PARTING_BYTES_MAX // _READ_BYTES):
                 if not self._read():
@@ -316,15 +342,25 @@ class PushSocket:
         except Gone:
             return
 
-    def _say(self, farewell: bytes) -> bool:
-        """Puts the last frames behind the one that is on its way. False: they cannot be delivered."""
+    def _say(self, farewell: bytes) -> None:
+        """Puts the last frames behind the one that is on its way."""
         self._drop()
         self._waiting.append(Shared(trio.current_time(), farewell, 0))
         if not self._write():
             missing = sum(len(shared.wire) for shared in self._waiting)
             _set_send_buffer(self._stream, 2 * self._limits.send_buffer_bytes + 2 * missing)
             self._write()
-        return not self._waiting
+
+    async def _said(self) -> None:
+        """Until the last frames are out; nearly always they are. The kernel may be too short of memory to
+        make the buffer larger, and then only a client that reads on hears them."""
+        if self._waiting and not self._full:
+            self._full = True
+            self._sender.start(self._drain)
+        while self._waiting:
+            if self._room is None:
+                self._room = trio.Event()
+            await self._room.wait()
 
     async def _until_they_close(self) -> None:
         incoming: Incoming | None = self._incoming
@@ -354,11 +390,6 @@ class PushSocket:
         if not data:
             raise Gone
         return data
-
-    def _leave_at_once(self) -> None:
-        self._open = False
-        if self._descriptor >= 0:
-            self._say(wire.close(CloseReason.GOING_AWAY, "The server is going away."))
 
 
 def _ending_frames(ending: Ending) -> bytes:
