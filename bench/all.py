@@ -29,6 +29,8 @@ BENCHES: Final = {
     "storage": "P7: durable messages through the batching writer",
     "ingest": "P3: durable webhook acknowledgements per second in one process",
     "latency": "P4: from the platform's webhook to the agent's WebSocket",
+    "fanout": "P5, P6: one event to many WebSockets, and what an idle one costs",
+    "reconnect": "thousands of WebSockets that come back at once and resume",
 }
 # A full run of the slowest one takes some five minutes on two cores.
 _SECONDS_MAX: Final = 1800
