@@ -17,11 +17,10 @@ from gateway.lane.parser import HEAD_END, NotForLane, Refused
 from gateway.lane.parting import refuse
 from gateway.lane.push.incoming import IncomingLimits
 from gateway.lane.push.sender import Sender
-from gateway.lane.push.socket import PushSocket, SocketLimits
+from gateway.lane.push.socket import PushSocket, Sessions, SocketLimits
 from gateway.lane.upgrade import accepted, is_upgrade, may_be_upgrade, read_upgrade
 from gateway.metrics import Metrics
 from gateway.push.connection import Peer
-from gateway.push.session import Sessions
 
 _READ_BYTES: Final = 16 * 1024
 

@@ -21,7 +21,7 @@ import os
 import socket
 from collections.abc import Callable
 from contextlib import suppress
-from typing import Final
+from typing import Final, Protocol
 
 import trio
 from msgspec import Struct
@@ -31,9 +31,9 @@ from gateway.lane.push import wire
 from gateway.lane.push.incoming import Closing, Incoming, IncomingLimits, Ping, Refused
 from gateway.lane.push.sender import Sender, Shared
 from gateway.push.codes import CloseCode
-from gateway.push.connection import Ending, Gone, Peer
+from gateway.push.connection import Connection, Ending, Gone, Peer
 from gateway.push.queue import FRAME_OVERHEAD_BYTES
-from gateway.push.session import Sessions
+from gateway.push.session import SessionLimits
 
 _READ_BYTES: Final = 16 * 1024
 """Parsing is work without a pause: some milliseconds for this at worst."""
@@ -44,6 +44,19 @@ _JOINED_BYTES_MAX: Final = 64 * 1024
 
 _PARTING_BYTES_MAX: Final = 1024 * 1024
 """What is read away, unparsed, of a client that is being closed."""
+
+
+class Sessions(Protocol):
+    """What the lane asks of the sessions behind it, as `gateway.push.connection` describes it."""
+
+    @property
+    def limits(self) -> SessionLimits: ...
+
+    def refusal(self, peer: Peer) -> int | None: ...
+
+    async def run(self, connection: Connection) -> Ending | None: ...
+
+    def close_all(self) -> None: ...
 
 
 class SocketLimits(Struct, frozen=True, kw_only=True):
