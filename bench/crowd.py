@@ -35,6 +35,7 @@ _FIRST_READ_BYTES: Final = 2_048
 """A larger buffer is made for each read, and costs more than the read; when it is full there is a second
 one."""
 
+_PUBLICATIONS_MIN: Final = 3
 _CONNECTING_MAX: Final = 200
 """At once: below every server's backlog, so that none has to wait for a repeated SYN."""
 
@@ -289,16 +290,16 @@ class Crowd:
     def flood(
         self, publisher: Publisher, payload: Callable[[int], bytes], *, seconds: float, window: int
     ) -> Heard:
-        """Keeps `window` publications under way for so long, then waits for the rest."""
+        """Keeps `window` publications under way for so long, three at least; then waits for the rest."""
         began, processor = self._begin()
         end = began + int(seconds * 1e9)
         number = self._first
-        while (now := time.perf_counter_ns()) < end:
+        while (now := time.perf_counter_ns()) < end or len(self._latency) < _PUBLICATIONS_MIN:
             while len(self._left) < window:
                 self._announce(time.perf_counter_ns())
                 publisher.publish(payload(number))
                 number += 1
-            self._hear((end - now) / 1e9)
+            self._hear(max((end - now) / 1e9, 0.01))
         return self._finish(began, processor, number)
 
     def steady(

@@ -1,6 +1,7 @@
 """P5, P6: one publication to many WebSockets, beside what others use for it.
 
-    python -m bench.fanout [--quick] [--json] [--plot FILE.png] [--rounds N] [--seconds S] [--only NAME …]
+    python -m bench.fanout [--quick] [--json] [--plot FILE.png] [--rounds N] [--large-rounds N] [--seconds S]
+                           [--only NAME …]
 
 Ours is a server process with the real edge: listening, lane, sessions and hub (bench/edge.py). A publication
 is one line on a control connection, which the hub is told as a committed event; for the peers it is one
@@ -51,6 +52,10 @@ MANY: Final = 5_000
 IDLE: Final = 10_000
 FILES_WANTED: Final = 20_000
 WINDOW: Final = 16
+FEW_RATE: Final = 10.0
+MANY_RATE: Final = 2.0
+"""Publications per second while latency is measured."""
+
 SHARE_OF_KERNEL: Final = 0.6
 # What the contract allows is 45; the rest is for the round under way, the memory and the table.
 QUICK_SECONDS_MAX: Final = 32
@@ -144,8 +149,8 @@ def few_round(one: Subject, asked: Questions, seconds: float) -> str:
     window = max(2, min(WINDOW, int(seconds * alone.rate / FEW) + 1))
     saturated, _ = one.flood(seconds, window)
     one.server.settle(2)
-    # A quarter of what it reached: a rate at which nobody has to wait for somebody else's publication.
-    rate = min(20.0, alone.rate / FEW / 4)
+    # The same for all, except for those for whom it would be more than a quarter of what they can do.
+    rate = min(FEW_RATE, alone.rate / FEW / 4)
     steady = one.steady(max(2 * seconds, 2 / rate), rate)
     name = one.server.name
     note(asked.alone, name, alone.rate)
@@ -167,7 +172,7 @@ def many_round(contestant: Contestant, asked: Questions, size: int, seconds: flo
         try:
             server.settle()
             warm, _ = one.flood(0.1, 1)
-            rate = min(3.0, warm.rate / size / 4)
+            rate = min(MANY_RATE, warm.rate / size / 4)
             steady = one.steady(max(seconds, 4 / rate), rate)
         finally:
             one.close()
@@ -280,6 +285,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="bench.fanout", description=(__doc__ or "").split("\n", 1)[0])
     parser.add_argument("--quick", action="store_true", help="within 45 s: small crowds only")
     parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--large-rounds", type=int, help="with large crowds; default as --rounds, 0 for none")
     parser.add_argument("--seconds", type=float, default=0, help="of each part of a round; default 1.5")
     parser.add_argument("--only", nargs="+", metavar="NAME", help="these and ours, by parts of their names")
     parser.add_argument("--json", action="store_true", help="one JSON object as the last line")
@@ -293,6 +299,7 @@ def main() -> None:
         everyone = [each for each in everyone if any(word in each.name for word in words)]
     quick: bool = chosen.quick
     idle, many = (2_000, 0) if quick else (IDLE, MANY)
+    large_rounds = 1 if quick else chosen.rounds if chosen.large_rounds is None else chosen.large_rounds
     asked = questions(idle=idle, many=many or MANY)
     began = time.monotonic()
     try:
@@ -304,7 +311,7 @@ def main() -> None:
             seconds=chosen.seconds or (0.15 if quick else 1.5),
             idle=idle,
             many=many,
-            large_rounds=1 if quick else chosen.rounds,
+            large_rounds=large_rounds,
             large=(OURS,) if quick else LARGE,
             until=began + QUICK_SECONDS_MAX if quick else math.inf,
         )

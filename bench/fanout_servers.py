@@ -212,7 +212,7 @@ def _mosquitto(directory: Path, port: int) -> list[str]:
     configuration = directory / "mosquitto.conf"
     # Version 2.0.11 does not start with a WebSocket listener alone, nor with an address for it.
     configuration.write_text(
-        f"listener {_free_port()} 127.0.0.1\n"
+        f"listener 0 {directory / 'mqtt.sock'}\n"
         f"listener {port}\nprotocol websockets\nallow_anonymous true\npersistence false\n"
         "log_type none\nmax_queued_messages 0\nset_tcp_nodelay true\nuser root\n"
     )
@@ -319,4 +319,4 @@ def _until_listening(name: str, process: subprocess.Popen[bytes], port: int, log
 
 
 def _tail(log: Path) -> str:
-    return "\n".join(log.read_text(errors="replace").splitlines()[-10:]) or "it said nothing"
+    return " / ".join(log.read_text(errors="replace").splitlines()[-5:]) or "it said nothing"
