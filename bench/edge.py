@@ -9,6 +9,7 @@ committed event, announced to the hub as the storage writer does after a commit.
 """
 
 import argparse
+import gc
 import sys
 from collections.abc import Sequence
 from typing import Final
@@ -79,6 +80,7 @@ async def _epoch_of(tenant_id: int) -> str:
 
 
 async def main(*, route: bool) -> None:
+    gc.set_threshold(100_000, 50, 50)  # as `gateway.boot` does
     log, metrics = MemoryLog(), Metrics(CollectorRegistry())
     hub = Hub(log, metrics)
     sessions = Sessions(

@@ -665,8 +665,8 @@ async def test_others_have_their_turn_between_slices() -> None:
                 log.append("other")
                 await trio.lowlevel.checkpoint()
 
-        for _ in range(10 * SLICE):
-            sender.mark(Counted(sender, log))
+        sender.marked += [Counted(sender, log) for _ in range(10 * SLICE)]
+        sender.wake()
         nursery.start_soon(other)
         while log.count("sent") < 10 * SLICE:
             await trio.lowlevel.checkpoint()
@@ -686,8 +686,8 @@ async def test_one_connections_defect_silences_nobody() -> None:
     sender = Sender()
     async with trio.open_nursery() as nursery:
         await nursery.start(sender.run)
-        sender.mark(Broken(sender, log))
-        sender.mark(Counted(sender, log))
+        sender.marked += [Broken(sender, log), Counted(sender, log)]
+        sender.wake()
         await trio.testing.wait_all_tasks_blocked()
         assert log == ["sent"]
         nursery.cancel_scope.cancel()

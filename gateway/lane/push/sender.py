@@ -47,7 +47,7 @@ class Sender:
     """One for all connections of a lane. `run` must be running before anything is offered."""
 
     def __init__(self) -> None:
-        self._marked: list[Sendable] = []
+        self.marked: list[Sendable] = []  # whose `flush` is called soon
         self._wanted = trio.Event()
         self._nursery: trio.Nursery | None = None
         self.last: bytes | None = None  # the payload whose frame is `last_shared`
@@ -69,11 +69,9 @@ class Sender:
         self.last, self.last_shared = found
         return self.last_shared
 
-    def mark(self, connection: Sendable) -> None:
-        """Has `flush` called soon."""
-        if not self._marked:
-            self._wanted.set()
-        self._marked.append(connection)
+    def wake(self) -> None:
+        """To be called when something is put into `marked` while it is empty."""
+        self._wanted.set()
 
     def start(self, task: Callable[[], Awaitable[None]]) -> None:
         """Runs a connection's task beside the sending."""
@@ -90,7 +88,7 @@ class Sender:
                 # What is offered from now on is another turn's: its age counts from then.
                 self.last = None
                 self._shared.clear()
-                marked, self._marked = self._marked, []
+                marked, self.marked = self.marked, []
                 await self._flush(marked)
 
     async def _flush(self, marked: list[Sendable]) -> None:

@@ -74,6 +74,7 @@ class PushSocket:
         "_bytes",
         "_bytes_max",
         "_descriptor",
+        "_failed",
         "_farewell",
         "_full",
         "_incoming",
@@ -122,6 +123,7 @@ class PushSocket:
         self._open = True
         self._room: trio.Event | None = None
         self._farewell: bytes | None = None  # when it is the transport that ends it
+        self._failed = False  # what else comes is not understood
         self._they_closed = False
         self.peak_bytes = 0
         _set_send_buffer(stream, limits.send_buffer_bytes)
@@ -172,7 +174,9 @@ class PushSocket:
             self.peak_bytes = shared.cost
         if not (self._marked or self._full):
             self._marked = True
-            sender.mark(self)
+            if not sender.marked:
+                sender.wake()
+            sender.marked.append(self)
         return True
 
     def has_room(self) -> bool:
@@ -191,6 +195,7 @@ class PushSocket:
                 item = incoming.take()
             except Refused as refused:
                 self._farewell = wire.close(refused.code, refused.reason)
+                self._failed = True
                 raise Gone from refused
             match item:
                 case None:
@@ -246,7 +251,9 @@ class PushSocket:
             self.peak_bytes = self._bytes
         if not (self._marked or self._full):
             self._marked = True
-            self._sender.mark(self)
+            if not self._sender.marked:
+                self._sender.wake()
+            self._sender.marked.append(self)
         return True
 
     def _write(self) -> bool:
@@ -346,13 +353,15 @@ class PushSocket:
         try:
             with trio.move_on_after(self._limits.close_seconds_max):
                 await self._said()
+                if self._failed:
+                    self._stream.socket.shutdown(socket.SHUT_WR)  # their close frame would not be recognised
                 if not self._they_closed:
                     await self._until_they_close()
             # Closing on unread bytes resets the connection, and what the client has not read yet is lost.
             for _ in range(_PARTING_BYTES_MAX // _READ_BYTES):
                 if not self._read():
                     return
-        except Gone:
+        except (Gone, OSError):
             return
 
     def _say(self, farewell: bytes) -> None:
@@ -376,7 +385,7 @@ class PushSocket:
             await self._room.wait()
 
     async def _until_they_close(self) -> None:
-        incoming: Incoming | None = self._incoming
+        incoming = None if self._failed else self._incoming
         dropped = 0
         while dropped < _PARTING_BYTES_MAX:
             await trio.lowlevel.wait_readable(self._descriptor)
