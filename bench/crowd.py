@@ -22,7 +22,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from typing import Final
+from typing import Final, Protocol
 
 from msgspec import Struct
 
@@ -60,6 +60,9 @@ class Dialect(Struct, frozen=True, kw_only=True):
     publisher_greeting: tuple[tuple[bytes, bytes], ...] | None = None
     marker: bytes = b""
     stream_bytes: int | None = None
+    every_frame: bool = True
+    """Whether each frame is a publication; otherwise those are that hold the marker."""
+
     keep_alive: tuple[bytes, bytes] | None = None
     """What the server's protocol asks from time to time, and the frame to answer with."""
 
@@ -135,6 +138,12 @@ class _Client:
         self.ready = False
         self.count = 0  # publications heard
         self.bytes = 0  # of payloads, for a stream
+
+
+class Publishes(Protocol):
+    """Whoever makes a publication of a payload, at once."""
+
+    def publish(self, payload: bytes) -> None: ...
 
 
 class Publisher:
@@ -288,7 +297,7 @@ class Crowd:
     # -------------------------------------------------------------- publications
 
     def flood(
-        self, publisher: Publisher, payload: Callable[[int], bytes], *, seconds: float, window: int
+        self, publisher: Publishes, payload: Callable[[int], bytes], *, seconds: float, window: int
     ) -> Heard:
         """Keeps `window` publications under way for so long, three at least; then waits for the rest."""
         began, processor = self._begin()
@@ -303,7 +312,7 @@ class Crowd:
         return self._finish(began, processor, number)
 
     def steady(
-        self, publisher: Publisher, payload: Callable[[int], bytes], *, seconds: float, rate: float
+        self, publisher: Publishes, payload: Callable[[int], bytes], *, seconds: float, rate: float
     ) -> Heard:
         """Publications at a fixed rate, whatever becomes of the ones before."""
         began, processor = self._begin()
@@ -346,6 +355,7 @@ class Crowd:
 
     def _hear(self, seconds_max: float) -> None:
         clients, read = self._clients, os.read
+        simple = self._dialect.every_frame and self._dialect.stream_bytes is None
         for descriptor, _ in self._poll.poll(seconds_max, 512):
             client = clients[descriptor]
             try:
@@ -361,8 +371,8 @@ class Crowd:
                 raise CrowdFailed("the server closed a connection")
             # Nearly always one whole text frame of under 64 KiB.
             if (
-                not client.buffer
-                and self._dialect.stream_bytes is None
+                simple
+                and not client.buffer
                 and data[1] == 126
                 and data[0] & 15 < 8
                 and len(data) == 4 + (data[2] << 8 | data[3])

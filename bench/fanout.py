@@ -12,6 +12,8 @@ same size to the same crowd (bench/crowd.py), and every socket must have heard e
                     put two into one send, so this is the rate that P5 compares with the kernel's
     saturated       sixteen are under way: what waits may be joined, by us and by the peers that do it
     latency         at a fixed rate, from when the publication was due until the last socket's frame was read
+    whole system    `mijra dev` with its PostgreSQL: from when a signed webhook was due to the last screen,
+                    with and without the lane
     memory          what the process holds more with all clients connected and subscribed than before
 
 "Per second of processor time" is the rate at which a core that is the server's alone would send; on a machine
@@ -44,6 +46,7 @@ from bench.fanout_servers import (
     payload,
     started,
 )
+from bench.fanout_system import system
 from bench.harness import Contest, Missing, as_json, plot, show
 from bench.histogram import milliseconds
 
@@ -54,6 +57,7 @@ FILES_WANTED: Final = 20_000
 WINDOW: Final = 16
 FEW_RATE: Final = 10.0
 MANY_RATE: Final = 2.0
+SYSTEM_RATE: Final = 5.0
 """Publications per second while latency is measured."""
 
 SHARE_OF_KERNEL: Final = 0.6
@@ -75,13 +79,16 @@ class Questions(Struct):
     many_p99: Contest
     many_p50: Contest
     memory: Contest
+    system_p99: Contest
+    system_p50: Contest
     shares: list[float] = field(default_factory=list)
     own_limits: list[float] = field(default_factory=list)
 
     @property
     def contests(self) -> list[Contest]:
         asked = [self.alone, self.processor, self.saturated, self.few_p99, self.few_p50]
-        return asked + [contest for contest in (self.many_p99, self.many_p50, self.memory) if contest.results]
+        large = (self.many_p99, self.many_p50, self.memory, self.system_p99, self.system_p50)
+        return asked + [contest for contest in large if contest.results]
 
 
 def questions(*, idle: int, many: int) -> Questions:
@@ -93,7 +100,7 @@ def questions(*, idle: int, many: int) -> Questions:
             contestants={},
             goal=goal,
             less_is_better=less,
-            limit=None if unit == "KB" else KERNEL,
+            limit=None if unit == "KB" or name.startswith("whole system") else KERNEL,
         )
 
     last = "publication to the last of {:,} sockets, {}"
@@ -108,6 +115,8 @@ def questions(*, idle: int, many: int) -> Questions:
         many_p99=ask(last.format(many, "p99"), "ms", 150 if many == MANY else None, less=True),
         many_p50=ask(last.format(many, "p50"), "ms", less=True),
         memory=ask(f"memory per idle connection, {idle:,} of them", "KB", 12, less=True),
+        system_p99=ask(f"whole system: webhook to the last of {FEW} screens, p99", "ms", less=True),
+        system_p50=ask(f"whole system: webhook to the last of {FEW} screens, p50", "ms", less=True),
     )
 
 
@@ -194,6 +203,20 @@ def memory_round(contestant: Contestant, asked: Questions, size: int, source: in
             crowd.close()
     note(asked.memory, contestant.name, each)
     return f"{each:.1f} KB for each of {size:,}, connected at {size / seconds:,.0f}/s"
+
+
+def system_round(name: str, asked: Questions, seconds: float) -> str:
+    with system(push_lane=name == OURS) as (screen, port, publisher):
+        crowd = Crowd(screen, port, FEW)
+        try:
+            crowd.open()
+            crowd.steady(publisher, payload, seconds=1, rate=SYSTEM_RATE)  # warm: conversations are made
+            steady = crowd.steady(publisher, payload, seconds=max(2 * seconds, 2), rate=SYSTEM_RATE)
+        finally:
+            crowd.close()
+    note(asked.system_p99, name, milliseconds(steady.latency.at(0.99)))
+    note(asked.system_p50, name, milliseconds(steady.latency.at(0.5)))
+    return f"whole system, {FEW} screens: p99 {milliseconds(steady.latency.at(0.99)):.0f} ms"
 
 
 def note(contest: Contest, name: str, value: float) -> None:
