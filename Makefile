@@ -2,7 +2,7 @@
 # (the one exception: on Debian without python3-venv, and as root, that package is fetched with apt-get).
 
 .DEFAULT_GOAL := help
-.PHONY: help install test lint format demo bench bench-check clean
+.PHONY: help install test lint format demo bench bench-check node-peers clean
 
 PY := .venv/bin/python
 # Written at the end of a complete installation; older than pyproject.toml means that one is due.
@@ -36,7 +36,11 @@ format: install ## let ruff lay out and repair what it can
 demo: install ## a server, a WhatsApp simulator and customers that talk; SECONDS=n ends it after n seconds
 	.venv/bin/mijra demo $(if $(SECONDS),--seconds $(SECONDS))
 
-bench: $(BENCH_INSTALLED) ## every bench, quickly, into bench/RESULTS.md; NAME=mailbox ARGS=--quick runs one alone
+node-peers:
+	@if command -v npm >/dev/null; then cd bench/peers/fanout/node && npm install --silent --no-audit --no-fund --no-package-lock; \
+	else echo "There is no npm here; the peers for Node will be missing"; fi
+
+bench: $(BENCH_INSTALLED) node-peers ## every bench, quickly, into bench/RESULTS.md; NAME=mailbox ARGS=--quick runs one alone
 	$(PY) -m bench.$(or $(NAME),all --quick) $(ARGS)
 
 bench-check: $(BENCH_INSTALLED) ## compare the benches' ratios to their peers with the recorded ones (ARGS=--record writes them)

@@ -3,8 +3,8 @@
 One writer per database, one transaction at a time: while a batch commits, the next one gathers, so a lone
 write set commits at once and a flood shares its fsyncs, without any timer. A batch crosses to asyncio once
 and to the server once (`storage.commit`): the ownership check and a set-based part for each kind of row,
-together one statement. COPY would be a little faster and cannot be had: PostgreSQL refuses COPY into tables with
-row-level security.
+together one statement. COPY would be a little faster and cannot be had: PostgreSQL refuses COPY into tables
+with row-level security.
 
 Promises
     Order      write sets of a tenant are committed in the order of their submission; `done` is called in the

@@ -17,11 +17,10 @@ from gateway.lane.parser import HEAD_END, NotForLane, Refused
 from gateway.lane.parting import refuse
 from gateway.lane.push.incoming import IncomingLimits
 from gateway.lane.push.sender import Sender
-from gateway.lane.push.socket import PushSocket, SocketLimits
+from gateway.lane.push.socket import PushSocket, Sessions, SocketLimits
 from gateway.lane.upgrade import accepted, is_upgrade, may_be_upgrade, read_upgrade
 from gateway.metrics import Metrics
 from gateway.push.connection import Peer
-from gateway.push.session import Sessions
 
 _READ_BYTES: Final = 16 * 1024
 
@@ -146,8 +145,11 @@ class PushLane:
             return received
         if status is not None:
             raise Refused(status, "forbidden", "a page of another origin")
-        with trio.fail_after(self._limits.head_seconds_max):
-            await stream.send_all(accepted(upgrade))
+        answer = accepted(upgrade)
+        written = os.write(stream.socket.fileno(), answer)
+        if written < len(answer):  # after unread answers to other requests
+            with trio.fail_after(self._limits.head_seconds_max):
+                await stream.send_all(answer[written:])
         return PushSocket(
             stream,
             peer,

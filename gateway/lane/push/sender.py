@@ -4,11 +4,10 @@ Why not at once, from within `offer`: whoever publishes to five thousand connect
 all their system calls. And a batch of commits offers a connection several frames, which then cost one call.
 
 Promises   Each connection's frames in the order of the offers. Between two slices everybody else has a turn.
-Limits     `SLICE_SECONDS`. What waits is bounded by the connections.
+Limits     `SLICE` connections at a time. What waits is bounded by the connections.
 """
 
 from collections.abc import Awaitable, Callable
-from time import perf_counter
 from typing import Final, NamedTuple, Protocol
 
 import structlog
@@ -19,11 +18,10 @@ from gateway.push.queue import FRAME_OVERHEAD_BYTES
 
 _log = structlog.get_logger()
 
-SLICE_SECONDS: Final = 0.004
-"""Some five hundred sends: what another task may have to wait, and little beside the turns in between."""
-
-_LOOK_EVERY: Final = 16
-"""Sends between two looks at the clock: a tenth of a millisecond."""
+SLICE: Final = 256
+"""Connections: some two milliseconds of sends, for which another task may have to wait. A turn of the loop in
+between costs a twentieth of that. Counted and not timed, because on a machine that is short of processors the
+time passes without us, and giving way would then help nobody."""
 
 _SHARED_MAX: Final = 1_000
 
@@ -49,19 +47,18 @@ class Sender:
     """One for all connections of a lane. `run` must be running before anything is offered."""
 
     def __init__(self) -> None:
-        self._marked: list[Sendable] = []
+        self.marked: list[Sendable] = []  # whose `flush` is called soon
         self._wanted = trio.Event()
         self._nursery: trio.Nursery | None = None
-        self._last: bytes | None = None
-        self._last_shared = Shared(0.0, b"", 0)
+        self.last: bytes | None = None  # the payload whose frame is `last_shared`
+        self.last_shared = Shared(0.0, b"", 0)
         self._shared: dict[int, tuple[bytes, Shared]] = {}
 
     def shared(self, payload: bytes) -> Shared:
-        """The payload as a text frame, encoded once for all that are offered this very object in one turn."""
-        if payload is self._last:
-            return self._last_shared
-        # Readers of another protocol may stand between. The payload is kept with its frame, so that its id
-        # stays its own.
+        """The payload as a text frame, encoded once for all that are offered this very object in one turn.
+        Who asks often looks at `last` first."""
+        # By identity, for there are readers of other protocols between two of one. The payload is kept with
+        # its frame, so that its id stays its own.
         found = self._shared.get(id(payload))
         if found is None:
             if len(self._shared) >= _SHARED_MAX:
@@ -69,14 +66,12 @@ class Sender:
             frame = wire.text(payload)
             found = payload, Shared(trio.current_time(), frame, len(frame) + FRAME_OVERHEAD_BYTES)
             self._shared[id(payload)] = found
-        self._last, self._last_shared = found
-        return self._last_shared
+        self.last, self.last_shared = found
+        return self.last_shared
 
-    def mark(self, connection: Sendable) -> None:
-        """Has `flush` called soon."""
-        if not self._marked:
-            self._wanted.set()
-        self._marked.append(connection)
+    def wake(self) -> None:
+        """To be called when something is put into `marked` while it is empty."""
+        self._wanted.set()
 
     def start(self, task: Callable[[], Awaitable[None]]) -> None:
         """Runs a connection's task beside the sending."""
@@ -91,18 +86,17 @@ class Sender:
                 await self._wanted.wait()
                 self._wanted = trio.Event()
                 # What is offered from now on is another turn's: its age counts from then.
-                self._last = None
+                self.last = None
                 self._shared.clear()
-                marked, self._marked = self._marked, []
+                marked, self.marked = self.marked, []
                 await self._flush(marked)
 
     async def _flush(self, marked: list[Sendable]) -> None:
-        until = perf_counter() + SLICE_SECONDS
-        for number, connection in enumerate(marked):
-            try:
-                connection.flush()
-            except Exception:  # noqa: BLE001  # one connection's defect must not silence all the others
-                _log.exception("push.send_crashed")
-            if number % _LOOK_EVERY == _LOOK_EVERY - 1 and perf_counter() > until:
+        for start in range(0, len(marked), SLICE):
+            if start:
                 await trio.lowlevel.checkpoint()
-                until = perf_counter() + SLICE_SECONDS
+            for connection in marked[start : start + SLICE]:
+                try:
+                    connection.flush()
+                except Exception:  # noqa: BLE001  # one connection's defect must not silence all the others
+                    _log.exception("push.send_crashed")

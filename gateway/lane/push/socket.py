@@ -16,11 +16,12 @@ client is closed, the buffer is made larger by what the close frame needs: the k
 the end of what the client has not read, even after we have closed the socket.
 """
 
+import math
 import os
 import socket
 from collections.abc import Callable
 from contextlib import suppress
-from typing import Final
+from typing import Final, Protocol
 
 import trio
 from msgspec import Struct
@@ -30,9 +31,9 @@ from gateway.lane.push import wire
 from gateway.lane.push.incoming import Closing, Incoming, IncomingLimits, Ping, Refused
 from gateway.lane.push.sender import Sender, Shared
 from gateway.push.codes import CloseCode
-from gateway.push.connection import Ending, Gone, Peer
+from gateway.push.connection import Connection, Ending, Gone, Peer
 from gateway.push.queue import FRAME_OVERHEAD_BYTES
-from gateway.push.session import Sessions
+from gateway.push.session import SessionLimits
 
 _READ_BYTES: Final = 16 * 1024
 """Parsing is work without a pause: some milliseconds for this at worst."""
@@ -43,6 +44,19 @@ _JOINED_BYTES_MAX: Final = 64 * 1024
 
 _PARTING_BYTES_MAX: Final = 1024 * 1024
 """What is read away, unparsed, of a client that is being closed."""
+
+
+class Sessions(Protocol):
+    """What the lane asks of the sessions behind it, as `gateway.push.connection` describes it."""
+
+    @property
+    def limits(self) -> SessionLimits: ...
+
+    def refusal(self, peer: Peer) -> int | None: ...
+
+    async def run(self, connection: Connection) -> Ending | None: ...
+
+    def close_all(self) -> None: ...
 
 
 class SocketLimits(Struct, frozen=True, kw_only=True):
@@ -60,6 +74,7 @@ class PushSocket:
         "_bytes",
         "_bytes_max",
         "_descriptor",
+        "_failed",
         "_farewell",
         "_full",
         "_incoming",
@@ -108,6 +123,7 @@ class PushSocket:
         self._open = True
         self._room: trio.Event | None = None
         self._farewell: bytes | None = None  # when it is the transport that ends it
+        self._failed = False  # what else comes is not understood
         self._they_closed = False
         self.peak_bytes = 0
         _set_send_buffer(stream, limits.send_buffer_bytes)
@@ -118,16 +134,17 @@ class PushSocket:
 
     async def run(self) -> None:
         """The session from beginning to end, and the close. The caller closes the socket."""
+        cancelled = True
         try:
             ending = await self._sessions.run(self)
+            cancelled = False
             self._open = False
             farewell = self._farewell if ending is None else _ending_frames(ending)
             if farewell is not None:
                 await self._part(farewell)
-        except trio.Cancelled:
-            self._leave_at_once()
-            raise
         finally:
+            if cancelled:
+                self._say(wire.close(CloseReason.GOING_AWAY, "The server is going away."))
             # The number will be somebody else's.
             self._open = False
             self._waiting.clear()
@@ -144,9 +161,23 @@ class PushSocket:
         self._open = False
 
     def offer(self, frame: bytes) -> bool:
+        # Called for every reader of every event. `_enqueue` says what this does, and does the rest.
         if not self._open:
             return False
-        return self._enqueue(self._sender.shared(frame))
+        sender = self._sender
+        shared = sender.last_shared if frame is sender.last else sender.shared(frame)
+        if self._waiting:
+            return self._enqueue(shared)
+        self._waiting.append(shared)
+        self._bytes = shared.cost
+        if shared.cost > self.peak_bytes:
+            self.peak_bytes = shared.cost
+        if not (self._marked or self._full):
+            self._marked = True
+            if not sender.marked:
+                sender.wake()
+            sender.marked.append(self)
+        return True
 
     def has_room(self) -> bool:
         return self._open and self._bytes * 2 < self._bytes_max
@@ -164,6 +195,7 @@ class PushSocket:
                 item = incoming.take()
             except Refused as refused:
                 self._farewell = wire.close(refused.code, refused.reason)
+                self._failed = True
                 raise Gone from refused
             match item:
                 case None:
@@ -186,10 +218,23 @@ class PushSocket:
         self._marked = False
         if self._full:
             return
-        if not self._write():
+        waiting = self._waiting
+        if len(waiting) == 1 and not self._sent:  # nearly always, and then it is taken whole
+            frame = waiting[0].wire
+            try:
+                self._sent = os.write(self._descriptor, frame)
+            except BlockingIOError:
+                pass
+            except OSError:
+                self._broken()
+            if self._sent == len(frame):
+                waiting.clear()
+                self._bytes = self._sent = 0
+        if waiting and not self._write():
             self._full = True
             self._sender.start(self._drain)
-        self._wake()
+        if self._room is not None:
+            self._wake()
 
     def _enqueue(self, frame: Shared) -> bool:
         if self._bytes + frame.cost > self._bytes_max and self._waiting:
@@ -206,37 +251,26 @@ class PushSocket:
             self.peak_bytes = self._bytes
         if not (self._marked or self._full):
             self._marked = True
-            self._sender.mark(self)
+            if not self._sender.marked:
+                self._sender.wake()
+            self._sender.marked.append(self)
         return True
 
     def _write(self) -> bool:
         """False when the socket takes no more. One that is broken takes everything, and its reader wakes."""
-        waiting = self._waiting
-        while waiting:
+        while self._waiting:
             try:
-                if len(waiting) == 1 and not self._sent:
-                    frame = waiting[0].wire
-                    size = len(frame)
-                    written = os.write(self._descriptor, frame)
-                else:
-                    pieces, size = self._pieces()
-                    written = os.writev(self._descriptor, pieces)
+                written = os.writev(self._descriptor, self._pieces())
             except BlockingIOError:
                 return False
             except OSError:
-                self._let_go()
-                with suppress(OSError):
-                    self._stream.socket.shutdown(socket.SHUT_RDWR)
-                return True
-            if written == size and len(waiting) == 1:
-                waiting.clear()
-                self._bytes = self._sent = 0
+                self._broken()
                 return True
             self._written(written)  # a short write does not mean that it is full
         return True
 
-    def _pieces(self) -> tuple[list[bytes | memoryview], int]:
-        """The next frames for one call, and their bytes."""
+    def _pieces(self) -> list[bytes | memoryview]:
+        """The next frames, for one call."""
         pieces: list[bytes | memoryview] = []
         size = 0
         for shared in self._waiting:
@@ -247,7 +281,7 @@ class PushSocket:
                 break
             pieces.append(frame)
             size += len(frame)
-        return pieces, size
+        return pieces
 
     def _written(self, count: int) -> None:
         count += self._sent
@@ -266,11 +300,15 @@ class PushSocket:
         age_max = self._sessions.limits.queue_age_seconds_max
         try:
             while self._waiting:
-                with trio.CancelScope(deadline=self._waiting[0].at + age_max) as patience:
+                # At the end it is `_part` that watches the time.
+                deadline = self._waiting[0].at + age_max if self._open else math.inf
+                with trio.CancelScope(deadline=deadline) as patience:
                     await trio.lowlevel.wait_writable(self._descriptor)
-                if patience.cancelled_caught and self._open:
-                    self._too_slow(CloseCode.SLOW_AGE)
-                if patience.cancelled_caught or self._descriptor < 0:
+                if patience.cancelled_caught:
+                    if self._open:
+                        self._too_slow(CloseCode.SLOW_AGE)
+                    continue
+                if self._descriptor < 0:
                     return
                 self._write()
                 self._wake()
@@ -280,7 +318,8 @@ class PushSocket:
             self._full = False
 
     def _wake(self) -> None:
-        if self._room is not None and self.has_room():
+        """Wakes who waits for room, or for the last frames to be on their way."""
+        if self._room is not None and (self.has_room() or not (self._open or self._waiting)):
             self._room.set()
             self._room = None
 
@@ -295,39 +334,58 @@ class PushSocket:
         del self._waiting[1 if self._sent else 0 :]
         self._bytes = sum(shared.cost for shared in self._waiting)
 
+    def _broken(self) -> None:
+        self._let_go()
+        with suppress(OSError):
+            self._stream.socket.shutdown(socket.SHUT_RDWR)  # so that the reader wakes
+
     def _let_go(self) -> None:
         self._open = False
         self._waiting.clear()
         self._bytes = self._sent = 0
+        self._wake()
 
     # -------------------------------------------------------------- the end
 
     async def _part(self, farewell: bytes) -> None:
         """Says goodbye and waits a moment for theirs (RFC 6455, section 7.1.2). The server closes first."""
-        if not self._say(farewell) or self._they_closed:
-            return
+        self._say(farewell)
         try:
             with trio.move_on_after(self._limits.close_seconds_max):
-                await self._until_they_close()
+                await self._said()
+                if self._failed:
+                    self._stream.socket.shutdown(socket.SHUT_WR)  # their close frame would not be recognised
+                if not self._they_closed:
+                    await self._until_they_close()
             # Closing on unread bytes resets the connection, and what the client has not read yet is lost.
             for _ in range(_PARTING_BYTES_MAX // _READ_BYTES):
                 if not self._read():
                     return
-        except Gone:
+        except (Gone, OSError):
             return
 
-    def _say(self, farewell: bytes) -> bool:
-        """Puts the last frames behind the one that is on its way. False: they cannot be delivered."""
+    def _say(self, farewell: bytes) -> None:
+        """Puts the last frames behind the one that is on its way."""
         self._drop()
         self._waiting.append(Shared(trio.current_time(), farewell, 0))
         if not self._write():
             missing = sum(len(shared.wire) for shared in self._waiting)
             _set_send_buffer(self._stream, 2 * self._limits.send_buffer_bytes + 2 * missing)
             self._write()
-        return not self._waiting
+
+    async def _said(self) -> None:
+        """Until the last frames are out; nearly always they are. The kernel may be too short of memory to
+        make the buffer larger, and then only a client that reads on hears them."""
+        if self._waiting and not self._full:
+            self._full = True
+            self._sender.start(self._drain)
+        while self._waiting:
+            if self._room is None:
+                self._room = trio.Event()
+            await self._room.wait()
 
     async def _until_they_close(self) -> None:
-        incoming: Incoming | None = self._incoming
+        incoming = None if self._failed else self._incoming
         dropped = 0
         while dropped < _PARTING_BYTES_MAX:
             await trio.lowlevel.wait_readable(self._descriptor)
@@ -354,11 +412,6 @@ class PushSocket:
         if not data:
             raise Gone
         return data
-
-    def _leave_at_once(self) -> None:
-        self._open = False
-        if self._descriptor >= 0:
-            self._say(wire.close(CloseReason.GOING_AWAY, "The server is going away."))
 
 
 def _ending_frames(ending: Ending) -> bytes:
