@@ -129,7 +129,7 @@ def _used(process: subprocess.Popen[bytes]) -> float:
     return total / os.sysconf("SC_CLK_TCK")
 
 
-def _free_port() -> int:
+def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
@@ -335,7 +335,7 @@ async def fastapi_stack(
     redis = redis_server()
     account = demo_account()
     redis_socket = directory / "redis.sock"
-    port = _free_port()
+    port = free_port()
     async with (
         embedded_postgres(directory / "postgres") as dsn,
         # Without persistence: what the stack puts into Redis it can lose.
