@@ -2,13 +2,12 @@
 
 import json
 import os
-import shutil
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import AsyncIterator, Iterator
-from contextlib import AsyncExitStack, asynccontextmanager, contextmanager, suppress
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any, Final
 
@@ -20,7 +19,7 @@ from adapters.simulators import Simulator, WhatsAppAccount, demo_account
 from adapters.simulators.settings import Settings as Habits
 from bench.harness import Missing
 from bench.servers import ROOT, StartFailed, free_port
-from storage.embedded import embedded_postgres
+from tests.faults.outages import Postgres, Volume, mounted_volume
 
 PLACEMENTS: Final = ("own", "pooled")
 VOLUME_BYTES: Final = 24 * 1024**3
@@ -35,133 +34,6 @@ HABITS: Final = Habits(
     retry_gaps_seconds=(0.3, 0.5, 1.0, 2.0),
 )
 """A platform that tells quickly what became of a send. Customers' messages do not go through it."""
-
-
-# ── the volume ───────────────────────────────────────────────────────────────────────────────────────
-
-
-class Volume:
-    """Where PostgreSQL's files are. `full` can be asked only of one that is mounted."""
-
-    def __init__(self, path: Path, *, mounted: bool, why_not: str = "") -> None:
-        self.path = path
-        self.mounted = mounted
-        self.why_not = why_not
-
-    @contextmanager
-    def full(self) -> Iterator[None]:
-        """Not a block is left."""
-        filler = self.path / "filler"
-        try:
-            with filler.open("wb") as file:
-                size = 1024**3
-                while size >= 4096:
-                    try:
-                        os.posix_fallocate(file.fileno(), file.tell(), size)
-                        file.seek(size, os.SEEK_CUR)
-                    except OSError:
-                        size //= 4
-            yield
-        finally:
-            filler.unlink(missing_ok=True)
-
-
-@contextmanager
-def mounted_volume(directory: Path, size: int = VOLUME_BYTES) -> Iterator[Volume]:
-    """A file system in a sparse file, mounted on a loop device; a plain directory where that is refused."""
-    path, image = directory / "volume", directory / "volume.img"
-    path.mkdir()
-    try:
-        why_not = _mount(image, path, size)
-    except OSError as error:
-        why_not = str(error)
-    if why_not:
-        image.unlink(missing_ok=True)
-        yield Volume(path, mounted=False, why_not=why_not)
-        return
-    try:
-        yield Volume(path, mounted=True)
-    finally:
-        subprocess.run(["umount", str(path)], check=False)
-        image.unlink(missing_ok=True)
-
-
-def _mount(image: Path, path: Path, size: int) -> str:
-    """Why it cannot be mounted, or nothing."""
-    if os.geteuid() != 0:
-        return "only root may mount a volume"
-    if shutil.which("mkfs.ext4") is None:
-        return "there is no mkfs.ext4"
-    with image.open("wb") as file:
-        file.truncate(size)
-    # No blocks are kept for root: full is full for everybody.
-    for command in (
-        ["mkfs.ext4", "-q", "-F", "-m", "0", str(image)],
-        ["mount", "-o", "loop", str(image), str(path)],
-    ):
-        done = subprocess.run(command, capture_output=True, text=True, check=False)
-        if done.returncode != 0:
-            return f"{command[0]}: {done.stderr.strip() or done.returncode}"
-    return ""
-
-
-# ── PostgreSQL ───────────────────────────────────────────────────────────────────────────────────────
-
-
-class Postgres:
-    """The embedded server, to be stopped, killed, frozen and started again."""
-
-    def __init__(self, data_dir: Path) -> None:
-        self.data_dir = data_dir
-        self.dsn = ""
-        self._stack = AsyncExitStack()
-
-    async def start(self) -> None:
-        self.dsn = await self._stack.enter_async_context(embedded_postgres(self.data_dir))
-
-    async def stop(self) -> None:
-        """In order, or whatever is left of it."""
-        await self._stack.aclose()
-
-    @property
-    def pid(self) -> int:
-        return int((self.data_dir / "cluster" / "postmaster.pid").read_text().split()[0])
-
-    @property
-    def alive(self) -> bool:
-        try:
-            return Path(f"/proc/{self.pid}/stat").exists()
-        except (FileNotFoundError, IndexError):
-            return False
-
-    def children(self) -> list[int]:
-        try:
-            return [
-                int(one) for one in Path(f"/proc/{self.pid}/task/{self.pid}/children").read_text().split()
-            ]
-        except FileNotFoundError:
-            return []
-
-    def kill(self) -> None:
-        """The postmaster alone: its children find out and leave."""
-        os.kill(self.pid, signal.SIGKILL)
-
-    @contextmanager
-    def frozen(self) -> Iterator[None]:
-        """No process of it runs: connections stay, and nobody answers."""
-        everybody = [self.pid, *self.children()]
-        for process in everybody:
-            _signal(process, signal.SIGSTOP)
-        try:
-            yield
-        finally:
-            for process in everybody:
-                _signal(process, signal.SIGCONT)
-
-
-def _signal(process: int, which: signal.Signals) -> None:
-    with suppress(ProcessLookupError):
-        os.kill(process, which)
 
 
 # ── the proxy ────────────────────────────────────────────────────────────────────────────────────────
@@ -351,7 +223,7 @@ async def system(directory: Path, seed: int) -> AsyncIterator[System]:
     """Start everything on fresh data. StartFailed when something does not start."""
     accounts = [demo_account(number) for number in range(len(PLACEMENTS))]
     platform_port = free_port()
-    with mounted_volume(directory) as volume:
+    with mounted_volume(directory, VOLUME_BYTES) as volume:
         postgres = Postgres(volume.path / "postgres")
         await postgres.start()
         try:

@@ -167,7 +167,8 @@ class Supervisor(Struct, kw_only=True, frozen=True):
     """A group of children: started in order, stopped in reverse, restarted by `strategy` within `limit`.
 
     Over the limit it stops its children in reverse order and ends; its own supervisor counts that as one
-    failure of one child if it is permanent. `backoff` delays restarts; its default restarts at once, as OTP does.
+    failure of one child if it is permanent. `backoff` delays restarts; its default restarts at once, as OTP
+    does.
     """
 
     name: str

@@ -8,8 +8,7 @@ strictly one after the other, as in OTP.
     order of start   children in order, a nested supervisor with all of its own before the next sibling
     order of stop    the reverse; each child has its `stop_seconds_max`, then it is cancelled
     restart          counted within the limit's window, which includes its edge; over it, the supervisor stops
-    its
-                     children and fails towards its own; the root fails `System.run`
+                     its children and ends towards its own; the root fails `System.run`
 
 Our addition is the backoff: between the stop of the affected children and their start.
 """

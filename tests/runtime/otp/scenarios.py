@@ -75,7 +75,7 @@ def _tree(node: Leaf | Branch) -> str:
 
 
 def fixed() -> Iterator[Scenario]:
-    """Each strategy with each restart type; limits, windows, escalation, stubborn children, orders of stop."""
+    """Each strategy with each restart type; limits, windows, escalation, stubborn children."""
     abc = tuple(Leaf(name) for name in "abc")
     for strategy in STRATEGIES:
         for restart in RESTARTS:
