@@ -2,20 +2,17 @@
 
     python -m bench.chaos.proxy DSN DIRECTORY
 
-Prints the DSN that leads through it. Then each line of standard input arms one act for the next COMMIT,
+Prints the DSN that leads through it. Then each line of standard input arms one act for the next commit,
 which is answered by the line `cut` when it happened; `cut_all` cuts every connection at once.
 """
 
 import sys
-from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Final
 
 import trio
 
-from tests.storage.proxy import Proxy, abort_late, commit_late, lose_the_answer, lose_the_commit, proxied
-
-Act = Callable[[trio.SocketStream, trio.SocketStream], Awaitable[None]]
+from tests.storage.proxy import Act, Proxy, abort_late, commit_late, lose_the_answer, lose_the_commit, proxied
 
 ACTS: Final[dict[str, Act]] = {
     "commit_lost": lose_the_commit,
@@ -26,9 +23,9 @@ ACTS: Final[dict[str, Act]] = {
 
 
 def _told(act: Act) -> Act:
-    async def act_and_tell(client: trio.SocketStream, server: trio.SocketStream) -> None:
+    async def act_and_tell(client: trio.SocketStream, server: trio.SocketStream, data: bytes) -> None:
         try:
-            await act(client, server)
+            await act(client, server, data)
         finally:
             # Also when the other direction noticed the end first and cancelled us.
             print("cut", flush=True)
@@ -37,10 +34,10 @@ def _told(act: Act) -> Act:
 
 
 def _told_at_once(act: Act) -> Act:
-    async def tell_while_acting(client: trio.SocketStream, server: trio.SocketStream) -> None:
+    async def tell_while_acting(client: trio.SocketStream, server: trio.SocketStream, data: bytes) -> None:
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(act, client, server)
-            # Its first step, the COMMIT, is done before anybody hears of it.
+            nursery.start_soon(act, client, server, data)
+            # Its first step, to forward what commits, is done before anybody hears of it.
             await trio.sleep(0.01)
             print("cut", flush=True)
 

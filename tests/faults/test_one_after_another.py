@@ -20,7 +20,7 @@ from tests.faults.load import load
 from tests.faults.outages import Postgres, Volume, mounted_volume
 from tests.fixtures.system import Line, Server, line, until
 from tests.ledger import books_of
-from tests.storage.proxy import Proxy, lose_the_answer, lose_the_commit, proxied
+from tests.storage.proxy import Act, Proxy, lose_the_answer, lose_the_commit, proxied
 
 VOLUME_BYTES = 1024**3
 """Sparse; the cluster needs a tenth."""
@@ -73,7 +73,7 @@ async def stop_the_server_for_a_moment(on: Place) -> None:
 Strike = Callable[[Place], Awaitable[None]]
 
 
-def cut(how: Callable[[trio.SocketStream, trio.SocketStream], Awaitable[None]]) -> Strike:
+def cut(how: Act) -> Strike:
     async def at_the_next_commit(on: Place) -> None:
         before = on.proxy.cuts
         on.proxy.at_commit = how

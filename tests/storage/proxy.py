@@ -35,17 +35,17 @@ class Proxy:
         self._open: set[trio.SocketStream] = set()
         self._unheard: set[trio.SocketStream] = set()
 
-    def withhold_the_answer(self, seconds: float) -> Callable[..., Awaitable[None]]:
+    def withhold_the_answer(self, seconds: float) -> Act:
         """For `at_commit`: the server commits at once; the client hears nothing until the connection ends."""
 
-        async def act(client: trio.SocketStream, server: trio.SocketStream) -> None:
+        async def act(client: trio.SocketStream, server: trio.SocketStream, data: bytes) -> None:
             self._unheard.add(client)
             try:
-                await server.send_all(_COMMIT)
+                await server.send_all(data)
                 await trio.sleep(seconds)
             finally:
                 self._unheard.discard(client)
-            await lose_the_commit(client, server)
+            await lose_the_commit(client, server, data)
 
         return act
 
