@@ -203,6 +203,11 @@ class Mijra:
     def processor_seconds(self) -> float:
         return _used(self._process)
 
+    def memory_bytes(self) -> int:
+        """Resident, of the server's process alone."""
+        pages = int(Path(f"/proc/{self._process.pid}/statm").read_text().split()[1])
+        return pages * os.sysconf("SC_PAGE_SIZE")
+
 
 async def _expect(listener: Listener, kind: str) -> None:
     with trio.fail_after(10):

@@ -24,6 +24,7 @@ bytes would show each what the others were written; each tenant is then given it
 """
 
 import uuid
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import islice
 from typing import Any, Final, Protocol
@@ -39,6 +40,7 @@ from engine.errors import InvalidInput, MailboxFull, MijraError, NotFound, Unaut
 from engine.ports import Endpoint, Receiver, WebhookRequest
 from engine.runtime.shared_room import SharedRoom
 from gateway import envelope
+from gateway.admission import Admission
 from gateway.directory import Directory, Signer, signer_of
 from gateway.metrics import Metrics
 from gateway.problems import failure_of
@@ -119,6 +121,7 @@ class _Work(Struct, kw_only=True):
     platform: str
     request: WebhookRequest
     started: float
+    ready: float
     received_at: int
     items: int = 0
     tenants: tuple[int, ...] = ()
@@ -148,7 +151,10 @@ class Webhooks:
         new_id: Callable[[], int],
         clock_ms: Callable[[], int],
         limits: WebhookLimits | None = None,
+        ready_since: Callable[[], float] = trio.current_time,
     ) -> None:
+        """`ready_since`: when the request that is handled now was ready to be read, at the latest."""
+        self._ready_since = ready_since
         self._receivers = {receiver.platform: receiver for receiver in receivers}
         self._directory = directory
         self._intake = intake
@@ -159,6 +165,9 @@ class Webhooks:
         self.limits = limits or WebhookLimits()
         self._in_flight = 0
         self._in_flight_bytes = 0
+        self._admission = Admission(self.limits.in_flight_max)
+        self._shed: Counter[tuple[str, int]] = Counter()
+        self._shed_told_at = 0.0
         self._room = SharedRoom(self.limits.in_flight_max)
         self._bytes_room = SharedRoom(self.limits.in_flight_bytes_max)
 
@@ -178,11 +187,14 @@ class Webhooks:
         Cancelled (the platform hung up): parts may be durable; the platform repeats, and dedup settles it.
         """
         trace = trace or uuid.uuid4().hex
+        if self._admission.standing and method == "POST" and self._is_shed(path, body):
+            return Answer(status=503, headers={**_SHED.headers, "X-Request-Id": trace}, body=_SHED.body)
         work = _Work(
             trace=trace,
             platform="unknown",  # a label must not be the caller's choice
             request=WebhookRequest(method=method, path=path, query=query, headers=dict(headers), body=body),
             started=trio.current_time(),
+            ready=self._ready_since(),
             received_at=self._clock_ms(),
         )
         try:
@@ -385,9 +397,18 @@ class Webhooks:
         size = len(delivery.body)
         self._room.take(tenant_id, 1)
         self._bytes_room.take(tenant_id, size)
+        admission, durable = self._admission, False
+        number = admission.begin(work.ready, trio.current_time())
+        self._room.limit = admission.limit
         try:
-            return await self._intake.deliver(delivery)
+            receipt = await self._intake.deliver(delivery)
+            durable = True
+            return receipt
         finally:
+            admission.end(number, trio.current_time(), durable=durable)
+            self._room.limit = admission.limit
+            if self._shed and not admission.standing:
+                self._tell_shed()
             self._room.give_back(tenant_id, 1)
             self._bytes_room.give_back(tenant_id, size)
 
@@ -401,6 +422,40 @@ class Webhooks:
             code=_OVER_SHARE,
             retry_after_seconds=2,
         )
+
+    def _is_shed(self, path: str, body: bytes) -> bool:
+        """Whether a tenant that has its share in flight, while a queue stands, seems to be meant: then the
+        refusal must cost next to nothing, or refusing would be what the server does. Nothing is proven yet;
+        who lies about the account is refused what would be refused anyway."""
+        try:
+            platform, key = _addressed(path)
+        except NotFound:
+            return False
+        receiver = self._receivers.get(platform)
+        if receiver is None:
+            return False
+        if key is not None:
+            endpoint = self._directory.by_key(platform, key)
+        else:
+            account = receiver.account_hint(body)
+            endpoint = None if account is None else self._directory.by_account(platform, account)
+        if endpoint is None or self._room.has_room(endpoint.tenant_id):
+            return False
+        self._shed[platform, endpoint.tenant_id] += 1
+        if trio.current_time() - self._shed_told_at >= _SHED_TOLD_SECONDS:
+            self._tell_shed()
+        return True
+
+    def _tell_shed(self) -> None:
+        """Counted and logged together: each by itself would cost more than the refusal."""
+        for (platform, tenant), refused in self._shed.items():
+            self._metrics.refuse_over_share(tenant, refused)
+            self._metrics.webhook_deliveries.labels(platform, "shed").inc(refused)
+            _log.warning(
+                "webhook.shed", platform=platform, tenant=tenant, refused=refused, limit=self._room.limit
+            )
+        self._shed.clear()
+        self._shed_told_at = trio.current_time()
 
     async def _keep_not_understood(self, work: _Work, signed: Sequence[Endpoint], why: str) -> Answer:
         """Stored with the one tenant that it can be for; with the landlord if several sign alike."""
@@ -479,6 +534,20 @@ def _failed(failure: envelope.Failure) -> Answer:
         headers={**_JSON_HEADERS, **failure.headers},
         body=envelope.failure_body(failure),
     )
+
+
+_SHED: Final = _failed(
+    failure_of(
+        MailboxFull(
+            "This account has its share of deliveries waiting for the store.",
+            code=_OVER_SHARE,
+            retry_after_seconds=2,
+        )
+    )
+)
+"""Made once: what is refused in thousands should not be encoded each time."""
+
+_SHED_TOLD_SECONDS: Final = 1.0
 
 
 def _addressed(path: str) -> tuple[str, str | None]:
