@@ -29,6 +29,7 @@ BENCHES: Final = {
     "storage": "P7: durable messages through the batching writer",
     "ingest": "P3: durable webhook acknowledgements per second in one process",
     "latency": "P4: from the platform's webhook to the agent's WebSocket",
+    "overload": "an open loop at three times the capacity: goodput, refusals, recovery",
 }
 # A full run of the slowest one takes some five minutes on two cores.
 _SECONDS_MAX: Final = 1800
@@ -52,6 +53,7 @@ def print_list() -> None:
     """What there is, and how to run it."""
     for name in present():
         print(f"  python -m bench.{name:<9} {BENCHES[name]}")
+    print("  python -m bench.chaos     long runs under real faults, with a ledger of what was acknowledged")
     print("  python -m bench.load      a load generator for a running server")
     print("  python -m bench.all       all of them, into bench/RESULTS.md")
     print("Options of all: --quick (within 45 s), --json (one object as the last line), --plot FILE.png (all")

@@ -20,7 +20,8 @@ Checked     After each round, over the rows that are new in it: acknowledged and
             everything: the tables counted, the outbox empty, each send at the platform once, or flagged where
             its outcome was unknown, and a conversation's sends in order.
 Recovery    From the end of the fault (a process is told to start, a connection was cut, a disk has room
-            again) to the first 200 after it, in the slower of the two businesses. So it contains starting.
+            again) to the first 200 for what was posted after it, in the slower of the two businesses. So it
+            contains starting.
 Impatience  Who gets no 200 posts the same bytes again after 0.1 to 0.3 s, whatever Retry-After says, until he
             has it: more impatient than any platform. Some webhooks are posted again although they were
             answered.

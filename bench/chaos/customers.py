@@ -64,7 +64,7 @@ class Crowd:
         account: Account,
         address: tuple[str, int],
         rng: random.Random,
-        on_acknowledged: Callable[[], None],
+        on_acknowledged: Callable[[float], None],
     ) -> None:
         self.account = account
         self.over = False
@@ -86,6 +86,7 @@ class Crowd:
                     return
                 people, numbers, request = self._webhook()
                 while True:
+                    posted = time.monotonic()
                     stream, status = await self._post(stream, request)
                     if status == 200:
                         break
@@ -95,7 +96,7 @@ class Crowd:
                         self.refused += 1
                     await trio.sleep(self._rng.uniform(*_AGAIN_SECONDS))
                 self.account.acknowledge(numbers)
-                self._on_acknowledged()
+                self._on_acknowledged(posted)
                 self._free += people
                 if self._rng.random() < REPEATED:
                     self.account.repeated += 1
@@ -122,7 +123,7 @@ class Crowd:
                 )
             )
         business = self.account.business
-        return people, list(numbers), request_of(business.account, business.placement, said, now)
+        return people, list(numbers), request_of(business.account, said, now)
 
     def _take(self) -> int:
         at = self._rng.randrange(len(self._free))
@@ -158,7 +159,7 @@ class Crowd:
         return None, None
 
 
-def request_of(account: WhatsAppAccount, slug: str, said: list[tuple[int, str, str]], now: int) -> bytes:
+def request_of(account: WhatsAppAccount, said: list[tuple[int, str, str]], now: int) -> bytes:
     """The bytes of a POST with these texts: (customer, platform id, text)."""
     people = dict.fromkeys(customer for customer, _, _ in said)
     value = {

@@ -26,6 +26,8 @@ AGENT_SENDS_PER_SECOND: Final = 4.0
 SCREENS_EACH: Final = 1
 RECOVERY_SECONDS_MAX: Final = 90.0
 """A round without an acknowledgement by then ends the run: nothing recovered."""
+READ_TRIES_MAX: Final = 180
+"""Half a second apart. PostgreSQL's own recovery may be under way when a cut or a kill is compared."""
 SCREENS_SECONDS_MAX: Final = 60.0
 SETTLE_SECONDS_MAX: Final = 300.0
 
@@ -97,7 +99,8 @@ class _Run:
         self.chaos = Chaos(on, random.Random(plan.seed + 1))
         outcome.skipped = self.chaos.skipped
         self.started = time.monotonic()
-        self.last_acknowledged = [0.0 for _ in self.accounts]
+        self.measured_from = 0.0
+        self.first_acknowledged: dict[int, float] = {}
         self.agents: list[Agents] = []
         self.crowds: list[Crowd] = []
 
@@ -130,8 +133,9 @@ class _Run:
             listening.cancel_scope.cancel()
 
     def _start_load(self, nursery: trio.Nursery, index: int, account: Account) -> None:
-        def acknowledged() -> None:
-            self.last_acknowledged[index] = time.monotonic()
+        def acknowledged(posted: float) -> None:
+            if posted >= self.measured_from and index not in self.first_acknowledged:
+                self.first_acknowledged[index] = time.monotonic()
 
         address = ("127.0.0.1", self.on.server.port)
         crowd = Crowd(account, address, random.Random(self.rng.random()), acknowledged)
@@ -202,26 +206,24 @@ class _Run:
             )
 
     async def _recovered(self, since: float) -> float:
-        """Seconds from then until each business has had an acknowledgement."""
+        """Seconds from then until each business has had something acknowledged that was posted after it."""
+        self.measured_from = since
+        self.first_acknowledged.clear()
         with trio.move_on_after(RECOVERY_SECONDS_MAX):
-            first: dict[int, float] = {}
-            while len(first) < len(self.accounts):
-                for index, at in enumerate(self.last_acknowledged):
-                    if at > since:
-                        first.setdefault(index, at)
+            while len(self.first_acknowledged) < len(self.accounts):  # noqa: ASYNC110
                 await trio.sleep(0.005)
-            return max(first.values()) - since
+            return max(self.first_acknowledged.values()) - since
         raise Stuck(f"nothing was acknowledged for {RECOVERY_SECONDS_MAX:g} s")
 
     async def _compare(self) -> None:
         for account in self.accounts:
-            for attempt in range(20):
+            for attempt in range(READ_TRIES_MAX):
                 promised = account.promised()
                 try:
                     rows = await self.bridge.run(account.fetch_new, self.on.postgres.dsn)
                 except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
                     # PostgreSQL is still coming back.
-                    if attempt == 19:
+                    if attempt == READ_TRIES_MAX - 1:
                         raise Stuck(f"the database cannot be read: {error}") from error
                     await trio.sleep(0.5)
                 else:
