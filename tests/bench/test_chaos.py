@@ -123,9 +123,8 @@ def test_a_gap_that_was_announced_is_no_violation() -> None:
 
 def test_a_webhook_carries_its_messages_signed() -> None:
     """One POST, each person once among the contacts."""
-    request = request_of(
-        demo_account(), "own", [(1, "wamid.a", "x"), (2, "wamid.b", "y"), (1, "wamid.c", "z")], 5
-    )
+    said = [(1, "wamid.a", "x"), (2, "wamid.b", "y"), (1, "wamid.c", "z")]
+    request = request_of(demo_account(), said, 5)
     head, body = request.split(b"\r\n\r\n")
     assert f"Content-Length: {len(body)}".encode() in head
     assert b"X-Hub-Signature-256: sha256=" in head
