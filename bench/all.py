@@ -36,6 +36,7 @@ BENCHES: Final = {
     "fanout": "P5, P6: one event to many WebSockets, memory of an idle one",
     "reconnect": "everybody comes back at once and resumes",
     "chaos": "what is lost, doubled or late while things break",
+    "overload": "an open loop at three times the capacity: goodput, refusals, recovery",
 }
 # A full run of the slowest one takes some five minutes on two cores.
 _SECONDS_MAX: Final = 1800

@@ -49,6 +49,9 @@ class Outcome:
         self.statuses: Counter[int] = Counter()
         self.latency = Histogram()
         """From due (open loop) or sent (closed loop) until the answer was read; status 200 only."""
+        self.refused_latency = Histogram()
+        """The same of status 503, from sent in both loops: how quickly a refusal is told."""
+        self.refused_with_retry_after = 0
         self.lag = Histogram()
         """Open loop: from due until sent, be it the client's own delay or no free connection."""
         self.acknowledged_numbers: array[int] = array("q")
@@ -83,12 +86,13 @@ class Outcome:
 
 
 class _Connection:
-    __slots__ = ("buffer", "due_ns", "number", "rest", "socket")
+    __slots__ = ("buffer", "due_ns", "number", "rest", "sent_ns", "socket")
 
     def __init__(self) -> None:
         self.socket: socket.socket | None = None
         self.number = -1
         self.due_ns = 0
+        self.sent_ns = 0
         self.buffer = b""
         self.rest = b""
 
@@ -207,6 +211,7 @@ class LoadClient:
         connection.rest = self._requests[number]
         now = time.perf_counter_ns()
         connection.due_ns = now if due_ns is None else due_ns
+        connection.sent_ns = now
         outcome = self.outcome
         outcome.sent += 1
         if due_ns is not None:
@@ -270,6 +275,9 @@ class LoadClient:
             outcome.acknowledged += 1
             outcome.acknowledged_numbers.append(connection.number)
             outcome.latency.record(time.perf_counter_ns() - connection.due_ns)
+        elif status == 503:
+            outcome.refused_latency.record(time.perf_counter_ns() - connection.sent_ns)
+            outcome.refused_with_retry_after += b"retry-after:" in data[:2048].lower()
         connection.number = -1
         if not keep:
             self._forget(connection)

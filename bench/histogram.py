@@ -71,6 +71,10 @@ class Histogram:
         self._low = min(self._low, other._low)
         self._high = max(self._high, other._high)
 
+    def count_up_to(self, value: int) -> int:
+        """How many values were at most this, to the histogram's precision."""
+        return sum(self._counts[: _slot(min(max(value, 0), _VALUE_MAX)) + 1])
+
     @property
     def smallest(self) -> int:
         return self._low if self._count else 0

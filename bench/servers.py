@@ -129,7 +129,7 @@ def _used(process: subprocess.Popen[bytes]) -> float:
     return total / os.sysconf("SC_CLK_TCK")
 
 
-def _free_port() -> int:
+def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
@@ -202,6 +202,11 @@ class Mijra:
 
     def processor_seconds(self) -> float:
         return _used(self._process)
+
+    def memory_bytes(self) -> int:
+        """Resident, of the server's process alone."""
+        pages = int(Path(f"/proc/{self._process.pid}/statm").read_text().split()[1])
+        return pages * os.sysconf("SC_PAGE_SIZE")
 
 
 async def _expect(listener: Listener, kind: str) -> None:
@@ -395,7 +400,7 @@ async def fastapi_stack(
     accounts = accounts or [demo_account()]
     account = accounts[0]
     redis_socket = directory / "redis.sock"
-    port = _free_port()
+    port = free_port()
     async with (
         embedded_postgres(directory / "postgres") as dsn,
         # Without persistence: what the stack puts into Redis it can lose.

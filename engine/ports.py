@@ -218,6 +218,11 @@ class Receiver(Protocol):
         """The body that answers the platform's GET handshake; None refuses it (403)."""
         ...
 
+    def account_hint(self, body: bytes) -> str | None:
+        """The account that the delivery seems to be for, by a look at its bytes; None when that is not plain.
+        Unproven and perhaps wrong: good for refusing under overload, never for believing."""
+        ...
+
     def verify(self, request: WebhookRequest, endpoints: Sequence[Endpoint]) -> Sequence[Endpoint]:
         """Of the candidates, those whose secret signed these bytes (constant time); empty refuses."""
         ...

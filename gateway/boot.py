@@ -63,6 +63,7 @@ from gateway.routes import push_blueprint, webhook_blueprint
 from gateway.serving import serve as serve_http
 from gateway.settings import Settings
 from gateway.subscription_rights import SubscriptionRights
+from gateway.ticks import Ticks
 from gateway.webhooks import WebhookLimits, Webhooks
 from storage.bridge import Bridge
 from storage.contacts import Contacts
@@ -227,6 +228,7 @@ class _System:
 
     def _wire_gateway(self, key: bytes) -> None:
         settings = self.settings
+        self.ticks = Ticks()
         webhooks = Webhooks(
             receivers=(WhatsAppReceiver(),),
             directory=self.directory,
@@ -236,6 +238,7 @@ class _System:
             new_id=self.ids,
             clock_ms=_wall_ms,
             limits=WebhookLimits(body_bytes_max=settings.webhook_bytes_max),
+            ready_since=self.ticks.began,
         )
         self.lanes: list[Lane] = []
         if settings.webhook_lane == "on":
@@ -303,6 +306,7 @@ class _System:
     async def start(self, nursery: trio.Nursery, dsn: str) -> Running:
         settings = self.settings
         self.nursery = nursery
+        trio.lowlevel.add_instrument(self.ticks)
         await nursery.start(self.writers.run)
         await nursery.start(self.engine.run)
         await self.directory.load(self.landlord)

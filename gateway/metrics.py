@@ -106,10 +106,10 @@ class Metrics:
             found = self._children[metric, labels] = metric.labels(*labels)
         return cast(M, found)
 
-    def refuse_over_share(self, tenant_id: int) -> None:
-        """Count a delivery of a tenant that floods."""
+    def refuse_over_share(self, tenant_id: int, deliveries: int = 1) -> None:
+        """Count deliveries of a tenant that floods."""
         if tenant_id in self._named_tenants or len(self._named_tenants) < TENANTS_NAMED_MAX:
             self._named_tenants.add(tenant_id)
-            self.webhook_over_share.labels(str(tenant_id)).inc()
+            self.webhook_over_share.labels(str(tenant_id)).inc(deliveries)
         else:
-            self.webhook_over_share.labels("other").inc()
+            self.webhook_over_share.labels("other").inc(deliveries)

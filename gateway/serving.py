@@ -22,7 +22,6 @@ Leaves     limits on bodies and on the duration of calls to the application, TLS
 import logging
 from collections.abc import Awaitable, Callable, MutableMapping, Sequence
 from contextlib import suppress
-from functools import partial
 from typing import Any, Final
 
 import h11
@@ -39,6 +38,7 @@ from hypercorn.utils import wrap_app
 from msgspec import Struct
 from trio.abc import HalfCloseableStream
 
+from gateway.accepting import accept_all
 from gateway.lane.lanes import Lane, Lanes
 from gateway.metrics import Metrics
 
@@ -124,11 +124,7 @@ class _Server:
             await lifespan_nursery.start(self._lanes.work)
             async with trio.open_nursery() as connections:
                 async with trio.open_nursery() as accepting:
-                    accepting.start_soon(
-                        partial(
-                            trio.serve_listeners, self._connection, listeners, handler_nursery=connections
-                        )
-                    )
+                    accepting.start_soon(accept_all, self._connection, listeners, connections)
                     bound: int = listeners[0].socket.getsockname()[1]
                     _log.info("serving.started", host=host, port=bound)
                     task_status.started(bound)

@@ -37,11 +37,11 @@ from msgspec import Struct
 
 from engine.domain.inbound import InboundEvent, RoutedEvent
 from engine.domain.intake import Delivery, DeliveryReceipt, Done
-from engine.errors import InvalidInput, MailboxFull, MijraError, NotFound, Unauthenticated
+from engine.errors import InvalidInput, MijraError, NotFound, Unauthenticated
 from engine.ports import Endpoint, Receiver, WebhookRequest
-from engine.runtime.shared_room import SharedRoom
 from gateway import envelope
 from gateway.directory import Directory, Signer, signer_of
+from gateway.in_flight import OVER_SHARE, InFlight, over_share
 from gateway.metrics import Metrics
 from gateway.problems import failure_of
 from gateway.turnstile import Turnstile
@@ -55,8 +55,6 @@ ALIASES: Final = {"pymob": "paymob"}
 SIGNERS_TRIED_MAX: Final = 4
 """An installation has one app of its own per platform, two while it moves to another. Each secret tried costs
 another pass over an attacker's body."""
-
-_OVER_SHARE: Final = "over_share"
 
 _KEPT_HEADERS_MAX: Final = 40
 _SECRET_HEADERS: Final = frozenset({"authorization", "proxy-authorization", "cookie", "x-api-key"})
@@ -138,6 +136,7 @@ class _Work(Struct, kw_only=True):
     platform: str
     request: WebhookRequest
     started: float
+    ready: float
     received_at: int
     items: int = 0
     tenants: tuple[int, ...] = ()
@@ -213,7 +212,10 @@ class Webhooks:
         new_id: Callable[[], int],
         clock_ms: Callable[[], int],
         limits: WebhookLimits | None = None,
+        ready_since: Callable[[], float] = trio.current_time,
     ) -> None:
+        """`ready_since`: when the request that is handled now was ready to be read, at the latest."""
+        self._ready_since = ready_since
         self._receivers = {receiver.platform: receiver for receiver in receivers}
         self._directory = directory
         self._intake = intake
@@ -222,14 +224,12 @@ class Webhooks:
         self._new_id = new_id
         self._clock_ms = clock_ms
         self.limits = limits or WebhookLimits()
-        self._in_flight = 0
-        self._in_flight_bytes = 0
+        self._in_flight = InFlight(
+            deliveries_max=self.limits.in_flight_max,
+            bytes_max=self.limits.in_flight_bytes_max,
+            metrics=metrics,
+        )
         self._begun: dict[_Begun, None] = {}  # oldest first
-        metrics.webhook_in_flight.set_function(lambda: self._in_flight)
-        metrics.webhook_in_flight_bytes.set_function(lambda: self._in_flight_bytes)
-        self._turnstile = Turnstile()
-        self._room = SharedRoom(self.limits.in_flight_max)
-        self._bytes_room = SharedRoom(self.limits.in_flight_bytes_max)
 
     async def handle(
         self,
@@ -247,6 +247,8 @@ class Webhooks:
         Cancelled (the platform hung up): parts may be durable; the platform repeats, and dedup settles it.
         """
         work = self._work(method, path, query, headers, body, trace)
+        if self._in_flight.standing and method == "POST" and self._is_shed(path, body):
+            return _traced(_SHED, work)
         try:
             answer = await self._answer(work)
         except Exception as error:  # noqa: BLE001  # the platform gets an answer whatever our bug is
@@ -268,6 +270,9 @@ class Webhooks:
         `answered` must neither block nor raise; a caller who has hung up ignores it.
         """
         work = self._work("POST", path, query, headers, body, None)
+        if self._in_flight.standing and self._is_shed(path, body):
+            answered(_traced(_SHED, work))
+            return True
         try:
             return self._begin(work, answered)
         except Exception as error:  # noqa: BLE001  # as in `handle`
@@ -296,6 +301,7 @@ class Webhooks:
             platform="unknown",  # a label must not be the caller's choice
             request=WebhookRequest(method=method, path=path, query=query, headers=headers, body=body),
             started=trio.current_time(),
+            ready=self._ready_since(),
             received_at=self._clock_ms(),
         )
 
@@ -305,16 +311,16 @@ class Webhooks:
             return self._handshake(work, receiver, endpoint_key)
         if work.request.method != "POST":
             raise _MethodNotAllowed
-        self._enter(work)
+        size = self._enter(work)
         try:
             with trio.fail_after(self.limits.answer_seconds_max):
                 return await self._delivery(work, self._read(work, receiver, endpoint_key))
         finally:
-            self._leave(work)
+            self._in_flight.leave(size)
 
     def _begin(self, work: _Work, answered: Callable[[Answer], None]) -> bool:
         receiver, endpoint_key = self._receiver(work)
-        self._enter(work)
+        size = self._enter(work)
         begun = False
         try:
             read = self._read(work, receiver, endpoint_key)
@@ -329,15 +335,16 @@ class Webhooks:
             if not self._intake.is_ready(tenant_id):
                 return False
             delivery = self._as_delivery(work, groups, work.request.body, "accepted")
-            self._enter_share(tenant_id, work)
+            self._in_flight.check(tenant_id)
+            number = self._in_flight.begin(tenant_id, size, work.ready)
             begun = True
         finally:
             if not begun:
-                self._leave(work)
+                self._in_flight.leave(size)
 
         def conclude(result: DeliveryReceipt | Exception) -> None:
-            self._leave(work)
-            self._leave_share(tenant_id, work)
+            self._in_flight.leave(size)
+            self._in_flight.end(tenant_id, size, number, durable=isinstance(result, DeliveryReceipt))
             try:
                 if isinstance(result, Exception):
                     raise result
@@ -346,7 +353,9 @@ class Webhooks:
                 answer = self._failed(work, error)
             answered(_traced(answer, work))
 
-        _Begun(self._begun, work.started, tenant_id, delivery, conclude).enter(self._turnstile, self._intake)
+        _Begun(self._begun, work.started, tenant_id, delivery, conclude).enter(
+            self._in_flight.turnstile, self._intake
+        )
         return True
 
     def _receiver(self, work: _Work) -> tuple[Receiver, str | None]:
@@ -358,43 +367,31 @@ class Webhooks:
         work.platform = platform
         return receiver, endpoint_key
 
-    # -------------------------------------------------------------- room
-
-    def _enter(self, work: _Work) -> None:
+    def _enter(self, work: _Work) -> int:
+        """Let the delivery in; its size, for the way out."""
         size = len(work.request.body)
         if size > self.limits.body_bytes_max:
             raise InvalidInput(f"A webhook may have {self.limits.body_bytes_max} bytes.", code="too_large")
-        if (
-            self._in_flight >= self.limits.in_flight_max
-            or self._in_flight_bytes + size > self.limits.in_flight_bytes_max
-        ):
-            raise MailboxFull("Too many deliveries are waiting for the store.", retry_after_seconds=2)
-        self._in_flight += 1
-        self._in_flight_bytes += size
+        self._in_flight.enter(size)
+        return size
 
-    def _leave(self, work: _Work) -> None:
-        self._in_flight -= 1
-        self._in_flight_bytes -= len(work.request.body)
-
-    def _enter_share(self, tenant_id: int, work: _Work) -> None:
-        self._check_share(work, tenant_id)
-        self._room.take(tenant_id, 1)
-        self._bytes_room.take(tenant_id, len(work.request.body))
-
-    def _leave_share(self, tenant_id: int, work: _Work) -> None:
-        self._room.give_back(tenant_id, 1)
-        self._bytes_room.give_back(tenant_id, len(work.request.body))
-
-    def _check_share(self, work: _Work, tenant_id: int) -> None:
-        if self._room.has_room(tenant_id) and self._bytes_room.has_room(tenant_id):
-            return
-        work.tenants = (tenant_id,)
-        self._metrics.refuse_over_share(tenant_id)
-        raise MailboxFull(
-            "This account has its share of deliveries waiting for the store.",
-            code=_OVER_SHARE,
-            retry_after_seconds=2,
-        )
+    def _is_shed(self, path: str, body: bytes) -> bool:
+        """Whether a tenant that has its share in flight, while a queue stands, seems to be meant: then the
+        refusal must cost next to nothing, or refusing would be what the server does. Nothing is proven yet;
+        who lies about the account is refused what would be refused anyway."""
+        try:
+            platform, key = _addressed(path)
+        except NotFound:
+            return False
+        receiver = self._receivers.get(platform)
+        if receiver is None:
+            return False
+        if key is not None:
+            endpoint = self._directory.by_key(platform, key)
+        else:
+            account = receiver.account_hint(body)
+            endpoint = None if account is None else self._directory.by_account(platform, account)
+        return endpoint is not None and self._in_flight.sheds(platform, endpoint.tenant_id)
 
     # -------------------------------------------------------------- the handshake
 
@@ -431,7 +428,8 @@ class Webhooks:
             if addressed is None:
                 raise NotFound("There is no such endpoint.")
             # Before the signature: what a flood is refused for should not cost a pass over its bodies.
-            self._check_share(work, addressed.tenant_id)
+            work.tenants = (addressed.tenant_id,)
+            self._in_flight.check(addressed.tenant_id)
             signed = receiver.verify(work.request, (addressed,))
         else:
             signed = receiver.verify(work.request, self._candidates(work, receiver))
@@ -548,12 +546,16 @@ class Webhooks:
 
     async def _hand_over(self, work: _Work, tenant_id: int, delivery: Delivery) -> DeliveryReceipt:
         """To the intake, if the tenant has its share of what may wait for it not yet in flight."""
-        self._enter_share(tenant_id, work)
+        size, durable = len(work.request.body), False
+        self._in_flight.check(tenant_id)
+        number = self._in_flight.begin(tenant_id, size, work.ready)
         try:
-            async with self._turnstile.passed(tenant_id):
-                return await self._intake.deliver(delivery)
+            async with self._in_flight.turnstile.passed(tenant_id):
+                receipt = await self._intake.deliver(delivery)
+            durable = True
+            return receipt
         finally:
-            self._leave_share(tenant_id, work)
+            self._in_flight.end(tenant_id, size, number, durable=durable)
 
     async def _keep_not_understood(self, work: _Work, read: _NotUnderstood) -> Answer:
         """Stored with the one tenant that it can be for; with the landlord if several sign alike."""
@@ -624,7 +626,7 @@ class Webhooks:
             self._count(work, "crashed")
             return _failure(failure)
         reason = error.code if isinstance(error, MijraError) else "timeout"
-        if failure.status >= 500 and reason != _OVER_SHARE:
+        if failure.status >= 500 and reason != OVER_SHARE:
             self._unavailable(work, failure, reason, error)
         else:
             self._refused(work, failure, reason)
@@ -664,6 +666,10 @@ def _failure(failure: envelope.Failure) -> Answer:
         headers={**_JSON_HEADERS, **failure.headers},
         body=envelope.failure_body(failure),
     )
+
+
+_SHED: Final = _failure(failure_of(over_share()))
+"""Made once: what is refused in thousands should not be encoded each time."""
 
 
 def _addressed(path: str) -> tuple[str, str | None]:

@@ -53,6 +53,8 @@ Json = dict[str, Any]
 _CHALLENGE_MAX = 1_024
 """The platform sends about ten digits; nobody gets a page of his own choice echoed from our address."""
 
+_NUMBER_MEMBER = b'"phone_number_id":"'
+_NUMBER_BYTES_MAX = 32
 _SIGNED = "sha256="
 
 _STATUSES = {"sent": "sent", "delivered": "delivered", "read": "read", "played": "read", "failed": "failed"}
@@ -78,6 +80,15 @@ class WhatsAppReceiver:
             # No early end: the time must not tell which of the candidates fits.
             known |= bool(expected) and hmac.compare_digest(expected.encode(), given)
         return challenge.encode() if known else None
+
+    def account_hint(self, body: bytes) -> str | None:
+        """Sheet, section 2: each change's metadata has the number's id. The first one, as it stands there."""
+        at = body.find(_NUMBER_MEMBER)
+        if at < 0:
+            return None
+        at += len(_NUMBER_MEMBER)
+        end = body.find(b'"', at, at + _NUMBER_BYTES_MAX)
+        return body[at:end].decode("ascii", "replace") if end > 0 else None
 
     def verify(self, request: WebhookRequest, endpoints: Sequence[Endpoint]) -> Sequence[Endpoint]:
         """Sheet, section 2: HMAC-SHA256 of the bytes as received, under the app secret or the one before it.

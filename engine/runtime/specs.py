@@ -26,7 +26,7 @@ class Restart(Enum):
     PERMANENT = "permanent"
     """always"""
     TRANSIENT = "transient"
-    """only after a crash"""
+    """only after a crash; a supervisor that gave up has not crashed"""
     TEMPORARY = "temporary"
     """never; what waits in its mailbox is refused"""
 
@@ -166,8 +166,9 @@ class Worker(Struct, kw_only=True, frozen=True):
 class Supervisor(Struct, kw_only=True, frozen=True):
     """A group of children: started in order, stopped in reverse, restarted by `strategy` within `limit`.
 
-    Over the limit it stops its children in reverse order and fails towards its own supervisor, which counts
-    that as one failure of one child. `backoff` delays restarts; its default restarts at once, as OTP does.
+    Over the limit it stops its children in reverse order and ends; its own supervisor counts that as one
+    failure of one child if it is permanent. `backoff` delays restarts; its default restarts at once, as OTP
+    does.
     """
 
     name: str

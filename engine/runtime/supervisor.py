@@ -8,8 +8,7 @@ strictly one after the other, as in OTP.
     order of start   children in order, a nested supervisor with all of its own before the next sibling
     order of stop    the reverse; each child has its `stop_seconds_max`, then it is cancelled
     restart          counted within the limit's window, which includes its edge; over it, the supervisor stops
-    its
-                     children and fails towards its own; the root fails `System.run`
+                     its children and ends towards its own; the root fails `System.run`
 
 Our addition is the backoff: between the stop of the affected children and their start.
 """
@@ -29,6 +28,11 @@ from engine.runtime.timers import Alarms
 KILL_SECONDS_MAX: Final = 1.0
 """How long a cancelled worker is waited for. One that shields itself for longer is left behind; it ends with
 the system."""
+
+
+class _GaveUp(Defect):
+    """A supervisor over its limit. Its own supervisor takes it for an end in order, as in OTP, where its exit
+    reason is `shutdown`: a permanent one is started again, a transient one is not."""
 
 
 class Household:
@@ -135,6 +139,7 @@ class SupervisorNode(Node):
         self._working = False
         self._closing = False
         self._settled: trio.Event | None = None
+        self._as_specified: list[Node] | None = None
 
     def add(self, child: Node) -> None:
         """A new last child; not started by this."""
@@ -149,6 +154,9 @@ class SupervisorNode(Node):
         self._ended.clear()
         self.running = True
         self.started_at = trio.current_time()
+        if self._as_specified is not None:
+            self.children = {child.name: child for child in self._as_specified}
+            self._as_specified = None
         for child in list(self.children.values()):
             child.start()
         self.household.observer.started(self.path)
@@ -205,9 +213,12 @@ class SupervisorNode(Node):
                 self._settled = None
 
     async def _child_ended(self, child: Node, error: BaseException | None) -> None:
-        if child.restart is Restart.TEMPORARY or (child.restart is Restart.TRANSIENT and error is None):
+        in_order = error is None or isinstance(error, _GaveUp)
+        if child.restart is Restart.TEMPORARY or (child.restart is Restart.TRANSIENT and in_order):
             if self.dynamic or child.restart is Restart.TEMPORARY:
-                del self.children[child.name]
+                self._forget(child)
+            # Of a supervisor the children stopped for a restart that does not come.
+            await child.stop(final=True)
             return
         now = trio.current_time()
         if not self._window.admits(now):
@@ -223,7 +234,7 @@ class SupervisorNode(Node):
             return
         for other in affected:
             if other is not child and other.restart is Restart.TEMPORARY:
-                self.children.pop(other.name, None)
+                self._forget(other)
         delay = self.backoff.delay(child.failures, self.household.random)
         self.household.observer.restarting(child.path, delay)
         again = [(other, other.incarnation) for other in affected]
@@ -231,6 +242,12 @@ class SupervisorNode(Node):
             self.household.alarms.set(trio.current_time() + delay, partial(self._start_again, again))
         else:
             self._start_again(again)
+
+    def _forget(self, child: Node) -> None:
+        """It is not started again, unless the whole supervisor is: then all that was specified is."""
+        if not self.dynamic and self._as_specified is None:
+            self._as_specified = list(self.children.values())
+        self.children.pop(child.name, None)
 
     def _affected(self, child: Node) -> list[Node]:
         if self.strategy is Strategy.ONE_FOR_ONE:
@@ -251,7 +268,7 @@ class SupervisorNode(Node):
         await self._stop_children(list(self.children.values()), final=False)
         self.running = False
         self.household.observer.stopped(self.path, "shutdown")
-        failure = Defect(f"{self.path} gave up: too many restarts, the last of {child.path}")
+        failure = _GaveUp(f"{self.path} gave up: too many restarts, the last of {child.path}")
         failure.__cause__ = error
         if self.parent is not None:
             self.parent.child_ended(self, failure)
@@ -265,7 +282,7 @@ class SupervisorNode(Node):
                     nursery.start_soon(partial(_stop_child, child, final=final))
         else:
             for child in reversed(children):
-                await _stop_child(child, final=final)
+                await _stop_child(child, final=final or child.restart is Restart.TEMPORARY)
 
 
 async def _stop_child(child: Node, *, final: bool) -> None:

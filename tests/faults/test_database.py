@@ -3,10 +3,8 @@
 The server of these tests has a PostgreSQL of its own that the test stops, freezes and starts.
 """
 
-import os
-import signal
-from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, contextmanager
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
 
 import httpx
@@ -16,8 +14,8 @@ import trio
 from adapters.simulators.builders import Person
 from storage.bridge import Bridge
 from storage.databases import DatabaseServer
-from storage.embedded import embedded_postgres
 from tests.faults.load import load
+from tests.faults.outages import Postgres
 from tests.fixtures.system import PLAIN, Json, Line, Server, line, until
 from tests.ledger import books_of
 
@@ -26,35 +24,6 @@ ANSWER_SECONDS_MAX = 14.0
 
 TOLD_SECONDS_MAX = 2.0
 """Once the outage is known nobody is kept waiting; the rest is a busy machine."""
-
-
-class Postgres:
-    """An embedded server that can be away for a while."""
-
-    def __init__(self, data_dir: Path) -> None:
-        self.data_dir = data_dir
-        self.dsn = ""
-        self._stack = AsyncExitStack()
-
-    async def start(self) -> None:
-        self.dsn = await self._stack.enter_async_context(embedded_postgres(self.data_dir))
-
-    async def stop(self) -> None:
-        await self._stack.aclose()
-
-    @contextmanager
-    def frozen(self) -> Iterator[None]:
-        """No process of it runs: connections stay and nobody answers."""
-        first = int((self.data_dir / "cluster" / "postmaster.pid").read_text().split()[0])
-        children = Path(f"/proc/{first}/task/{first}/children").read_text().split()
-        everybody = [first, *map(int, children)]
-        for process in everybody:
-            os.kill(process, signal.SIGSTOP)
-        try:
-            yield
-        finally:
-            for process in everybody:
-                os.kill(process, signal.SIGCONT)
 
 
 @asynccontextmanager

@@ -105,6 +105,30 @@ async def test_a_platform_that_is_gone_is_waited_for(any_phone: Line) -> None:
     ]
 
 
+async def test_after_an_outage_of_the_platform_the_outbox_drains_in_order(
+    any_phone: Line, database: DatabaseServer
+) -> None:
+    """Agents go on answering in several conversations meanwhile. Then each message goes out once, unflagged,
+    and each conversation's in the order in which they were written."""
+    books = await books_of(any_phone.business, any_phone.sim, any_phone.channel_id, database)
+    conversations = [await any_phone.opened() for _ in range(4)]
+    any_phone.sim.go_down(5.0)
+    written: dict[str, list[str]] = {}
+    for number in range(6):
+        for conversation in conversations:
+            message = await any_phone.agent.say(conversation["id"], f"Number {number}")
+            books.note(message)
+            written.setdefault(str(conversation["id"]), []).append(str(message["id"]))
+    assert not any_phone.sim.ledger.sends, "the outage was over too soon"
+    await books.settle(60)
+    await books.check()
+    order = [send.callback_data for send in any_phone.sim.ledger.sends]
+    assert len(order) == len(set(order)) == 24
+    for ids in written.values():
+        assert [one for one in order if one in ids] == ids
+    any_phone.server.no_tracebacks()
+
+
 async def test_a_send_that_the_platform_refuses_for_good_is_shown_with_its_code(any_phone: Line) -> None:
     """failed, the platform's code, a sentence, and the next message of the conversation goes out."""
     conversation = await any_phone.opened()

@@ -50,7 +50,7 @@ def static(kind: str) -> Any:
     return at("", kind, tenant=0)
 
 
-def group(strategy: Strategy, *children: Worker, **options: Any) -> Supervisor:
+def group(strategy: Strategy, *children: Worker | Supervisor, **options: Any) -> Supervisor:
     return Supervisor(name="group", children=children, strategy=strategy, **options)
 
 
@@ -135,6 +135,57 @@ async def test_over_the_limit_the_supervisor_gives_up_and_is_restarted(autojump_
             await settled()
             await trio.sleep(11)
         assert crashing.starts == {"a": 2, "b": 6}
+
+
+async def test_a_restarted_supervisor_starts_all_that_was_specified(autojump_clock: MockClock) -> None:
+    """Also temporary children that had ended: only their own supervisor's restart brings them back."""
+    crashing = Crashing()
+    spec = group(
+        Strategy.ONE_FOR_ONE,
+        crashing.worker("a"),
+        crashing.worker("b", Restart.TEMPORARY),
+        crashing.worker("c"),
+        limit=RestartLimit(1, 10),
+    )
+    async with running(decider(_nothing), static=[spec]) as world:
+        world.system.offer(static("b"), "crash")
+        await settled()
+        with pytest.raises(ActorStopped):
+            world.system.offer(static("b"), "ask")
+        world.watch.trace.clear()
+        for _ in range(2):
+            world.system.offer(static("a"), "crash")
+            await settled()
+        starts = [path.rpartition("/")[2] for event, path in world.watch.trace if event == "start"]
+        assert starts == ["a", "a", "b", "c", "group"]
+        assert await world.system.ask(static("b"), "ask", timeout_seconds=1) == "b"
+
+
+async def test_nobody_waits_for_those_who_will_not_come_back(autojump_clock: MockClock) -> None:
+    """A temporary child that stopped with its siblings, the children of a supervisor that is not restarted:
+    who asks them is refused at once, and so is who had asked already."""
+    crashing = Crashing()
+    inner = Supervisor(
+        name="inner",
+        children=(crashing.worker("d"), crashing.worker("e")),
+        limit=RestartLimit(0, 10),
+        restart=Restart.TRANSIENT,
+    )
+    spec = group(Strategy.ONE_FOR_ALL, crashing.worker("a"), crashing.worker("b", Restart.TEMPORARY), inner)
+    async with running(decider(_nothing), static=[spec]) as world:
+        gather = Gather()
+        world.system.offer(static("d"), "crash")
+        world.system.offer(static("d"), "ask", reply_to=gather.slot())
+        assert isinstance((await gather.wait())[0], ActorStopped)
+        for kind in "de":
+            with pytest.raises(ActorStopped):
+                world.system.offer(static(kind), "ask")
+        world.system.offer(static("a"), "crash")
+        await settled()
+        with pytest.raises(ActorStopped):
+            world.system.offer(static("b"), "ask")
+        for kind in "ade":
+            assert await world.system.ask(static(kind), "ask", timeout_seconds=1) == kind
 
 
 async def test_when_the_root_gives_up_run_raises(autojump_clock: MockClock) -> None:

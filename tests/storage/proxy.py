@@ -33,6 +33,21 @@ class Proxy:
         self.cuts = 0
         self.acted = trio.Event()
         self._open: set[trio.SocketStream] = set()
+        self._unheard: set[trio.SocketStream] = set()
+
+    def withhold_the_answer(self, seconds: float) -> Act:
+        """For `at_commit`: the server commits at once; the client hears nothing until the connection ends."""
+
+        async def act(client: trio.SocketStream, server: trio.SocketStream, data: bytes) -> None:
+            self._unheard.add(client)
+            try:
+                await server.send_all(data)
+                await trio.sleep(seconds)
+            finally:
+                self._unheard.discard(client)
+            await lose_the_commit(client, server, data)
+
+        return act
 
     async def cut_all(self) -> None:
         for stream in list(self._open):
@@ -42,12 +57,16 @@ class Proxy:
         if self.refusing:
             await trio.aclose_forcefully(client)
             return
-        server = await trio.open_unix_socket(self.server_path)
+        try:
+            server = await trio.open_unix_socket(self.server_path)
+        except OSError:  # the server is away: so are we
+            await trio.aclose_forcefully(client)
+            return
         self._open |= {client, server}
         try:
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(self._upstream, client, server, nursery.cancel_scope)
-                nursery.start_soon(self._pump, server, client, nursery.cancel_scope)
+                nursery.start_soon(self._downstream, server, client, nursery.cancel_scope)
         finally:
             self._open -= {client, server}
             with trio.CancelScope(shield=True):  # it only closes
@@ -78,11 +97,13 @@ class Proxy:
             pass
         scope.cancel()
 
-    @staticmethod
-    async def _pump(source: trio.SocketStream, sink: trio.SocketStream, scope: trio.CancelScope) -> None:
+    async def _downstream(
+        self, server: trio.SocketStream, client: trio.SocketStream, scope: trio.CancelScope
+    ) -> None:
         try:
-            while data := await source.receive_some():
-                await sink.send_all(data)
+            while data := await server.receive_some():
+                if client not in self._unheard:
+                    await client.send_all(data)
         except (trio.BrokenResourceError, trio.ClosedResourceError):
             pass
         scope.cancel()

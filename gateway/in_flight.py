@@ -1,0 +1,121 @@
+"""Deliveries between their arrival and their answer: how many, whose, and whether one more is taken.
+
+Promises   what is in flight is bounded in number and bytes, by how long it waits (`gateway.admission`), and
+           for each tenant by what is free (`engine.runtime.shared_room`); of several tenants each has a
+           bounded number in work (`turnstile`).
+Leaves     when to ask to `gateway.webhooks`, which pairs each `enter` with a `leave` and each `begin` with an
+           `end`.
+"""
+
+from collections import Counter
+from typing import Final
+
+import structlog
+import trio
+
+from engine.errors import MailboxFull
+from engine.runtime.shared_room import SharedRoom
+from gateway.admission import Admission
+from gateway.metrics import Metrics
+from gateway.turnstile import Turnstile
+
+_log = structlog.get_logger()
+
+OVER_SHARE: Final = "over_share"
+"""The code of a refusal that is one tenant's doing."""
+
+_RETRY_AFTER_SECONDS: Final = 2.0
+
+_SHED_TOLD_SECONDS: Final = 1.0
+"""How often refusals by a look are counted and logged: each by itself would cost more than the refusal."""
+
+
+class InFlight:
+    """All methods belong to the trio thread. Bytes are those of the bodies."""
+
+    def __init__(self, *, deliveries_max: int, bytes_max: int, metrics: Metrics) -> None:
+        self.turnstile = Turnstile()
+        self._deliveries = 0
+        self._bytes = 0
+        self._deliveries_max = deliveries_max
+        self._bytes_max = bytes_max
+        self._admission = Admission(deliveries_max)
+        self._room = SharedRoom(deliveries_max)
+        self._bytes_room = SharedRoom(bytes_max)
+        self._metrics = metrics
+        self._shed: Counter[tuple[str, int]] = Counter()
+        self._shed_told_at = 0.0
+        metrics.webhook_in_flight.set_function(lambda: self._deliveries)
+        metrics.webhook_in_flight_bytes.set_function(lambda: self._bytes)
+
+    @property
+    def standing(self) -> bool:
+        """Whether a queue stands, so that refusals should cost next to nothing."""
+        return self._admission.standing
+
+    def enter(self, size: int) -> None:
+        """A delivery has arrived. Raises MailboxFull when there is no room for anybody's."""
+        if self._deliveries >= self._deliveries_max or self._bytes + size > self._bytes_max:
+            raise MailboxFull(
+                "Too many deliveries are waiting for the store.", retry_after_seconds=_RETRY_AFTER_SECONDS
+            )
+        self._deliveries += 1
+        self._bytes += size
+
+    def leave(self, size: int) -> None:
+        """It is answered."""
+        self._deliveries -= 1
+        self._bytes -= size
+
+    def check(self, tenant_id: int) -> None:
+        """Raise MailboxFull when the tenant has its share."""
+        if self._room.has_room(tenant_id) and self._bytes_room.has_room(tenant_id):
+            return
+        self._metrics.refuse_over_share(tenant_id)
+        raise over_share()
+
+    def begin(self, tenant_id: int, size: int, ready: float) -> int:
+        """The tenant's delivery, which has waited since `ready` (trio's clock), goes to the store. The number
+        is for `end`."""
+        self._room.take(tenant_id, 1)
+        self._bytes_room.take(tenant_id, size)
+        number = self._admission.begin(ready, trio.current_time())
+        self._room.limit = self._admission.limit
+        return number
+
+    def end(self, tenant_id: int, size: int, number: int, *, durable: bool) -> None:
+        """The store has answered, or nobody waits for it any more."""
+        self._admission.end(number, trio.current_time(), durable=durable)
+        self._room.limit = self._admission.limit
+        self._room.give_back(tenant_id, 1)
+        self._bytes_room.give_back(tenant_id, size)
+        if self._shed and not self._admission.standing:
+            self._tell_shed()
+
+    def sheds(self, platform: str, tenant_id: int) -> bool:
+        """Whether a delivery that seems to be this tenant's is refused by a look; then it is counted."""
+        if self._room.has_room(tenant_id):
+            return False
+        self._shed[platform, tenant_id] += 1
+        if trio.current_time() - self._shed_told_at >= _SHED_TOLD_SECONDS:
+            self._tell_shed()
+        return True
+
+    def _tell_shed(self) -> None:
+        for (platform, tenant), refused in self._shed.items():
+            self._metrics.refuse_over_share(tenant, refused)
+            self._metrics.webhook_deliveries.labels(platform, "shed").inc(refused)
+            _log.warning(
+                "webhook.shed", platform=platform, tenant=tenant, refused=refused, limit=self._room.limit
+            )
+        self._shed.clear()
+        self._shed_told_at = trio.current_time()
+
+
+def over_share() -> MailboxFull:
+    """The refusal of a tenant that has its share."""
+    return MailboxFull(
+        "This account has its share of deliveries waiting for the store.",
+        code=OVER_SHARE,
+        retry_after_seconds=_RETRY_AFTER_SECONDS,
+    )

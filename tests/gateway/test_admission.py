@@ -1,0 +1,141 @@
+"""The limit that follows how long deliveries wait, and the refusals that cost next to nothing."""
+
+import json
+from collections.abc import Awaitable, Callable
+from functools import partial
+from typing import Any
+
+import pytest
+import trio
+import trio.testing
+from structlog.testing import capture_logs
+
+from gateway.admission import IN_FLIGHT_MIN, STANDING_SECONDS, WAIT_SECONDS, WINDOW_SECONDS, Admission
+from gateway.webhooks import WebhookLimits
+from tests.gateway.test_webhooks import Edge, change, delivery, entry, failure
+
+MOST = 2000
+
+
+def served(admission: Admission, since: float, *, rate: int, wait: float, seconds: float) -> float:
+    """Deliveries that each waited for so long end at a rate; the time afterwards. One is always in flight."""
+    now = since
+    begun = admission.begin(now, now)
+    for number in range(round(rate * seconds)):
+        now = since + (number + 1) / rate
+        following = admission.begin(now - wait, now - wait)
+        admission.end(begun, now, durable=number > 0)
+        begun = following
+    return now
+
+
+def as_sent(changed: Any) -> bytes:
+    """Compact, as the platform writes it."""
+    return json.dumps(delivery(changed), separators=(",", ":")).encode()
+
+
+def test_at_an_ordinary_load_there_is_no_other_limit() -> None:
+    """Deliveries that wait for less than a burst would explain."""
+    admission = Admission(MOST)
+    served(admission, 10.0, rate=1000, wait=STANDING_SECONDS / 5, seconds=0.4)
+    assert (admission.standing, admission.limit) == (False, MOST)
+
+
+@pytest.mark.parametrize("rate", [1000, 2400])
+def test_a_standing_queue_is_cut_to_what_is_done_in_time(rate: int) -> None:
+    """By the rate at which deliveries end: Little's law."""
+    admission = Admission(MOST)
+    served(admission, 10.0, rate=rate, wait=1.0, seconds=2)
+    assert admission.standing
+    assert admission.limit == pytest.approx(rate * WAIT_SECONDS, rel=0.02)
+
+
+def test_a_slow_store_keeps_enough_in_flight_for_its_batches() -> None:
+    admission = Admission(MOST)
+    served(admission, 10.0, rate=20, wait=2.0, seconds=3)
+    assert (admission.standing, admission.limit) == (True, IN_FLIGHT_MIN)
+
+
+def test_a_flood_is_seen_before_its_first_delivery_ends() -> None:
+    """The oldest one has waited for twice as long as a burst explains."""
+    admission = Admission(MOST)
+    for number in range(600):
+        admission.begin(10 + number / 1000, 10 + number / 1000)
+    assert (admission.standing, admission.limit) == (True, IN_FLIGHT_MIN)
+
+
+def test_the_limit_is_lifted_by_a_window_without_a_queue_and_when_nothing_is_in_flight() -> None:
+    admission = Admission(MOST)
+    began = admission.begin(10.0, 11.0)
+    assert admission.standing
+    quick = admission.begin(11.0, 11.0)
+    admission.end(began, 11.01, durable=False)
+    for number in range(300):
+        now = 11.01 + number * WINDOW_SECONDS / 100
+        following = admission.begin(now, now)
+        admission.end(quick, now, durable=True)
+        quick = following
+    assert (admission.standing, admission.limit) == (False, MOST)
+    alone = Admission(MOST)
+    number = alone.begin(10.0, 10.0)
+    alone.begin(10.0, 11.0)
+    assert alone.standing
+    alone.end(number, 12.0, durable=False)
+    assert alone.standing
+    alone.end(number + 1, 12.0, durable=False)
+    assert (alone.standing, alone.limit) == (False, MOST)
+
+
+async def test_under_a_standing_queue_the_flood_is_refused_unread_and_others_are_not(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    """Neither the signature nor the payload is looked at, one line a second tells of all refusals; another
+    tenant is served, and so is the flood's when the queue is gone."""
+    edge = Edge(
+        entry("1", tenant=10, secret="s1"),
+        entry("2", tenant=20, secret="s2"),
+        limits=WebhookLimits(in_flight_max=12),
+    )
+    edge.intake.held = trio.Event()
+    flood = partial(edge.post, as_sent(change("1", "flood")), secret="s1")
+    with capture_logs() as logs:
+        await flooded(edge, flood)
+    told = [line for line in logs if line["event"] == "webhook.shed"]
+    assert [(line["tenant"], line["refused"]) for line in told] == [(10, 50)]
+    assert {tenant: len(said) for (tenant, _), said in edge.intake.texts().items()} == {10: 8, 20: 1}
+    assert edge.count("shed") == 50
+    assert edge.metrics.registry.get_sample_value("mijra_webhook_over_share_total", {"tenant": "10"}) == 50
+    assert (await flood()).status == 200
+
+
+async def flooded(edge: Edge, flood: Callable[[], Awaitable[object]]) -> None:
+    """Eight of the flood in flight, fifty refused, one of somebody else's taken; then all become durable."""
+    async with trio.open_nursery() as nursery:
+        for _ in range(7):
+            nursery.start_soon(flood)
+        await trio.sleep(3 * STANDING_SECONDS)
+        nursery.start_soon(flood)
+        await trio.testing.wait_all_tasks_blocked()
+        for _ in range(50):
+            # Signed by nobody: a signature that is looked at would be 401.
+            answer = await edge.post(as_sent(change("1", "too much")), secret="not his")
+            assert (answer.status, failure(answer)) == (503, "over_share")
+            assert answer.headers["Retry-After"] == "2"
+            assert answer.headers["X-Request-Id"]
+        nursery.start_soon(partial(edge.post, delivery(change("2", "other")), secret="s2"))
+        await trio.testing.wait_all_tasks_blocked()
+        assert edge.intake.held is not None
+        edge.intake.held.set()
+
+
+async def test_what_names_no_account_is_read_as_ever(autojump_clock: trio.testing.MockClock) -> None:
+    """A refusal is only for whom it is plain that he has his share."""
+    edge = Edge(entry("1", tenant=10, secret="s1"), limits=WebhookLimits(in_flight_max=12))
+    edge.intake.held = trio.Event()
+    async with trio.open_nursery() as nursery:
+        for _ in range(8):
+            nursery.start_soon(partial(edge.post, delivery(change("1", "flood")), secret="s1"))
+            await trio.sleep(STANDING_SECONDS)
+        assert (await edge.post(delivery(change("77", "who?")), secret="not ours")).status == 401
+        assert (await edge.post(b"{}", secret="not ours")).status == 401
+        edge.intake.held.set()
