@@ -436,7 +436,14 @@ class _Channel:
         if self._is_settled(entry):
             return None
         attempt = entry.attempts + 1
-        payload = OutboxPayload(send=entry.item.send, reply_to=entry.item.reply_to, resent=True)
+        item = entry.item
+        payload = OutboxPayload(
+            send=item.send,
+            reply_to=item.reply_to,
+            resent=True,
+            window_ends_at=item.window_ends_at,
+            by_person=item.by_person,
+        )
         commit = self._patch(
             entry,
             state="sending",

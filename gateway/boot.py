@@ -30,11 +30,8 @@ from prometheus_client import CollectorRegistry
 from adapters.channel import Channels
 from adapters.fetcher import Fetchers
 from adapters.guard import Guard
-from adapters.port import Account
-from adapters.whatsapp.account import check_account
-from adapters.whatsapp.media import WhatsAppMedia
-from adapters.whatsapp.receiver import WhatsAppReceiver
-from adapters.whatsapp.sending import WhatsAppSender
+from adapters.port import Account, Tools
+from adapters.registry import adapters, describe_all
 from engine.domain.config import Channel
 from engine.domain.conversation.messages import SYSTEM
 from engine.domain.engine import Engine
@@ -137,8 +134,8 @@ async def running(settings: Settings) -> AsyncIterator[Running]:
         )
         system = _System(settings, key, server)
         await system.prepare()
-        await stack.enter_async_context(system.sender)
-        await stack.enter_async_context(system.media_source)
+        for part in (*system.senders.values(), *system.media_sources.values()):
+            await stack.enter_async_context(part)
         await stack.enter_async_context(system.fetchers)
         nursery = await stack.enter_async_context(trio.open_nursery())
         try:
@@ -177,13 +174,17 @@ class _System:
             plain_http=bool(settings.allow_private_media_hosts),
         )
         self.guard = guard
-        self.sender = WhatsAppSender(self.objects, guard)
-        self.media_source = WhatsAppMedia(guard)
+        describe_all()
+        self.adapters = adapters()
+        self.tools = Tools(media=self.objects, guard=guard, link=self._link)
+        self.senders = {name: each.sender(self.tools) for name, each in self.adapters.items()}
+        sources = ((name, each.media_source(self.tools)) for name, each in self.adapters.items())
+        self.media_sources = {name: source for name, source in sources if source is not None}
         self.channels = Channels(
             ask=self._ask,
             committer=self.writers,
             store=self.outbox,
-            senders={"whatsapp": self.sender},
+            senders=self.senders,
             accounts=self._account,
             wall_ms=_wall_ms,
             random=SystemRandom(),
@@ -195,7 +196,7 @@ class _System:
             committer=self.writers,
             store=self.outbox,
             media=self.objects,
-            sources={"whatsapp": self.media_source},
+            sources=self.media_sources,
             accounts=self._account,
             guard=guard,
             wall_ms=_wall_ms,
@@ -228,7 +229,7 @@ class _System:
     def _wire_gateway(self, key: bytes) -> None:
         settings = self.settings
         webhooks = Webhooks(
-            receivers=(WhatsAppReceiver(),),
+            receivers=[each.receiver() for each in self.adapters.values()],
             directory=self.directory,
             intake=self.engine.intake,
             landlord=self.landlord,
@@ -257,7 +258,8 @@ class _System:
             media=self.objects,
             vault=self.vault,
             directory=self.directory,
-            check_send=self._check_send,
+            platforms={name: each.platform for name, each in self.adapters.items()},
+            fit_send=self._fit_send,
             verify_account=self._verify_account,
             channel_health=self._channel_health,
             rights_changed=self.hub.recheck,
@@ -440,13 +442,25 @@ class _System:
             return None
         return _account_of(tenant_id, channel, credentials)
 
-    def _check_send(self, platform: str, send: Send) -> None:
-        if platform != "whatsapp":
-            raise InvalidInput("Nothing can be sent on this platform yet.", code="not_supported")
-        self.sender.check(send)
+    def _fit_send(self, platform: str, send: Send) -> str | None:
+        sender = self.senders.get(platform)
+        if sender is None:
+            raise InvalidInput(
+                "Nothing can be sent on this platform: its adapter is not installed.", code="not_supported"
+            )
+        return sender.fit(send).note
+
+    def _link(self, tenant_id: int, storage_key: str) -> str:
+        """The id that a file is known by ends the key it is stored under (gateway/api/files.py)."""
+        slug = self.engine.configs.get(tenant_id).slug
+        link: str = self.site.links.for_tenant(slug)(tenant_id, int(storage_key.rpartition("/")[2]))
+        return link
 
     async def _verify_account(self, channel: Channel, credentials: dict[str, str]) -> AccountCheck:
-        checked = await check_account(_account_of(0, channel, credentials), self.guard)
+        adapter = self.adapters.get(channel.platform)
+        if adapter is None:
+            return AccountCheck(ok=False, detail="The platform's adapter is not installed here.")
+        checked = await adapter.check(_account_of(0, channel, credentials), self.tools)
         return AccountCheck(ok=checked.ok, detail=checked.detail, facts=checked.facts)
 
     def _channel_health(self, tenant_id: int, channel_id: int) -> dict[str, Any]:

@@ -20,7 +20,16 @@ import trio
 from msgspec import Struct
 
 from adapters.guard import AddressRefused, Guard, guarded_client
-from adapters.port import Accepted, Account, Declined, ErrorClass, Limits, SendResult, Unanswered
+from adapters.port import (
+    Accepted,
+    Account,
+    Declined,
+    ErrorClass,
+    Fitted,
+    Limits,
+    SendResult,
+    Unanswered,
+)
 from adapters.whatsapp import limits
 from adapters.whatsapp.errors import read_failure
 from adapters.whatsapp.media import BOUNDED, Uploads, bearer, graph_url, token_problem
@@ -92,8 +101,9 @@ class WhatsAppSender:
     async def __aexit__(self, *_: object) -> None:
         await self._client.aclose()
 
-    def check(self, send: Send) -> None:
+    def fit(self, send: Send) -> Fitted:
         check(send)
+        return Fitted(send=send)
 
     def limits(self, account: Account) -> Limits:
         return limits.limits_of(account)

@@ -3,15 +3,23 @@
 from engine.domain.conversation.changes import Change
 from engine.domain.conversation.finding import by_id, by_platform, found_message
 from engine.domain.conversation.messages import MediaVerdict, OutboxVerdict, Receive, Received, address_of
-from engine.domain.conversation.state import ContactState, Early, Tracked, tracked_row
+from engine.domain.conversation.state import ContactState, Early, Tracked, tracked, tracked_row
 from engine.domain.conversation.statuses import UNDECIDED, advance
-from engine.domain.inbound import StatusChanged
+from engine.domain.inbound import StatusChanged, StatusesReached
 from engine.domain.outbound import OutcomeUnknown, Refused, Resending, Sent
 from engine.domain.outbox import Settled, channel_address
 from engine.domain.rows import AttachmentPatch, MessagePatch, OutboxPatch, StatusRow
+from engine.ports import FoundMessage, FoundTracked, TrackedQuery
 from engine.runtime import Context, Effects, Lane, Lookup, Tell
 
 DUPLICATE = Received(outcome="duplicate")
+
+UP_TO_MAX = 100
+"""Messages that one watermark moves beyond those in memory; fewer than are remembered, or they would push
+each other out. More than that unread is a broadcast's list, and the rest moves with the next mark."""
+
+CLOCKS_MS = 2_000
+"""Our time of sending is that of the platform's answer; its own is a little earlier, by another clock."""
 
 
 def receive_status(
@@ -67,6 +75,89 @@ def receive_status(
             seq=target.seq,
         )
     )
+
+
+def receive_watermark(
+    state: ContactState, message: Receive, event: StatusesReached, ctx: Context
+) -> Effects | Lookup:
+    """Every message of ours up to the mark moves on, unless it is further already or failed.
+
+    Where not all messages are resident, those behind them that may still have to move are looked up first,
+    `UP_TO_MAX` at most; not so where the oldest resident one has moved that far, since the mark that moved it
+    has moved those before it.
+    """
+    mark = state.known(event.platform_id) if event.platform_id is not None else None
+    if mark is None and event.platform_id is not None and not isinstance(ctx.found, tuple):
+        return Lookup((by_platform(state, event.platform_id), _behind(state, event)))
+    if not (state.complete or isinstance(ctx.found, tuple) or _moved_behind(state, event)):
+        return Lookup((_behind(state, event),))
+    for each in ctx.found if isinstance(ctx.found, tuple) else ():
+        if isinstance(each, FoundMessage) and each.message is not None:
+            mark = tracked_row(each.message)
+        elif isinstance(each, FoundTracked):
+            for row in each.messages:
+                if row.id not in state.messages:
+                    state.track(tracked(row))
+    up_to = event.up_to
+    if up_to is None:
+        if mark is None:
+            return Effects(reply=Received(outcome="ignored"))
+        up_to = mark.sent_at if mark.sent_at is not None else event.at
+    change = Change(state, ctx, message.trace)
+    moved = [each for each in state.messages.values() if _reaches(each, event, up_to, mark)]
+    for each in moved:
+        assert each.platform_id is not None
+        status = StatusChanged(
+            contact=event.contact,
+            platform_id=each.platform_id,
+            status=event.status,
+            at=event.at,
+            raw_status=event.raw_status,
+        )
+        change.add(
+            StatusRow(
+                tenant_id=state.tenant_id,
+                id=ctx.new_id(),
+                message_id=each.id,
+                platform_message_id=each.platform_id,
+                status=event.raw_status,
+                code=None,
+                detail={"up_to": up_to},
+                at=event.at,
+                received_at=message.received_at,
+            )
+        )
+        apply_status(change, each, status)
+    return change.done(Received(outcome="applied" if moved else "duplicate"))
+
+
+def _moved_behind(state: ContactState, event: StatusesReached) -> bool:
+    for each in state.messages.values():
+        if each.outbound and each.platform_id is not None and each.status in ("sent", "delivered", "read"):
+            return advance(each.status, event.status) is None
+    return False
+
+
+def _behind(state: ContactState, event: StatusesReached) -> TrackedQuery:
+    return TrackedQuery(
+        tenant_id=state.tenant_id,
+        channel_id=state.channel_id,
+        contact_key=state.key,
+        statuses=tuple(status for status in ("sent", "delivered") if advance(status, event.status)),
+        limit=UP_TO_MAX,
+    )
+
+
+def _reaches(each: Tracked, event: StatusesReached, up_to: int, mark: Tracked | None) -> bool:
+    """Whether a mark is about this message. Which second ours and the platform's clock differ in is not
+    known, so the message that the mark names counts whatever its time."""
+    if not each.outbound or each.platform_id is None or advance(each.status, event.status) is None:
+        return False
+    if each.status not in ("sent", "delivered"):
+        return False
+    if mark is not None:
+        return each.id <= mark.id
+    return (each.sent_at or 0) <= up_to + CLOCKS_MS
 
 
 def apply_status(change: Change, target: Tracked, event: StatusChanged) -> None:

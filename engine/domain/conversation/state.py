@@ -204,7 +204,7 @@ def from_snapshot(tenant_id: int, channel_id: int, key: str, found: ContactSnaps
     state.handles = {handle.external_id for handle in found.handles}
     state.conversation = found.conversation
     for message in reversed(found.messages):
-        state.track(_tracked(message))
+        state.track(tracked(message))
     state.complete = found.complete
     if not found.complete and found.messages:
         # What is not resident was stored before the oldest resident one, and a platform's time is not
@@ -240,7 +240,8 @@ def _fresh(tenant_id: int, channel_id: int, key: str) -> ContactState:
     return ContactState(tenant_id=tenant_id, channel_id=channel_id, key=key)
 
 
-def _tracked(message: TrackedMessage) -> Tracked:
+def tracked(message: TrackedMessage) -> Tracked:
+    """A loaded message as it is remembered."""
     return Tracked(
         id=message.id,
         conversation_id=message.conversation_id,
