@@ -496,6 +496,9 @@ class _Channel:
                 self._log.warning("channel.circuit_open", seconds=self._circuit.wait(now))
         else:
             self._circuit.succeeded()
+        if isinstance(result, Accepted) and result.slow_down:
+            self._pace.throttled(now)
+            self._log.warning("channel.nearly_used_up", rate=round(self._pace.rate(now), 2))
         if declined is None:
             return
         if declined.error_class is ErrorClass.RATE_ACCOUNT:

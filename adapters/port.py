@@ -73,9 +73,11 @@ class Account(Struct, frozen=True, kw_only=True):
 
 
 class Accepted(Struct, frozen=True, kw_only=True):
-    """The platform took it. `platform_id` is empty for signals, which get none."""
+    """The platform took it. `platform_id` is empty for signals, which get none. `slow_down`: it says that the
+    account's calls are nearly used up."""
 
     platform_id: str
+    slow_down: bool = False
     standing: str | None = None  # the platform's remark, e.g. held_for_quality_assessment
 
 
@@ -187,6 +189,11 @@ class Simulator(Protocol):
     @property
     def base_url(self) -> str: ...
 
+    @property
+    def webhooks(self) -> Any:
+        """`statistics()` says what waits to be told; `adapters.simulators.webhooks.WebhookSender`."""
+        ...
+
     def running(self, host: str = "127.0.0.1", port: int = 0) -> AbstractAsyncContextManager["Simulator"]: ...
 
     async def connect(
@@ -202,11 +209,13 @@ class Simulator(Protocol):
 
 class Play(Struct, frozen=True, kw_only=True):
     """What a simulator is made with. `accounts` are keys as `StandIn.new_keys` makes them. `habits`: calm,
-    demo (the bad habits of every day, but each send arrives) or rough (a bad day)."""
+    demo (the bad habits of every day, but each send arrives) or rough (a bad day). Simulators with one
+    `ledger` (`adapters.simulators.ledger.Ledger`) are witnesses as one; None: each keeps its own."""
 
     accounts: Sequence[Mapping[str, str]]
     seed: int = 1
     habits: str = "calm"
+    ledger: Any = None
 
 
 class StandIn(Protocol):

@@ -24,7 +24,10 @@ def _row(platform: Platform) -> tuple[str, ...]:
     return (
         f"{platform.label} (`{platform.name}`)",
         _words(_plain(can.receives), {"edits": can.edits, "deletions": can.deletions, "echoes": can.echoes}),
-        _words(_plain(can.sends), {"typing": can.typing, "read marks": can.read_marks}),
+        _words(
+            (*_plain(can.sends), *(f"{kind} as text" for kind in can.degrades if kind not in can.sends)),
+            {"typing": can.typing, "read marks": can.read_marks},
+        ),
         ", ".join(can.statuses),
         _media(can),
         can.buttons or (can.degrades.get("interactive") or "–"),

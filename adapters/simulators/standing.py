@@ -39,7 +39,7 @@ class WhatsAppStandIn:
             WhatsAppAccount(**{name: keys[name] for name in KEYS}, display_phone_number=f"1555010{number:04}")
             for number, keys in enumerate(play.accounts)
         ]
-        return Simulator(accounts, seed=play.seed, settings=HABITS[play.habits])
+        return Simulator(accounts, seed=play.seed, settings=HABITS[play.habits], ledger=play.ledger)
 
     def example(self) -> Mapping[str, Any]:
         return {"from": "15550100123", "text": "Is this in stock?"}

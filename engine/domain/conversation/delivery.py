@@ -100,20 +100,18 @@ def receive_watermark(
                     state.track(tracked(row))
     up_to = event.up_to
     if up_to is None:
-        if mark is None:
-            return Effects(reply=Received(outcome="ignored"))
-        up_to = mark.sent_at if mark.sent_at is not None else event.at
+        # A message that we do not know yet is the one whose answer has not come: all others are before it.
+        up_to = event.at
+        if mark is None and event.platform_id is not None:
+            known = state.early.get(event.platform_id, Early())
+            early = _status(event, event.platform_id)
+            state.remember_early(event.platform_id, Early(statuses=(*known.statuses, early)))
+    else:
+        state.marks[event.status] = max(event, state.marks.get(event.status, event), key=_up_to)
     change = Change(state, ctx, message.trace)
     moved = [each for each in state.messages.values() if _reaches(each, event, up_to, mark)]
     for each in moved:
         assert each.platform_id is not None
-        status = StatusChanged(
-            contact=event.contact,
-            platform_id=each.platform_id,
-            status=event.status,
-            at=event.at,
-            raw_status=event.raw_status,
-        )
         change.add(
             StatusRow(
                 tenant_id=state.tenant_id,
@@ -127,8 +125,22 @@ def receive_watermark(
                 received_at=message.received_at,
             )
         )
-        apply_status(change, each, status)
+        apply_status(change, each, _status(event, each.platform_id))
     return change.done(Received(outcome="applied" if moved else "duplicate"))
+
+
+def _status(event: StatusesReached, platform_id: str) -> StatusChanged:
+    return StatusChanged(
+        contact=event.contact,
+        platform_id=platform_id,
+        status=event.status,
+        at=event.at,
+        raw_status=event.raw_status,
+    )
+
+
+def _up_to(event: StatusesReached) -> int:
+    return event.up_to or 0
 
 
 def _moved_behind(state: ContactState, event: StatusesReached) -> bool:
@@ -321,6 +333,10 @@ def _sent(change: Change, target: Tracked, platform_id: str, at: int) -> None:
     for status in early.statuses:
         if not _reported_before(target, status.status):
             apply_status(change, target, status)
+    for reached in state.marks.values():
+        # A watermark that overtook the answer to the send.
+        if target.platform_id is not None and _reaches(target, reached, _up_to(reached), None):
+            apply_status(change, target, _status(reached, target.platform_id))
     change.add(_outbox(change, target.id, _ended(target)))
 
 

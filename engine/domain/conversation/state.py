@@ -9,7 +9,7 @@ from typing import Any
 
 from msgspec import Struct
 
-from engine.domain.inbound import StatusChanged
+from engine.domain.inbound import StatusChanged, StatusesReached
 from engine.domain.resources import CustomerRef, MessageResource
 from engine.domain.rows import ConversationRow, CustomerRow, MessageRow
 from engine.ports import ContactSnapshot, TrackedMessage
@@ -85,6 +85,7 @@ class ContactState(Struct, kw_only=True):
     `complete`      the resident messages are all there are.
     `floor`         no message that is not resident has a platform time above this.
     `newest_at`     the latest platform time of a message that was resident.
+    `marks`         the latest watermark of each status, for messages whose sending was not answered yet.
     """
 
     tenant_id: int
@@ -103,6 +104,7 @@ class ContactState(Struct, kw_only=True):
     floor: int = 0
     newest_at: int = 0
     early: dict[str, Early] = {}
+    marks: dict[str, StatusesReached] = {}
 
     def track(self, message: Tracked) -> None:
         """Remembers a message, forgetting the oldest beyond RECENT_MAX that are not part of a burst.
