@@ -125,7 +125,8 @@ class ControlApi:
                 return {"ok": True}
             case "accounts":
                 return [
-                    msgspec.to_builtins(one) | {"callback_url": sim.callback_url(one.account_id)}
+                    msgspec.to_builtins(one)
+                    | {sim.account_field: one.account_id, "callback_url": sim.callback_url(one.account_id)}
                     for one in sim.accounts.values()
                 ]
             case "statistics":

@@ -35,6 +35,7 @@ from adapters.simulators.talk import Talk
 from adapters.simulators.webhooks import Event, WebhookSender, handshake, now_ms
 from engine.errors import Conflicting, DeliveryFailed, InvalidInput, NotFound, Unavailable
 
+ACCOUNT_FIELDS: Final = {"facebook": "page_id", "instagram": "instagram_id"}
 _OBJECTS: Final = {"facebook": "page", "instagram": "instagram"}
 _APP_ID: Final = 1_517_776_481_860_111
 _SENDS_PER_SECOND: Final = 300
@@ -57,6 +58,7 @@ class MessagingSimulator:
         if not accounts or len({one.account_id for one in accounts}) != len(accounts):
             raise InvalidInput("a simulator needs accounts with different ids")
         self.platform = platform
+        self.account_field = ACCOUNT_FIELDS[platform]
         self.settings = settings or Settings()
         self.accounts = {one.account_id: one for one in accounts}
         self.run_id = secrets.token_hex(5)

@@ -6,10 +6,9 @@ from typing import Any, Final
 
 from adapters.port import Play
 from adapters.simulators.messaging.graph import MessagingAccount
-from adapters.simulators.messaging.platform import MessagingSimulator
+from adapters.simulators.messaging.platform import ACCOUNT_FIELDS, MessagingSimulator
 from adapters.simulators.standing import HABITS, digits
 
-ACCOUNT_FIELDS: Final = {"facebook": "page_id", "instagram": "instagram_id"}
 _FIRST: Final = {"facebook": 610_000_000_000_000, "instagram": 17_841_400_000_000_000}
 
 
