@@ -166,6 +166,13 @@ class Checked(Struct, frozen=True, kw_only=True):
     facts: dict[str, Any] = {}
 
 
+class Profile(Struct, frozen=True, kw_only=True):
+    """Who a customer is, as the platform shows them."""
+
+    name: str
+    avatar_url: str | None = None
+
+
 class OpenSender(Sender, AbstractAsyncContextManager[Sender], Protocol):
     """A Sender with its connections; the root enters it at the start and leaves it at the end."""
 
@@ -262,6 +269,11 @@ class Adapter(ABC):
     def classify(self, code: str) -> ErrorClass:
         """The class of a platform's error code, written as `Declined.platform_code` writes it; a code that
         nobody knows has one too."""
+
+    async def profile(self, key: str, account: Account, tools: Tools) -> Profile | None:
+        """Who the contact of this key is, asked once for each where the capability `profiles` says that
+        webhooks do not tell; None when the platform does not say either. Raises Unavailable."""
+        return None
 
     def stand_in(self) -> StandIn | None:
         """How the platform is played; None where nobody plays it."""

@@ -31,6 +31,7 @@ from adapters.channel import Channels
 from adapters.fetcher import Fetchers
 from adapters.guard import Guard
 from adapters.port import Account, Tools
+from adapters.profiles import Profiles
 from adapters.registry import adapters, describe_all
 from engine.domain.config import Channel
 from engine.domain.conversation.messages import SYSTEM
@@ -215,7 +216,10 @@ class _System:
             idle_seconds_max=settings.idle_seconds,
         )
         # Snapshots before screens: whoever reacts to an event finds its configuration in force.
-        self.sinks.all = (self.engine.configs, JournalLog(), self.hub, Reassigned(self.hub))
+        self.profiles = Profiles(
+            ask=self._ask, adapters=self.adapters, accounts=self._account, tools=lambda: self.tools
+        )
+        self.sinks.all = (self.engine.configs, JournalLog(), self.hub, Reassigned(self.hub), self.profiles)
         self.reads = ReadStore(self.placements, config_for=self.engine.configs.get, wall_ms=_wall_ms)
         self.directory = Directory(self._open_secrets)
         self.base_url = settings.public_url or ""
@@ -310,6 +314,7 @@ class _System:
         await self.directory.load(self.landlord)
         await self._wake_all()
         nursery.start_soon(self._keep_up_hourly)
+        nursery.start_soon(self.profiles.run)
         operator_port = await nursery.start(
             _serve(self.operator, settings.operator_host, settings.operator_port, self.operator_stop)
         )

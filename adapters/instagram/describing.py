@@ -38,6 +38,7 @@ PLATFORM: Final = Platform(
         typing=True,
         read_marks=True,
         takes_our_id=False,
+        profiles=True,
         window_seconds=24 * 3_600,
         human_window_seconds=7 * 24 * 3_600,
         limits=f"{CALLS_PER_SECOND}/s per account, 10/s audio and video",

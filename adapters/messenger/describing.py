@@ -36,6 +36,7 @@ PLATFORM: Final = Platform(
         echoes=True,
         typing=True,
         read_marks=True,
+        profiles=True,
         window_seconds=24 * 3_600,
         human_window_seconds=7 * 24 * 3_600,
         limits=f"{CALLS_PER_SECOND}/s per page, 10/s audio and video",

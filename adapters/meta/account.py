@@ -9,7 +9,7 @@ import trio
 from adapters.guard import Guard, guarded_client
 from adapters.meta.errors import read_failure
 from adapters.meta.sending import Dialect, bearer, graph_url, token_problem
-from adapters.port import Account, Checked, Declined, ErrorClass
+from adapters.port import Account, Checked, Declined, ErrorClass, Profile
 from engine.errors import Unavailable
 
 _SECONDS_MAX: Final = 15.0
@@ -67,3 +67,21 @@ async def check_account(
         )
     facts = {name: found[name] for name in fields.split(",") if isinstance(found.get(name), str)}
     return Checked(ok=True, detail=f"{dialect.label} accepts the credentials for this account.", facts=facts)
+
+
+async def read_profile(
+    dialect: Dialect, account: Account, guard: Guard, key: str, fields: str
+) -> Profile | None:
+    """Name and picture of a person who wrote; None when the platform does not tell (no consent, no
+    permission). The read is unconfirmed in the sheets."""
+    found = await read_node(dialect, account, guard, key, fields)
+    if isinstance(found, Declined):
+        return None
+    parts = [found.get(name) for name in ("first_name", "last_name")]
+    whole = " ".join(part for part in parts if isinstance(part, str) and part)
+    name = next((each for each in (whole, found.get("name"), found.get("username")) if each), None)
+    picture = found.get("profile_pic")
+    if not isinstance(name, str):
+        return None
+    usable = isinstance(picture, str) and picture.startswith("https://") and len(picture) <= 2_048
+    return Profile(name=name, avatar_url=picture if usable else None)

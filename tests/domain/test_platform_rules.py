@@ -6,11 +6,11 @@ from typing import Any
 import msgspec
 from msgspec import structs
 
-from engine.domain.conversation.messages import By, OutboxVerdict
+from engine.domain.conversation.messages import By, KnowProfile, OutboxVerdict
 from engine.domain.inbound import Contact, MessageEchoed, StatusesReached
 from engine.domain.outbound import OutboxPayload, OutcomeUnknown, Sent
 from engine.domain.outbox import Settled
-from engine.domain.rows import MessagePatch, MessageRow, OutboxPatch, OutboxRow, StatusRow
+from engine.domain.rows import CustomerRow, MessagePatch, MessageRow, OutboxPatch, OutboxRow, StatusRow
 from engine.ports import FoundTracked, TrackedMessage, TrackedQuery
 from engine.runtime import Effects, Lookup
 from tests.domain.desk import ANN, CHANNEL, HOUR, KEY, NOON, NOTHING_FOUND, Story, config, rule
@@ -261,3 +261,18 @@ def test_the_payload_of_an_older_outbox_row_is_still_read() -> None:
     row = b'{"send": {"type": "SendText", "body": "x"}, "reply_to": null, "resent": false}'
     payload = msgspec.json.decode(row, type=OutboxPayload)
     assert (payload.window_ends_at, payload.by_person) == (None, False)
+
+
+# ------------------------------------------------------------------ profiles
+
+
+def test_a_name_from_the_platform_is_for_whom_nobody_has_named() -> None:
+    """The screens hear of it; a name that the customer or an agent gave stays."""
+    story = on("facebook")
+    story.customer_writes(contact=Contact(keys=(KEY,)))
+    assert story.event("conversation.created")["conversation"]["customer"]["name"] == KEY
+    story.tell(KnowProfile(name="Zoe Doe", avatar_url="https://cdn.example/zoe.jpg"))
+    shown = story.event("conversation.updated")["conversation"]["customer"]
+    assert (shown["name"], shown["avatar_url"]) == ("Zoe Doe", "https://cdn.example/zoe.jpg")
+    story.tell(KnowProfile(name="Somebody else"))
+    assert story.written(CustomerRow)[-1].name == "Zoe Doe"

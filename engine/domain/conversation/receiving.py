@@ -23,9 +23,16 @@ from engine.domain.conversation.lifecycle import (
     set_status,
     want_agent,
 )
-from engine.domain.conversation.messages import SYSTEM, By, Receive, Received, address_of
+from engine.domain.conversation.messages import SYSTEM, By, KnowProfile, Receive, Received, address_of
 from engine.domain.conversation.replying import queue_reply
-from engine.domain.conversation.state import OPEN_STATUSES, ContactState, Early, Tracked, tracked_row
+from engine.domain.conversation.state import (
+    OPEN_STATUSES,
+    ContactState,
+    Early,
+    Tracked,
+    snapshot,
+    tracked_row,
+)
 from engine.domain.conversation.statuses import UNDECIDED
 from engine.domain.inbound import (
     AccountNotice,
@@ -57,6 +64,9 @@ FUTURE_MS_MAX = 5 * 60 * 1000
 
 DUPLICATE = Received(outcome="duplicate")
 IGNORED = Received(outcome="ignored")
+
+NAME_CHARACTERS_MAX = 200
+"""Names of people end before; what is longer is somebody's joke."""
 
 SILENT_TYPES = frozenset({"reaction", "system"})
 """Kept in the history, but no new thing to read, to answer or to open a conversation's window."""
@@ -522,6 +532,20 @@ def _renumbered(
     return change.done(
         Received(outcome="stored", conversation_id=conversation.id, message_id=row.id, seq=row.seq)
     )
+
+
+def know_profile(state: ContactState, message: KnowProfile, ctx: Context) -> Effects:
+    """A name from the platform, for a customer who is shown by the id."""
+    customer = state.customer
+    assert customer is not None
+    change = Change(state, ctx, message.trace)
+    if customer.name in state.handles | {state.key} and message.name:
+        customer.name = message.name[:NAME_CHARACTERS_MAX]
+        customer.avatar_url = message.avatar_url or customer.avatar_url
+        change.add(snapshot(customer))
+        if state.conversation is not None:
+            change.event("conversation.updated", state.conversation)
+    return change.done()
 
 
 # ------------------------------------------------------------------ small parts

@@ -208,3 +208,18 @@ async def test_an_address_of_our_own_network_is_not_called(adapter: Adapter) -> 
         result = await structs.replace(on, tools=guarded).answer(received, SendText(body="x"))
         assert isinstance(result, Declined)
         assert result.error_class is ErrorClass.ACCOUNT
+
+
+@each_played
+async def test_a_nameless_customer_can_be_asked_about(adapter: Adapter) -> None:
+    """Where webhooks bring no names, the platform tells; of somebody it does not know, it does not."""
+    async with stage(adapter) as on:
+        received = await on.customer_writes()
+        profile = await adapter.profile(received.contact.keys[0], on.account, on.tools)
+        if not adapter.platform.capabilities.profiles:
+            assert profile is None
+            assert received.contact.name
+            return
+        assert profile is not None
+        assert profile.name
+        assert await adapter.profile("999", on.account, on.tools) is None
