@@ -450,7 +450,14 @@ class _Channel:
         if self._is_settled(entry):
             return None
         attempt = entry.attempts + 1
-        payload = OutboxPayload(send=entry.item.send, reply_to=entry.item.reply_to, resent=True)
+        item = entry.item
+        payload = OutboxPayload(
+            send=item.send,
+            reply_to=item.reply_to,
+            resent=True,
+            window_ends_at=item.window_ends_at,
+            by_person=item.by_person,
+        )
         commit = self._patch(
             entry,
             state="sending",
@@ -514,6 +521,9 @@ class _Channel:
                 self._log.warning("channel.circuit_open", seconds=self._circuit.wait(now))
         else:
             self._circuit.succeeded()
+        if isinstance(result, Accepted) and result.slow_down:
+            self._pace.throttled(now)
+            self._log.warning("channel.nearly_used_up", rate=round(self._pace.rate(now), 2))
         if declined is None:
             return
         if declined.error_class is ErrorClass.RATE_ACCOUNT:

@@ -1,21 +1,27 @@
-"""What the channel actor needs from a platform's adapter to send: one small Protocol and its outcomes.
+"""The port: what every platform's adapter gives, and what it gets. How to write one: adapters/README.md.
 
 Why         The channel actor keeps order, pace and promises for every platform; an adapter knows how one
-            platform is spoken to. The seam is a single call with three possible ends, so that the actor can
-            be run against a model platform under a virtual clock.
+            platform is spoken to. The seam to send is a single call with three possible ends, so that the
+            actor can be run against a model platform under a virtual clock.
 Promises    An adapter's `send` ends in exactly one of `Accepted`, `Declined`, `Unanswered`; it raises nothing
             but `Cancelled`. `Declined` means that the platform surely did not take the message, `Unanswered`
             that nobody can know.
-Leaves      Retries, order and pace to adapters/channel.py; secrets to the root, which opens them.
+Leaves      Retries, order and pace to adapters/channel.py; secrets to the root, which opens them; finding
+            the adapters to adapters/registry.py.
 """
 
-from collections.abc import Callable
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
 from enum import Enum
-from typing import Any, Protocol
+from typing import Any, ClassVar, Protocol
 
 from msgspec import Struct
 
+from adapters.guard import Guard
 from engine.domain.outbound import OutboxItem, Send
+from engine.domain.platforms import Platform
+from engine.ports import MediaStore, Receiver
 
 
 class ErrorClass(Enum):
@@ -67,9 +73,11 @@ class Account(Struct, frozen=True, kw_only=True):
 
 
 class Accepted(Struct, frozen=True, kw_only=True):
-    """The platform took it. `platform_id` is empty for signals, which get none."""
+    """The platform took it. `platform_id` is empty for signals, which get none. `slow_down`: it says that the
+    account's calls are nearly used up."""
 
     platform_id: str
+    slow_down: bool = False
     standing: str | None = None  # the platform's remark, e.g. held_for_quality_assessment
 
 
@@ -113,13 +121,22 @@ class Turn(Protocol):
         ...
 
 
+class Fitted(Struct, frozen=True, kw_only=True):
+    """A send as the platform can carry it. `note` tells the agent what is different from what was asked; it
+    is stored with the message. None: nothing."""
+
+    send: Send
+    note: str | None = None
+
+
 class Sender(Protocol):
     """The outbound half of an adapter. One instance per platform serves all accounts."""
 
     platform: str
 
-    def check(self, send: Send) -> None:
-        """Raises InvalidInput with `fields` for what the platform would refuse. Pure."""
+    def fit(self, send: Send) -> Fitted:
+        """Raises InvalidInput with a sentence for each of its `fields` for what the platform would refuse.
+        Pure. `send` fits what it is given too: an automated reply comes as its rule has it."""
         ...
 
     def limits(self, account: Account) -> Limits:
@@ -154,6 +171,128 @@ class MediaSource(Protocol):
     ) -> FoundMedia | Declined:
         """A fresh address for a file. `Declined` by class: RECIPIENT and BAD_REQUEST mean that it is gone."""
         ...
+
+
+class Checked(Struct, frozen=True, kw_only=True):
+    """Does an account work? `detail` is a sentence without secrets, `facts` what the platform says of it."""
+
+    ok: bool
+    detail: str
+    facts: dict[str, Any] = {}
+
+
+class Profile(Struct, frozen=True, kw_only=True):
+    """Who a customer is, as the platform shows them."""
+
+    name: str
+    avatar_url: str | None = None
+
+
+class OpenSender(Sender, AbstractAsyncContextManager[Sender], Protocol):
+    """A Sender with its connections; the root enters it at the start and leaves it at the end."""
+
+
+class OpenMediaSource(MediaSource, AbstractAsyncContextManager[MediaSource], Protocol):
+    """A MediaSource with its connections, likewise."""
+
+
+class Tools(Struct, frozen=True, kw_only=True):
+    """What the root lends to adapters. `link(tenant_id, storage_key)` is a public address of a stored file
+    that works for an hour at least, for platforms that fetch what they are to send."""
+
+    media: MediaStore
+    guard: Guard
+    link: Callable[[int, str], str]
+
+
+class Simulator(Protocol):
+    """A platform that is played: what the commands need of it. See adapters/simulators."""
+
+    @property
+    def base_url(self) -> str: ...
+
+    @property
+    def webhooks(self) -> Any:
+        """`statistics()` says what waits to be told; `adapters.simulators.webhooks.WebhookSender`."""
+        ...
+
+    def running(self, host: str = "127.0.0.1", port: int = 0) -> AbstractAsyncContextManager["Simulator"]: ...
+
+    async def connect(
+        self, callback_url: str, account_id: str | None = None, /, *, check: bool = True
+    ) -> None:
+        """Webhooks go there from now on, after a handshake when `check`."""
+        ...
+
+    def start_talking(self, talk: Any) -> None: ...
+
+    def stop_talking(self) -> None: ...
+
+
+class Play(Struct, frozen=True, kw_only=True):
+    """What a simulator is made with. `accounts` are keys as `StandIn.new_keys` makes them. `habits`: calm,
+    demo (the bad habits of every day, but each send arrives) or rough (a bad day). Simulators with one
+    `ledger` (`adapters.simulators.ledger.Ledger`) are witnesses as one; None: each keeps its own."""
+
+    accounts: Sequence[Mapping[str, str]]
+    seed: int = 1
+    habits: str = "calm"
+    ledger: Any = None
+
+
+class StandIn(Protocol):
+    """How a platform is played."""
+
+    def new_keys(self) -> dict[str, str]:
+        """A new account, by the names of the connection's fields (the account's, the parent's, the
+        credentials')."""
+        ...
+
+    def demo_keys(self) -> dict[str, str]:
+        """The same, with keys that are plainly no secrets and never change."""
+        ...
+
+    def simulator(self, play: Play) -> Simulator: ...
+
+    def example(self) -> Mapping[str, Any]:
+        """The body for `POST /__sim/messages` with which a customer writes; for people."""
+        ...
+
+
+class Adapter(ABC):
+    """A platform. One instance per process; parts are made when they are needed."""
+
+    platform: ClassVar[Platform]
+
+    @abstractmethod
+    def receiver(self) -> Receiver:
+        """Signature and payloads (engine/ports.py)."""
+
+    @abstractmethod
+    def sender(self, tools: Tools) -> OpenSender: ...
+
+    @abstractmethod
+    def media_source(self, tools: Tools) -> OpenMediaSource | None:
+        """None where webhooks bring no files."""
+
+    @abstractmethod
+    async def check(self, account: Account, tools: Tools) -> Checked:
+        """One harmless read with the account's credentials. Raises Unavailable when the platform cannot be
+        reached or has trouble of its own."""
+
+    @abstractmethod
+    def classify(self, code: str) -> ErrorClass:
+        """The class of a platform's error code, written as `Declined.platform_code` writes it; a code that
+        nobody knows has one too."""
+
+    async def profile(self, key: str, account: Account, tools: Tools) -> Profile | None:
+        """Who the contact of this key is, asked once for each where the capability `profiles` says that
+        webhooks do not tell; None when the platform does not say either. Raises Unavailable."""
+        return None
+
+    def stand_in(self) -> StandIn | None:
+        """How the platform is played; None where nobody plays it."""
+        return None
 
 
 AccountOf = Callable[[int, int], Account | None]

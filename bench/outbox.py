@@ -43,7 +43,7 @@ import trio
 from rich.console import Console
 
 from adapters.channel import Channels
-from adapters.port import Accepted, Account, Limits, SendResult, Turn
+from adapters.port import Accepted, Account, Fitted, Limits, SendResult, Turn
 from bench.harness import Contest, as_json, plot, show
 from bench.histogram import Histogram, milliseconds
 from bench.memory import Nobody, single_tenant
@@ -116,8 +116,8 @@ class StubSender:
     def __init__(self, log: Log) -> None:
         self._log = log
 
-    def check(self, send: Send) -> None:
-        pass
+    def fit(self, send: Send) -> Fitted:
+        return Fitted(send=send)
 
     def limits(self, account: Account) -> Limits:
         # No pace: what is asked is how fast the queue is.

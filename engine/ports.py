@@ -5,7 +5,8 @@ All methods may raise StoreUnavailable; a cancelled call has no effect that matt
 """
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from typing import Any, Protocol
+from types import MappingProxyType
+from typing import Any, Final, Protocol
 
 from msgspec import Struct
 
@@ -79,6 +80,24 @@ class ConversationQuery(Struct, frozen=True, kw_only=True):
     conversation_id: int
 
 
+class TrackedQuery(Struct, frozen=True, kw_only=True):
+    """Our messages to one contact in these statuses that have a platform id, the newest `limit`. Found:
+    FoundTracked."""
+
+    tenant_id: int
+    channel_id: int
+    contact_key: str
+    statuses: tuple[str, ...]
+    limit: int
+
+
+class FoundTracked(Struct, frozen=True, kw_only=True):
+    messages: tuple[TrackedMessage, ...] = ()
+
+
+StoreQuery = MessageQuery | ConversationQuery | TrackedQuery
+
+
 class FoundMessage(Struct, kw_only=True):
     """`message` None: there is none. With the message's attachments and last outbox item's payload."""
 
@@ -95,8 +114,9 @@ class ConversationStore(Protocol):
         snapshot's contact_key may differ from the asked key: then that actor owns the contact."""
         ...
 
-    async def find(self, queries: Sequence[MessageQuery | ConversationQuery]) -> Sequence[object]:
-        """Answers lookups, batched; FoundMessage or ConversationRow | None, in the order asked."""
+    async def find(self, queries: Sequence[StoreQuery]) -> Sequence[object]:
+        """Answers lookups, batched, in the order asked: FoundMessage, FoundTracked or
+        ConversationRow | None."""
         ...
 
 
@@ -209,13 +229,22 @@ class WebhookRequest(Struct, frozen=True, kw_only=True):
     body: bytes
 
 
+NO_HEADERS: Final[Mapping[str, str]] = MappingProxyType({})
+
+
 class Receiver(Protocol):
-    """The inbound half of an adapter: pure functions over bytes. One instance per platform."""
+    """The inbound half of an adapter: pure functions over bytes. One instance per platform. `aliases` are
+    other spellings of the platform in webhook addresses."""
 
     platform: str
+    aliases: tuple[str, ...]
+
+    def is_handshake(self, request: WebhookRequest) -> bool:
+        """Whether a request is the platform's handshake (for most: a GET) and no delivery. Cheap."""
+        ...
 
     def challenge(self, request: WebhookRequest, endpoints: Sequence[Endpoint]) -> bytes | None:
-        """The body that answers the platform's GET handshake; None refuses it (403)."""
+        """The body that answers the platform's handshake; None refuses it (403)."""
         ...
 
     def account_hint(self, body: bytes) -> str | None:
@@ -227,9 +256,10 @@ class Receiver(Protocol):
         """Of the candidates, those whose secret signed these bytes (constant time); empty refuses."""
         ...
 
-    def parse(self, body: bytes) -> Sequence[RoutedEvent]:
-        """Everything in the delivery. Raises InvalidInput when it is not what the platform sends;
-        never anything else, whatever the bytes."""
+    def parse(self, body: bytes, headers: Mapping[str, str] = NO_HEADERS) -> Sequence[RoutedEvent]:
+        """Everything in the delivery; `headers` (lower-case names) for platforms whose bodies need them, such
+        as a multipart boundary. Raises InvalidInput when it is not what the platform sends; never anything
+        else, whatever the bytes."""
         ...
 
 

@@ -30,11 +30,9 @@ from prometheus_client import CollectorRegistry
 from adapters.channel import Channels
 from adapters.fetcher import Fetchers
 from adapters.guard import Guard
-from adapters.port import Account
-from adapters.whatsapp.account import check_account
-from adapters.whatsapp.media import WhatsAppMedia
-from adapters.whatsapp.receiver import WhatsAppReceiver
-from adapters.whatsapp.sending import WhatsAppSender
+from adapters.port import Account, Tools
+from adapters.profiles import Profiles
+from adapters.registry import adapters, describe_all
 from engine.domain.config import Channel
 from engine.domain.conversation.messages import SYSTEM
 from engine.domain.engine import Engine
@@ -138,8 +136,8 @@ async def running(settings: Settings) -> AsyncIterator[Running]:
         )
         system = _System(settings, key, server)
         await system.prepare()
-        await stack.enter_async_context(system.sender)
-        await stack.enter_async_context(system.media_source)
+        for part in (*system.senders.values(), *system.media_sources.values()):
+            await stack.enter_async_context(part)
         await stack.enter_async_context(system.fetchers)
         nursery = await stack.enter_async_context(trio.open_nursery())
         try:
@@ -178,13 +176,17 @@ class _System:
             plain_http=bool(settings.allow_private_media_hosts),
         )
         self.guard = guard
-        self.sender = WhatsAppSender(self.objects, guard)
-        self.media_source = WhatsAppMedia(guard)
+        describe_all()
+        self.adapters = adapters()
+        self.tools = Tools(media=self.objects, guard=guard, link=self._link)
+        self.senders = {name: each.sender(self.tools) for name, each in self.adapters.items()}
+        sources = ((name, each.media_source(self.tools)) for name, each in self.adapters.items())
+        self.media_sources = {name: source for name, source in sources if source is not None}
         self.channels = Channels(
             ask=self._ask,
             committer=self.writers,
             store=self.outbox,
-            senders={"whatsapp": self.sender},
+            senders=self.senders,
             accounts=self._account,
             wall_ms=_wall_ms,
             random=SystemRandom(),
@@ -196,7 +198,7 @@ class _System:
             committer=self.writers,
             store=self.outbox,
             media=self.objects,
-            sources={"whatsapp": self.media_source},
+            sources=self.media_sources,
             accounts=self._account,
             guard=guard,
             wall_ms=_wall_ms,
@@ -215,7 +217,10 @@ class _System:
             idle_seconds_max=settings.idle_seconds,
         )
         # Snapshots before screens: whoever reacts to an event finds its configuration in force.
-        self.sinks.all = (self.engine.configs, JournalLog(), self.hub, Reassigned(self.hub))
+        self.profiles = Profiles(
+            ask=self._ask, adapters=self.adapters, accounts=self._account, tools=lambda: self.tools
+        )
+        self.sinks.all = (self.engine.configs, JournalLog(), self.hub, Reassigned(self.hub), self.profiles)
         self.reads = ReadStore(self.placements, config_for=self.engine.configs.get, wall_ms=_wall_ms)
         self.directory = Directory(self._open_secrets)
         self.base_url = settings.public_url or ""
@@ -230,7 +235,7 @@ class _System:
         settings = self.settings
         self.ticks = Ticks()
         webhooks = Webhooks(
-            receivers=(WhatsAppReceiver(),),
+            receivers=[each.receiver() for each in self.adapters.values()],
             directory=self.directory,
             intake=self.engine.intake,
             landlord=self.landlord,
@@ -260,7 +265,8 @@ class _System:
             media=self.objects,
             vault=self.vault,
             directory=self.directory,
-            check_send=self._check_send,
+            platforms={name: each.platform for name, each in self.adapters.items()},
+            fit_send=self._fit_send,
             verify_account=self._verify_account,
             channel_health=self._channel_health,
             rights_changed=self.hub.recheck,
@@ -312,6 +318,7 @@ class _System:
         await self.directory.load(self.landlord)
         await self._wake_all()
         nursery.start_soon(self._keep_up_hourly)
+        nursery.start_soon(self.profiles.run)
         operator_port = await nursery.start(
             _serve(self.operator, settings.operator_host, settings.operator_port, self.operator_stop)
         )
@@ -444,13 +451,25 @@ class _System:
             return None
         return _account_of(tenant_id, channel, credentials)
 
-    def _check_send(self, platform: str, send: Send) -> None:
-        if platform != "whatsapp":
-            raise InvalidInput("Nothing can be sent on this platform yet.", code="not_supported")
-        self.sender.check(send)
+    def _fit_send(self, platform: str, send: Send) -> str | None:
+        sender = self.senders.get(platform)
+        if sender is None:
+            raise InvalidInput(
+                "Nothing can be sent on this platform: its adapter is not installed.", code="not_supported"
+            )
+        return sender.fit(send).note
+
+    def _link(self, tenant_id: int, storage_key: str) -> str:
+        """The id that a file is known by ends the key it is stored under (gateway/api/files.py)."""
+        slug = self.engine.configs.get(tenant_id).slug
+        link: str = self.site.links.for_tenant(slug)(tenant_id, int(storage_key.rpartition("/")[2]))
+        return link
 
     async def _verify_account(self, channel: Channel, credentials: dict[str, str]) -> AccountCheck:
-        checked = await check_account(_account_of(0, channel, credentials), self.guard)
+        adapter = self.adapters.get(channel.platform)
+        if adapter is None:
+            return AccountCheck(ok=False, detail="The platform's adapter is not installed here.")
+        checked = await adapter.check(_account_of(0, channel, credentials), self.tools)
         return AccountCheck(ok=checked.ok, detail=checked.detail, facts=checked.facts)
 
     def _channel_health(self, tenant_id: int, channel_id: int) -> dict[str, Any]:

@@ -4,7 +4,7 @@
 name only what is used, so that tests can see what a handler may touch.
 """
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any, Protocol
 
 from msgspec import Struct
@@ -12,6 +12,7 @@ from msgspec import Struct
 from engine.domain.config import Channel, TenantConfig
 from engine.domain.conversation.messages import ConversationCommand
 from engine.domain.outbound import Send
+from engine.domain.platforms import Platform
 from engine.domain.rows import Row
 from engine.domain.tenant.messages import TenantCommand
 from engine.ports import EventLog, MediaStore
@@ -72,8 +73,9 @@ class AccountCheck(Struct, frozen=True, kw_only=True):
     facts: dict[str, Any] = {}
 
 
-CheckSend = Callable[[str, Send], None]
-"""(platform, send): raises InvalidInput when the platform would refuse it."""
+FitSend = Callable[[str, Send], str | None]
+"""(platform, send): raises InvalidInput when the platform would refuse it. The answer tells the agent how it
+is sent otherwise where the platform cannot carry it as it is; None: as it is."""
 
 VerifyAccount = Callable[[Channel, dict[str, str]], Awaitable[AccountCheck]]
 """Asks the platform. Raises Unavailable when the platform cannot be reached."""
@@ -94,7 +96,8 @@ class Dependencies(Struct, frozen=True, kw_only=True):
     media: MediaStore
     vault: Vault
     directory: Directory
-    check_send: CheckSend
+    platforms: Mapping[str, Platform]
+    fit_send: FitSend
     verify_account: VerifyAccount
     channel_health: ChannelHealth
     rights_changed: RightsChanged

@@ -45,7 +45,7 @@ class NewUser(Struct, frozen=True, kw_only=True):
 
 
 class Account(Struct, frozen=True, kw_only=True):
-    """An account on a platform as it is connected. `parent_id`: WhatsApp's business account."""
+    """An account on a platform as it is connected. `parent_id`: a higher account's id, where there is one."""
 
     platform: str
     name: str
@@ -151,7 +151,7 @@ class Provisioning:
         if any((each.platform, each.external_id) == identity for each in config.channels.values()):
             raise Conflicting("This account is connected already.")
         await self._drop_unfinished(tenant_id, account)
-        credentials = {"verify_token": secrets.token_urlsafe(24), **account.credentials}
+        credentials = account.credentials
         entry = DirectoryEntry(
             platform=account.platform,
             external_id=account.external_id,
@@ -176,7 +176,7 @@ class Provisioning:
         channel: Channel = await self._deps.engine.ask_tenant(tenant_id, save)
         self._deps.directory.add(entry)
         return Connected(
-            channel=channel, endpoint_key=entry.endpoint_key, verify_token=credentials["verify_token"]
+            channel=channel, endpoint_key=entry.endpoint_key, verify_token=credentials.get("verify_token", "")
         )
 
     async def entry_of(self, tenant_id: int, channel: Channel) -> DirectoryEntry:

@@ -216,7 +216,9 @@ class Webhooks:
     ) -> None:
         """`ready_since`: when the request that is handled now was ready to be read, at the latest."""
         self._ready_since = ready_since
-        self._receivers = {receiver.platform: receiver for receiver in receivers}
+        self._receivers = {
+            name: receiver for receiver in receivers for name in (receiver.platform, *receiver.aliases)
+        }
         self._directory = directory
         self._intake = intake
         self._landlord = landlord
@@ -307,7 +309,7 @@ class Webhooks:
 
     async def _answer(self, work: _Work) -> Answer:
         receiver, endpoint_key = self._receiver(work)
-        if work.request.method == "GET":
+        if receiver.is_handshake(work.request):
             return self._handshake(work, receiver, endpoint_key)
         if work.request.method != "POST":
             raise _MethodNotAllowed
@@ -320,6 +322,8 @@ class Webhooks:
 
     def _begin(self, work: _Work, answered: Callable[[Answer], None]) -> bool:
         receiver, endpoint_key = self._receiver(work)
+        if receiver.is_handshake(work.request):
+            return False
         size = self._enter(work)
         begun = False
         try:
@@ -364,7 +368,7 @@ class Webhooks:
         receiver = self._receivers.get(platform)
         if receiver is None:
             raise NotFound("There is no such platform here.")
-        work.platform = platform
+        work.platform = receiver.platform
         return receiver, endpoint_key
 
     def _enter(self, work: _Work) -> int:
@@ -436,7 +440,7 @@ class Webhooks:
         if not signed:
             raise Unauthenticated("The signature is missing or wrong.", code="bad_signature")
         try:
-            routed = receiver.parse(work.request.body)
+            routed = receiver.parse(work.request.body, work.request.headers)
         except InvalidInput as error:
             return _NotUnderstood(signed, error.message)
         work.items = len(routed)
@@ -481,7 +485,7 @@ class Webhooks:
         if len(signers) <= SIGNERS_TRIED_MAX:
             return signers
         try:
-            routed = receiver.parse(work.request.body)
+            routed = receiver.parse(work.request.body, work.request.headers)
         except InvalidInput:
             return ()  # names no account, so there is nobody whose secret could be tried
         return _few_signers([target for event in routed for target in self._targets(work.platform, event)])

@@ -19,8 +19,10 @@ from engine.ports import (
     ContactSnapshot,
     ConversationQuery,
     FoundMessage,
-    MessageQuery,
+    FoundTracked,
+    StoreQuery,
     TrackedMessage,
+    TrackedQuery,
 )
 from storage.batch import clean
 from storage.databases import Pool
@@ -38,7 +40,7 @@ _conversations: Final = Reader(ConversationRow)
 _tracked: Final = Reader(TrackedMessage)
 _messages: Final = Reader(MessageRow)
 _attachments: Final = Reader(AttachmentRow)
-_outbox: Final = Reader(OutboxItem, given=("send", "reply_to"))
+_outbox: Final = Reader(OutboxItem, given=("send", "reply_to", "window_ends_at", "by_person"))
 _payload: Final = msgspec.json.Decoder(OutboxPayload)
 
 T = TypeVar("T")
@@ -61,10 +63,10 @@ class Contacts:
 
         return await self._placements.each_database(requests, lambda request: request.tenant_id, load)
 
-    async def find(self, queries: Sequence[MessageQuery | ConversationQuery]) -> Sequence[object]:
+    async def find(self, queries: Sequence[StoreQuery]) -> Sequence[object]:
         """See engine.ports."""
 
-        async def find(pool: Pool, asked: list[MessageQuery | ConversationQuery]) -> list[object]:
+        async def find(pool: Pool, asked: list[StoreQuery]) -> list[object]:
             return await pool.run(_find, asked, tenants={query.tenant_id for query in asked})
 
         return await self._placements.each_database(queries, lambda query: query.tenant_id, find)
@@ -73,7 +75,13 @@ class Contacts:
 def outbox_item(record: Any) -> OutboxItem:
     """An outbox row with its payload opened."""
     payload = _payload.decode(record["payload"])
-    return _outbox.read(record, send=payload.send, reply_to=payload.reply_to)
+    return _outbox.read(
+        record,
+        send=payload.send,
+        reply_to=payload.reply_to,
+        window_ends_at=payload.window_ends_at,
+        by_person=payload.by_person,
+    )
 
 
 # From here on: the asyncio side.
@@ -129,20 +137,24 @@ async def _load(
     return [snapshot(position) for position in range(len(requests))]
 
 
-async def _find(connection: Any, queries: list[MessageQuery | ConversationQuery]) -> list[object]:
+async def _find(connection: Any, queries: list[StoreQuery]) -> list[object]:
     by_statement: dict[str, list[tuple[object, ...]]] = {}
     for position, query in enumerate(queries):
         name, row = _asked(position, query)
         by_statement.setdefault(name, []).append(row)
-    answers: list[object] = [
-        None if isinstance(query, ConversationQuery) else FoundMessage(message=None) for query in queries
-    ]
+    answers: list[object] = [_nothing(query) for query in queries]
     found: dict[int, MessageRow] = {}
     for name, rows in by_statement.items():
         records = await connection.fetch(_SQL[name], *_columns(rows, len(rows[0])))
         if name == "conversations_by_id":
             for position, conversation in _by_position(records, _conversations.read).items():
                 answers[position] = conversation
+        elif name == "messages_to_move":
+            moving: dict[int, list[TrackedMessage]] = {}
+            for record in records:
+                moving.setdefault(record["position"], []).append(_tracked.read(record))
+            for position, messages in moving.items():
+                answers[position] = FoundTracked(messages=tuple(messages))
         else:
             found.update(_by_position(records, _messages.read))
     if found:
@@ -160,11 +172,20 @@ async def _find(connection: Any, queries: list[MessageQuery | ConversationQuery]
     return answers
 
 
-def _asked(position: int, query: MessageQuery | ConversationQuery) -> tuple[str, tuple[object, ...]]:
+def _nothing(query: StoreQuery) -> object:
+    """The answer where there is none."""
+    if isinstance(query, ConversationQuery):
+        return None
+    return FoundTracked() if isinstance(query, TrackedQuery) else FoundMessage(message=None)
+
+
+def _asked(position: int, query: StoreQuery) -> tuple[str, tuple[object, ...]]:
     """The statement that answers `query`, and its row of arguments."""
     if isinstance(query, ConversationQuery):
         return "conversations_by_id", (position, query.tenant_id, query.conversation_id)
     head = (position, query.tenant_id, query.channel_id)
+    if isinstance(query, TrackedQuery):
+        return "messages_to_move", (*head, clean(query.contact_key), ",".join(query.statuses), query.limit)
     if query.platform_message_id is not None:
         return "messages_by_platform_id", (*head, clean(query.platform_message_id))
     if query.message_id is not None:

@@ -6,6 +6,10 @@ from typing import Any
 import pytest
 import structlog
 
+from adapters.registry import describe_all
+
+describe_all()  # as the root does before anything runs: conversations are decided by their platform's rules
+
 pytest_plugins = ["tests.fixtures.postgres", "tests.fixtures.system"]
 
 

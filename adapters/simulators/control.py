@@ -26,6 +26,7 @@ simulator is a sandbox and listens on the loopback address unless told otherwise
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import msgspec
@@ -110,12 +111,7 @@ class ControlApi:
 
     async def answer(self, request: Request) -> Response:
         """One call; never raises for what a caller can send."""
-        try:
-            return _json(await self._dispatch(request))
-        except msgspec.DecodeError as error:
-            return _json({"code": "validation_failed", "message": str(error)}, 422)
-        except MijraError as error:
-            return _json({"code": error.code, "message": error.message}, _status(error))
+        return await answer_of(self._dispatch, request)
 
     async def _dispatch(self, request: Request) -> object:
         what, _, which = request.path.removeprefix("/__sim/").strip("/").partition("/")
@@ -144,8 +140,8 @@ class ControlApi:
             case "statistics":
                 return sim.statistics()
             case "ledger":
-                after, limit = _number(request, "after", 0), _number(request, "limit", 1_000)
-                return sim.ledger.page(request.query.get("kind", "facts"), after, min(limit, _PAGE_MAX))
+                kind = request.query.get("kind", "facts")
+                return sim.ledger.page(kind, number_of(request, "after", 0), page_of(request))
             case "sends":
                 send = sim.ledger.send(which)
                 if send is None:
@@ -219,11 +215,27 @@ class ControlApi:
         return sim.tell_message(sim.account(say.phone_number_id), customer.person, say.message)
 
 
+async def answer_of(dispatch: Callable[[Request], Awaitable[object]], request: Request) -> Response:
+    """A control call's answer or refusal as JSON."""
+    try:
+        return _json(await dispatch(request))
+    except msgspec.DecodeError as error:
+        return _json({"code": "validation_failed", "message": str(error)}, 422)
+    except MijraError as error:
+        return _json({"code": error.code, "message": error.message}, _status(error))
+
+
+def page_of(request: Request) -> int:
+    """How many records a call wants, bounded."""
+    return min(number_of(request, "limit", 1_000), _PAGE_MAX)
+
+
 def _read(body: bytes, kind: type[T]) -> T:
     return msgspec.json.decode(body, type=kind)
 
 
-def _number(request: Request, name: str, default: int) -> int:
+def number_of(request: Request, name: str, default: int) -> int:
+    """A number of the query. Raises InvalidInput for another text."""
     text = request.query.get(name, str(default))
     if not text.isdigit() or not text.isascii():
         raise InvalidInput(f"{name} is a number")

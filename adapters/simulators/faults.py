@@ -42,6 +42,7 @@ class Fault(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     phone_number_id: str | None = None
     accepts: bool = False
     code: int = 131000
+    subcode: int | None = None
     status: int | None = None
     retry_after_seconds: float | None = None
     seconds: float = 1.0

@@ -18,14 +18,13 @@ from collections import deque
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
 from contextlib import aclosing
 from functools import cache
-from typing import cast
+from typing import Any, Protocol, cast
 
 import httpx
 import trio
 from msgspec import Struct
 
 from adapters.simulators import builders
-from adapters.simulators.accounts import WhatsAppAccount
 from adapters.simulators.builders import Json
 from adapters.simulators.ledger import Attempt, Fact, Ledger
 from adapters.simulators.settings import Settings
@@ -40,10 +39,20 @@ def now_ms() -> int:
     return time.time_ns() // 1_000_000
 
 
+class Signing(Protocol):
+    """What of an account is needed to tell something of it."""
+
+    @property
+    def app_secret(self) -> str: ...
+
+    @property
+    def verify_token(self) -> str: ...
+
+
 class Event(Struct, frozen=True):
     """One change to tell, for one account; `facts` are what the ledger knows of it."""
 
-    account: WhatsAppAccount
+    account: Any
     url: str
     change: Json
     facts: tuple[Fact, ...]
@@ -86,8 +95,15 @@ class _Body(httpx.AsyncByteStream):
 class WebhookSender:
     """`run` in a nursery; `tell` from anywhere in the same trio run."""
 
-    def __init__(self, ledger: Ledger, rng: random.Random, settings: Callable[[], Settings]) -> None:
+    def __init__(
+        self,
+        ledger: Ledger,
+        rng: random.Random,
+        settings: Callable[[], Settings],
+        body_of: Callable[[Sequence[Event]], bytes] | None = None,
+    ) -> None:
         self._ledger = ledger
+        self._body_of = body_of or _whatsapp_body
         self._rng = rng
         self._settings = settings
         self._serial = itertools.count(1)
@@ -128,7 +144,7 @@ class WebhookSender:
         self._at(seconds, act)
         return True
 
-    async def post_raw(self, account: WhatsAppAccount, url: str, body: bytes, signature: str | None) -> str:
+    async def post_raw(self, account: Signing, url: str, body: bytes, signature: str | None) -> str:
         """One POST of any bytes, once, unrecorded; returns the outcome. For tests of bad input."""
         async with _client(1) as client:
             return await self._outcome(client, url, body, signature)
@@ -198,9 +214,7 @@ class WebhookSender:
 
     def _enqueue(self, events: Sequence[Event]) -> None:
         first = events[0]
-        body = builders.webhook_bytes(
-            builders.merged([(event.account.waba_id, event.change) for event in events])
-        )
+        body = self._body_of(events)
         delivery = _Delivery(
             id=next(self._serial),
             url=first.url,
@@ -314,7 +328,13 @@ class WebhookSender:
             self._quiet.unpark_all()
 
 
-async def handshake(account: WhatsAppAccount, url: str, challenge: str) -> tuple[int, str]:
+def _whatsapp_body(events: Sequence[Event]) -> bytes:
+    return builders.webhook_bytes(
+        builders.merged([(event.account.waba_id, event.change) for event in events])
+    )
+
+
+async def handshake(account: Signing, url: str, challenge: str) -> tuple[int, str]:
     """The platform's GET to a new callback address (section 1): the answer's status and body.
 
     Raises httpx's `TransportError` when there is no answer within 10 seconds.

@@ -62,13 +62,14 @@ class Simulator:
         settings: Settings | None = None,
         run_id: str | None = None,
         username_share: float = 0.03,
+        ledger: Ledger | None = None,
     ) -> None:
         if not accounts or len({one.phone_number_id for one in accounts}) != len(accounts):
             raise InvalidInput("a simulator needs accounts with different phone_number_ids")
         self.settings = settings or Settings()
         self.accounts = {one.phone_number_id: one for one in accounts}
         self.run_id = run_id or secrets.token_hex(5)
-        self.ledger = Ledger(self.settings.ledger_records_max)
+        self.ledger = ledger or Ledger(self.settings.ledger_records_max)
         self._rng = random.Random(f"{seed}/behaviour")  # noqa: S311 - a script, no secret
         people = random.Random(f"{seed}/customers")  # noqa: S311
         self.webhooks = WebhookSender(self.ledger, random.Random(f"{seed}/webhooks"), self._now_settings)  # noqa: S311

@@ -8,24 +8,15 @@ from typing import Any
 
 import httpx
 import msgspec
-from msgspec import Struct
 
 from adapters.guard import Guard, guarded_client
-from adapters.port import Account, Declined, ErrorClass
+from adapters.port import Account, Checked, Declined, ErrorClass
 from adapters.whatsapp.errors import read_failure
 from adapters.whatsapp.media import bearer, call, graph_url
 from engine.errors import Unavailable
 
 _SECONDS_MAX = 15.0
 _FIELDS = "id,display_phone_number,verified_name,quality_rating"
-
-
-class Checked(Struct, frozen=True, kw_only=True):
-    """`facts` are what WhatsApp says of the number (display number, verified name, quality)."""
-
-    ok: bool
-    detail: str
-    facts: dict[str, Any] = {}
 
 
 _facts = msgspec.json.Decoder(dict[str, Any])

@@ -19,7 +19,7 @@ _AUTH, _BAD = ErrorClass.AUTH, ErrorClass.BAD_REQUEST
 _RATE, _SPAM, _TRANSIENT = ErrorClass.RATE_ACCOUNT, ErrorClass.SPAM_PAUSE, ErrorClass.TRANSIENT
 _RECIPIENT, _LONG, _ACCOUNT = ErrorClass.RECIPIENT, ErrorClass.WAIT_LONG, ErrorClass.ACCOUNT
 
-_CODES: dict[int, tuple[ErrorClass, str]] = {
+CODES: dict[int, tuple[ErrorClass, str]] = {
     0: (_AUTH, "WhatsApp does not accept this account's access token."),
     1: (_TRANSIENT, "WhatsApp had an unknown error."),
     2: (_TRANSIENT, "WhatsApp is temporarily not available."),
@@ -113,7 +113,7 @@ _bare_error = msgspec.json.Decoder(_BareError)
 
 def classify(code: int, *, text: str = "", status: int = 400) -> tuple[ErrorClass, str]:
     """The class of an error code and its sentence. `text` matters for code 1 alone (sheet, 6.3)."""
-    known = _CODES.get(code)
+    known = CODES.get(code)
     if code == 1 and "unknown" not in text.lower():
         return _BAD, "WhatsApp does not accept this call."
     if known is not None:

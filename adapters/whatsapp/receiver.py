@@ -8,14 +8,12 @@ Leaves      Finding the account, de-duplication, storing: the gateway and the co
 Source      The WhatsApp sheet, sections 1 to 4 and 7.
 """
 
-import hashlib
-import hmac
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
-from urllib.parse import parse_qs
 
 import msgspec
 
+from adapters.meta.signing import MetaSigned
 from adapters.whatsapp.errors import webhook_error
 from adapters.whatsapp.payloads import (
     Content,
@@ -28,9 +26,8 @@ from adapters.whatsapp.payloads import (
     milliseconds,
     phone,
     read_delivery,
-    read_json_text,
-    usable_id,
 )
+from adapters.wire import read_json_text, usable_id
 from engine.domain.content import compact
 from engine.domain.inbound import (
     AccountNotice,
@@ -46,75 +43,24 @@ from engine.domain.inbound import (
     StatusChanged,
     Unsupported,
 )
-from engine.ports import Endpoint, WebhookRequest
+from engine.ports import NO_HEADERS
 
 Json = dict[str, Any]
-
-_CHALLENGE_MAX = 1_024
-"""The platform sends about ten digits; nobody gets a page of his own choice echoed from our address."""
-
-_NUMBER_MEMBER = b'"phone_number_id":"'
-_NUMBER_BYTES_MAX = 32
-_SIGNED = "sha256="
 
 _STATUSES = {"sent": "sent", "delivered": "delivered", "read": "read", "played": "read", "failed": "failed"}
 """`played` (a voice message was heard) is our `read`; `raw_status` keeps the difference."""
 
 
-class WhatsAppReceiver:
-    """Implements `engine.ports.Receiver`."""
+class WhatsAppReceiver(MetaSigned):
+    """Implements `engine.ports.Receiver`. Handshake and signature: the sheet's sections 1 and 2."""
 
     platform = "whatsapp"
+    # Each change's metadata has the number's id (the sheet's section 2).
+    account_member = b'"phone_number_id":"'
 
-    def challenge(self, request: WebhookRequest, endpoints: Sequence[Endpoint]) -> bytes | None:
-        """Sheet, section 1: the challenge goes back when the token is one that we gave out."""
-        query = parse_qs(request.query, keep_blank_values=True)
-        mode, token, challenge = (
-            query.get(f"hub.{name}", [""])[0] for name in ("mode", "verify_token", "challenge")
-        )
-        if mode != "subscribe" or not token or not 0 < len(challenge) <= _CHALLENGE_MAX:
-            return None
-        given, known = token.encode("utf-8", "replace"), False
-        for endpoint in endpoints:
-            expected = endpoint.secrets.get("verify_token", "")
-            # No early end: the time must not tell which of the candidates fits.
-            known |= bool(expected) and hmac.compare_digest(expected.encode(), given)
-        return challenge.encode() if known else None
-
-    def account_hint(self, body: bytes) -> str | None:
-        """Sheet, section 2: each change's metadata has the number's id. The first one, as it stands there."""
-        at = body.find(_NUMBER_MEMBER)
-        if at < 0:
-            return None
-        at += len(_NUMBER_MEMBER)
-        end = body.find(b'"', at, at + _NUMBER_BYTES_MAX)
-        return body[at:end].decode("ascii", "replace") if end > 0 else None
-
-    def verify(self, request: WebhookRequest, endpoints: Sequence[Endpoint]) -> Sequence[Endpoint]:
-        """Sheet, section 2: HMAC-SHA256 of the bytes as received, under the app secret or the one before it.
-
-        Numbers of one app share its secret, so each secret is tried once, however many candidates there are.
-        """
-        header = request.headers.get("x-hub-signature-256", "")
-        if not header.startswith(_SIGNED):
-            return ()
-        given = header[len(_SIGNED) :].encode("utf-8", "replace")
-        fits: dict[str, bool] = {}
-        for endpoint in endpoints:
-            for secret in _secrets(endpoint):
-                if secret not in fits:
-                    expected = hmac.new(secret.encode(), request.body, hashlib.sha256).hexdigest().encode()
-                    fits[secret] = hmac.compare_digest(expected, given)
-        return [endpoint for endpoint in endpoints if any(fits[secret] for secret in _secrets(endpoint))]
-
-    def parse(self, body: bytes) -> Sequence[RoutedEvent]:
+    def parse(self, body: bytes, headers: Mapping[str, str] = NO_HEADERS) -> Sequence[RoutedEvent]:
         """Everything in the delivery, in its order."""
         return [event for entry in read_delivery(body) for event in _entry(entry)]
-
-
-def _secrets(endpoint: Endpoint) -> list[str]:
-    names = ("app_secret", "app_secret_previous")
-    return [secret for name in names if (secret := endpoint.secrets.get(name))]
 
 
 # ------------------------------------------------------------------ the envelope

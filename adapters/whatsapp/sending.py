@@ -11,7 +11,7 @@ Leaves      Retries, pace and order to adapters/channel.py.
 Source      The WhatsApp sheet, sections 5 and 6.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any, assert_never
 
 import httpx
@@ -20,7 +20,18 @@ import trio
 from msgspec import Struct
 
 from adapters.guard import AddressRefused, Guard, guarded_client
-from adapters.port import Accepted, Account, Declined, ErrorClass, Limits, SendResult, Turn, Unanswered
+from adapters.port import (
+    Accepted,
+    Account,
+    Declined,
+    ErrorClass,
+    Fitted,
+    Limits,
+    SendResult,
+    Turn,
+    Unanswered,
+)
+from adapters.turns import written_in
 from adapters.whatsapp import limits
 from adapters.whatsapp.errors import read_failure
 from adapters.whatsapp.media import BOUNDED, Uploads, bearer, graph_url, token_problem
@@ -92,8 +103,9 @@ class WhatsAppSender:
     async def __aexit__(self, *_: object) -> None:
         await self._client.aclose()
 
-    def check(self, send: Send) -> None:
+    def fit(self, send: Send) -> Fitted:
         check(send)
+        return Fitted(send=send)
 
     def limits(self, account: Account) -> Limits:
         return limits.limits_of(account)
@@ -120,12 +132,6 @@ class WhatsAppSender:
         return result
 
     async def _post(self, item: OutboxItem, account: Account, body: Json, turn: Turn) -> SendResult:
-        async def follow(event: str, info: Mapping[str, Any]) -> None:
-            if event == "http11.send_request_headers.started":
-                await turn.come()
-            elif event == "http11.send_request_body.complete":
-                turn.written()
-
         try:
             request = self._client.build_request(
                 "POST",
@@ -135,8 +141,7 @@ class WhatsAppSender:
                 extensions={
                     **BOUNDED,
                     "timeout": self._timeout.as_dict(),
-                    # httpcore awaits it at each step of a request (its documentation, "trace").
-                    "trace": follow,
+                    **written_in(turn),
                 },
             )
         except (httpx.InvalidURL, ValueError, UnicodeError):

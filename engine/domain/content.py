@@ -7,18 +7,22 @@ events and the API agree. All members are optional unless said otherwise.
     location     {"latitude": float, "longitude": float, "name": str, "address": str, "url": str}
     contacts     {"contacts": [{"name": str, "phones": [str], "emails": [str],
                  "organization": str, "raw": {…}}]}
-    interactive  from a customer: {"kind": "button_reply" | "list_reply" | "template_button" | "form_reply",
-                 "id": str, "title": str, "description": str, "payload": …};
-                 from us: {"kind": "buttons" | "list", "body": str, "header": str, "footer": str,
-                 "button": str, "options": [{"id", "title", "description", "section"}]}
+    interactive  from a customer: {"kind": "button_reply" | "list_reply" | "template_button" | "form_reply" |
+                 "postback", "id": str, "title": str, "description": str, "payload": …};
+                 from us: {"kind": "buttons" | "list" | "quick_replies", "body": str, "header": str,
+                 "footer": str, "button": str, "options": [{"id", "title", "description", "section"}]}
     template     {"name": str, "language": str, "variables": {…}}
     reaction     {"emoji": str | null, "message_id": int | null, "platform_message_id": str}
     order        {"catalog_id": str, "text": str, "items": [{"product_id", "quantity", "price", "currency"}]}
     system       {"kind": str, "body": str, …}
     unsupported  {"reason": str, "raw": {…}}
 
+A content of ours may have "sent_as": how it was sent where the platform cannot carry it as it is, a sentence.
+
 Message metadata that adapters set: `forwarded`, `frequently_forwarded`, `referral` {…}, `referred_product`
-{…}, `group`, `identity`. The engine adds: `auto_reply` (rule id), `resent` (true), `reactions`, `edits`.
+{…}, `group`, `identity`, `story` {"id", "url"} (a reply to it), `standby` (true: another app has the
+conversation), `app` (the app that wrote an echo). The engine adds: `auto_reply` (rule id), `resent` (true),
+`reactions`, `edits`.
 """
 
 from typing import Any

@@ -51,10 +51,14 @@ class MessageReceived(Struct, frozen=True, tag=True, tag_field="event", kw_only=
     media: tuple[Media, ...] = ()
     reply_to: str | None = None  # platform id of the quoted message
     metadata: Json = {}
+    opens_window: bool = False  # also where the type alone would not (Messenger: reactions, referrals)
+    automated: bool = True  # whether rules may answer; not while another app has the conversation
 
 
 class MessageEchoed(Struct, frozen=True, tag=True, tag_field="event", kw_only=True):
-    """The business wrote from the platform's own app. Stored as outbound, never answered."""
+    """The business wrote from the platform's own app. Stored as outbound, never answered. `maybe_ours`: the
+    platform echoes our own sends too, and cannot say which these are; the echo may come before the answer to
+    the send."""
 
     contact: Contact
     platform_id: str
@@ -65,6 +69,7 @@ class MessageEchoed(Struct, frozen=True, tag=True, tag_field="event", kw_only=Tr
     media: tuple[Media, ...] = ()
     reply_to: str | None = None
     metadata: Json = {}
+    maybe_ours: bool = False
 
 
 class MessageEdited(Struct, frozen=True, tag=True, tag_field="event", kw_only=True):
@@ -98,6 +103,18 @@ class StatusChanged(Struct, frozen=True, tag=True, tag_field="event", kw_only=Tr
     callback: str | None = None
     error: PlatformError | None = None
     detail: Json = {}
+
+
+class StatusesReached(Struct, frozen=True, tag=True, tag_field="event", kw_only=True):
+    """A watermark: our messages to this contact up to a moment, or up to the message `platform_id` and with
+    it, are delivered or read. `up_to` is in ms; exactly one of the two is given."""
+
+    contact: Contact
+    status: str  # delivered | read
+    at: int
+    raw_status: str
+    up_to: int | None = None
+    platform_id: str | None = None
 
 
 class ContactRenumbered(Struct, frozen=True, tag=True, tag_field="event", kw_only=True):
@@ -137,6 +154,7 @@ InboundEvent = (
     | MessageEdited
     | MessageDeleted
     | StatusChanged
+    | StatusesReached
     | ContactRenumbered
     | Unsupported
     | AccountNotice

@@ -48,7 +48,7 @@ class Option(Struct, frozen=True, kw_only=True):
 
 
 class SendInteractive(Struct, frozen=True, tag=True, kw_only=True):
-    kind: str  # buttons | list
+    kind: str  # buttons | list | quick_replies
     body: str
     options: tuple[Option, ...]
     header: str | None = None
@@ -79,7 +79,10 @@ Send = SendText | SendMedia | SendTemplate | SendInteractive | SendLocation | Se
 
 
 class OutboxItem(Struct, frozen=True, kw_only=True):
-    """One row of the outbox, as the channel actor works on it. `lane`: 0 realtime, 1 normal, 2 bulk."""
+    """One row of the outbox, as the channel actor works on it. `lane`: 0 realtime, 1 normal, 2 bulk.
+
+    `window_ends_at` is the end of the reply window as it was when the message was queued, `by_person` whether
+    a person wrote it: what waits past the end may need the platform's mark for people's late answers."""
 
     id: int
     tenant_id: int
@@ -96,6 +99,8 @@ class OutboxItem(Struct, frozen=True, kw_only=True):
     reply_to: str | None  # platform id of the quoted message
     trace: str
     created_at: int
+    window_ends_at: int | None = None
+    by_person: bool = False
 
 
 # What the channel actor tells the conversation about an item, inside an OutboxVerdict
@@ -134,8 +139,11 @@ SendOutcome = Sent | Refused | OutcomeUnknown | Resending
 
 
 class OutboxPayload(Struct, frozen=True, kw_only=True):
-    """The JSON in `outbox.payload`. `resent` marks a send whose first outcome stayed unknown."""
+    """The JSON in `outbox.payload`. `resent` marks a send whose first outcome stayed unknown; the rest is as
+    in OutboxItem."""
 
     send: Send
     reply_to: str | None = None
     resent: bool = False
+    window_ends_at: int | None = None
+    by_person: bool = False

@@ -12,7 +12,8 @@ from typing import Any
 import msgspec
 from msgspec import Struct
 
-from engine.domain.config import TenantConfig
+from engine.domain.config import Channel, TenantConfig
+from engine.domain.platforms import rules_of
 from engine.domain.rows import NoteRow
 
 Json = dict[str, Any]
@@ -65,11 +66,13 @@ class LastMessage(Struct, frozen=True, kw_only=True):
 
 class ReplyWindow(Struct, frozen=True, kw_only=True):
     """`reason` is None while open, else `expired` or `no_customer_message`. Platforms without a
-    window are always open with `ends_at` None."""
+    window are always open with `ends_at` None. `human_ends_at`: until then a person may answer although the
+    window is closed, where the platform allows it and the account has the permission."""
 
     open: bool
     ends_at: str | None
     reason: str | None
+    human_ends_at: str | None = None
 
 
 class ConversationResource(Struct, frozen=True, kw_only=True):
@@ -157,23 +160,44 @@ SignUrl = Callable[[int, int], str]
 """(tenant id, attachment id) -> a signed, expiring URL."""
 
 
-WINDOWED_PLATFORMS = frozenset({"whatsapp", "facebook", "instagram", "tiktok"})
-"""Platforms on which free-form messages are only allowed for a time after the customer wrote."""
-
-
 def window_is_open(platform: str, ends_at: int | None, now: int) -> bool:
     """Whether a free-form message may go out at `now`. Before the customer wrote (None) it may not."""
-    return platform not in WINDOWED_PLATFORMS or (ends_at is not None and now < ends_at)
+    return rules_of(platform).reply_window_ms is None or (ends_at is not None and now < ends_at)
 
 
-def reply_window(platform: str, ends_at: int | None, now: int) -> ReplyWindow:
-    """The window at `now`, as clients see it."""
-    if platform not in WINDOWED_PLATFORMS:
+def has_human_window(channel: Channel | None) -> bool:
+    """Whether the account may use the platform's longer time for people's answers, where there is one."""
+    return channel is not None and channel.settings.get("human_agent") is True
+
+
+def human_window_ends_at(platform: str, ends_at: int | None) -> int | None:
+    """Until when a person's answer may go out after the reply window `ends_at`; None where there is no such
+    time. Whether the account has the platform's permission for it is the channel's setting."""
+    rules = rules_of(platform)
+    if ends_at is None or rules.human_window_ms is None or rules.reply_window_ms is None:
+        return None
+    return ends_at - rules.reply_window_ms + rules.human_window_ms
+
+
+def reply_window(platform: str, ends_at: int | None, now: int, channel: Channel | None = None) -> ReplyWindow:
+    """The window at `now`, as clients see it. `channel` is the account, whose settings may widen it."""
+    if rules_of(platform).reply_window_ms is None:
         return ReplyWindow(open=True, ends_at=None, reason=None)
     if window_is_open(platform, ends_at, now):
-        return ReplyWindow(open=True, ends_at=rfc3339(ends_at), reason=None)
+        return ReplyWindow(
+            open=True, ends_at=rfc3339(ends_at), reason=None, human_ends_at=_human(platform, ends_at, channel)
+        )
     reason = "no_customer_message" if ends_at is None else "expired"
-    return ReplyWindow(open=False, ends_at=rfc3339(ends_at), reason=reason)
+    return ReplyWindow(
+        open=False,
+        ends_at=rfc3339(ends_at),
+        reason=reason,
+        human_ends_at=_human(platform, ends_at, channel),
+    )
+
+
+def _human(platform: str, ends_at: int | None, channel: Channel | None) -> str | None:
+    return rfc3339(human_window_ends_at(platform, ends_at)) if has_human_window(channel) else None
 
 
 def conversation_resource(
@@ -212,7 +236,7 @@ def conversation_resource(
         message_count=row.message_count,
         unread_count=row.unread_count,
         last_seq=row.last_seq,
-        reply_window=reply_window(row.platform, row.reply_window_ends_at, now),
+        reply_window=reply_window(row.platform, row.reply_window_ends_at, now, channel),
         sla=None,
         tags=tag_refs(row.tag_ids, config),
         metadata=row.metadata,

@@ -212,7 +212,7 @@ def _check(call: TenantCall, values: dict[str, Any]) -> None:
         if channel_id not in call.config.channels:
             raise invalid("channel_ids", f"There is no channel {channel_id}.")
     for platform in _platforms(call, values):
-        call.deps.check_send(platform, _send(values["reply"]))
+        call.deps.fit_send(platform, _send(values["reply"]))
 
 
 def _platforms(call: TenantCall, values: dict[str, Any]) -> set[str]:

@@ -5,69 +5,52 @@ anywhere. The webhook's URL and verify token, which have to be typed into the pl
 when the account is connected.
 """
 
+import secrets
 from typing import Annotated, Any, Literal
 
-from msgspec import UNSET, Meta, Struct, UnsetType
+from msgspec import UNSET, Meta, Struct, UnsetType, field, to_builtins
 
 from engine.domain.config import Channel
+from engine.domain.platforms import Connection, Field, Platform, rules_of
 from engine.domain.resources import rfc3339
-from engine.errors import NotFound
+from engine.errors import InvalidInput, NotFound
 from engine.reading import Page
 from gateway.envelope import Answer
 from gateway.paging import page_by_id
 from gateway.permissions import Permission
 from gateway.provisioning import Account, Provisioning
 from gateway.routing import Routes, TenantCall
-from gateway.schemas import Input, Name, PageQuery, given
+from gateway.schemas import Input, Name, PageQuery, given, invalid
 
 routes = Routes("channels")
 
 Secret = Annotated[str, Meta(min_length=1, max_length=4096)]
+Secrets = Annotated[dict[str, Secret | None], Meta(max_length=50)]
+SettingsBody = Annotated[dict[str, str | int | bool | None], Meta(max_length=50)]
+PlatformName = Annotated[str, Meta(min_length=1, max_length=40)]
 ExternalId = Annotated[str, Meta(min_length=1, max_length=100, pattern="^[A-Za-z0-9._@+:-]+$")]
-SECRETS = ("access_token", "app_secret", "app_secret_previous", "verify_token")
-
-
-class WhatsAppCredentials(Input, frozen=True, kw_only=True):
-    """`app_secret_previous` counts beside the new one while a secret is rotated. Without a `verify_token`,
-    one is made."""
-
-    access_token: Secret
-    app_secret: Secret
-    app_secret_previous: Secret | None = None
-    verify_token: Secret | None = None
-
-
-class WhatsAppCredentialsPatch(Input, frozen=True, kw_only=True):
-    access_token: Secret | UnsetType = UNSET
-    app_secret: Secret | UnsetType = UNSET
-    app_secret_previous: Secret | UnsetType = UNSET
-    verify_token: Secret | UnsetType = UNSET
-
-
-class ChannelSettings(Input, frozen=True, kw_only=True, omit_defaults=True):
-    """`base_url` lets a stand-in play the platform. `messages_per_second` is the account's limit there."""
-
-    base_url: Annotated[str, Meta(pattern="^https?://[^\\s?#]+$", max_length=500)] | None = None
-    api_version: Annotated[str, Meta(pattern="^v[0-9]{1,3}\\.[0-9]{1,2}$")] | None = None
-    messages_per_second: Annotated[int, Meta(ge=1, le=1000)] | None = None
 
 
 class ChannelBody(Input, frozen=True, kw_only=True):
-    """WhatsApp: `external_id` is the phone number id, `business_account_id` the WABA's."""
+    """`GET platforms` says for each platform what `external_id` and `business_account_id` are there, and
+    which credentials and settings it has. Credentials that are made where none is given are shown in the
+    answer."""
 
-    platform: Literal["whatsapp"]
+    platform: PlatformName
     name: Name
     external_id: ExternalId
     business_account_id: ExternalId | None = None
-    credentials: WhatsAppCredentials
-    settings: ChannelSettings = ChannelSettings()
+    credentials: Secrets = field(default_factory=dict)
+    settings: SettingsBody = field(default_factory=dict)
 
 
 class ChannelPatch(Input, frozen=True, kw_only=True):
+    """Credentials are replaced one by one, `settings` as a whole; what is left out stays."""
+
     name: Name | UnsetType = UNSET
     status: Literal["active", "disabled"] | UnsetType = UNSET
-    credentials: WhatsAppCredentialsPatch | UnsetType = UNSET
-    settings: ChannelSettings | UnsetType = UNSET
+    credentials: Secrets | UnsetType = UNSET
+    settings: SettingsBody | UnsetType = UNSET
 
 
 class ChannelOut(Struct, frozen=True, kw_only=True):
@@ -86,10 +69,35 @@ class ChannelOut(Struct, frozen=True, kw_only=True):
 
 
 class ConnectedOut(ChannelOut, frozen=True, kw_only=True):
-    """`webhook_url` and `verify_token` go into the platform's console; the token is shown this once."""
+    """`webhook_url` and `verify_token` go into the platform's console as `guide` says; the token is shown
+    this once, and is empty where the platform has no handshake."""
 
     webhook_url: str
     verify_token: str
+    guide: str
+
+
+class FieldOut(Struct, frozen=True, kw_only=True):
+    """`generated`: one is made where none is given. `kind`: text, number or flag."""
+
+    name: str
+    label: str
+    required: bool
+    generated: bool
+    kind: str
+    pattern: str | None
+
+
+class PlatformOut(Struct, frozen=True, kw_only=True):
+    name: str
+    aliases: list[str]
+    label: str
+    capabilities: dict[str, Any]
+    external_id: FieldOut
+    business_account_id: FieldOut | None
+    credentials: list[FieldOut]
+    settings: list[FieldOut]
+    guide: str
 
 
 class CheckOut(Struct, frozen=True, kw_only=True):
@@ -120,17 +128,20 @@ async def list_channels(call: TenantCall, query: PageQuery) -> Answer:
 @routes.post("/channels", needs=Permission.CHANNELS_MANAGE, answer=ConnectedOut, status=201, secret=True)
 async def connect(call: TenantCall, body: ChannelBody) -> Answer:
     """Connect an account. 409 when it is connected already, by whomever."""
-    given_secrets = {name: getattr(body.credentials, name) for name in SECRETS}
+    platform = _platform_named(call, body.platform)
+    connection = platform.connection
+    settings = _given(body.settings)
+    credentials = _given(body.credentials)
+    _check(connection.problems(credentials, settings, whole=True))
+    if body.business_account_id is not None and connection.parent is not None:
+        settings[connection.parent.name] = body.business_account_id
     account = Account(
-        platform=body.platform,
+        platform=platform.name,
         name=body.name,
         external_id=body.external_id,
         parent_id=body.business_account_id,
-        credentials={name: value for name, value in given_secrets.items() if value is not None},
-        settings={
-            **_settings(body.settings),
-            **({"waba_id": body.business_account_id} if body.business_account_id else {}),
-        },
+        credentials={**_generated(connection), **credentials},
+        settings=settings,
     )
     made = await Provisioning(call.site).connect(call.tenant.id, account, by=call.by, trace=call.trace)
     shown = _out(call, made.channel)
@@ -138,6 +149,7 @@ async def connect(call: TenantCall, body: ChannelBody) -> Answer:
         **{name: getattr(shown, name) for name in shown.__struct_fields__},
         webhook_url=_webhook_url(call, made.channel, made.endpoint_key),
         verify_token=made.verify_token,
+        guide=connection.guide,
     )
     return Answer(data=result, status=201, message="Connected; the verify token is shown only now")
 
@@ -153,10 +165,14 @@ async def update_channel(call: TenantCall, channel_id: int, body: ChannelPatch) 
     """Change name, status, settings or credentials; what is left out stays, credentials one by one."""
     channel = _channel(call, channel_id)
     values = given(body)
-    secrets_given = given(values.pop("credentials")) if "credentials" in values else {}
-    if "settings" in values:
-        kept = {name: value for name, value in channel.settings.items() if name not in _SETTABLE}
-        values["settings"] = {**kept, **_settings(values["settings"])}
+    secrets_given = _given(values.pop("credentials", {}))
+    settings = _given(values.pop("settings", {}))
+    connection = rules_of(channel.platform).connection
+    _check(connection.problems(secrets_given, settings, whole=False))
+    if body.settings is not UNSET:
+        known = connection.setting_names
+        kept = {name: value for name, value in channel.settings.items() if name not in known}
+        values["settings"] = {**kept, **settings}
     if "status" in values or secrets_given:
         values.setdefault("status", "disabled" if channel.status == "disabled" else "active")
         values["status_note"] = None
@@ -207,12 +223,57 @@ async def health(call: TenantCall, channel_id: int) -> Answer:
     return Answer(data=result)
 
 
-_SETTABLE = frozenset(ChannelSettings.__struct_fields__)
+@routes.get("/platforms", needs=Permission.CHANNELS_VIEW, answer=list[PlatformOut])
+async def list_platforms(call: TenantCall) -> Answer:
+    """List the platforms: what each can carry, and what connecting an account takes."""
+    return Answer(data=[_described(each) for each in call.deps.platforms.values()])
 
 
-def _settings(settings: ChannelSettings) -> dict[str, Any]:
-    members = ((name, getattr(settings, name)) for name in ChannelSettings.__struct_fields__)
-    return {name: value for name, value in members if value is not None}
+def _described(platform: Platform) -> PlatformOut:
+    connection = platform.connection
+    return PlatformOut(
+        name=platform.name,
+        aliases=list(platform.aliases),
+        label=platform.label,
+        capabilities=to_builtins(platform.capabilities),
+        external_id=_field(connection.account),
+        business_account_id=_field(connection.parent) if connection.parent is not None else None,
+        credentials=[_field(each) for each in connection.credentials],
+        settings=[_field(each) for each in connection.settings],
+        guide=connection.guide,
+    )
+
+
+def _field(one: Field) -> FieldOut:
+    return FieldOut(
+        name=one.name,
+        label=one.label,
+        required=one.required,
+        generated=one.generated,
+        kind=one.kind,
+        pattern=one.pattern,
+    )
+
+
+def _platform_named(call: TenantCall, name: str) -> Platform:
+    for platform in call.deps.platforms.values():
+        if name == platform.name or name in platform.aliases:
+            return platform
+    raise invalid("platform", f"Is one of {', '.join(call.deps.platforms)}.")
+
+
+def _check(problems: dict[str, list[str]]) -> None:
+    if problems:
+        raise InvalidInput("The account cannot be connected like this.", fields=problems)
+
+
+def _generated(connection: Connection) -> dict[str, str]:
+    return {one.name: secrets.token_urlsafe(24) for one in connection.credentials if one.generated}
+
+
+def _given(values: dict[str, Any]) -> dict[str, Any]:
+    """Null counts as left out."""
+    return {name: value for name, value in values.items() if value is not None}
 
 
 def _channel(call: TenantCall, channel_id: int) -> Channel:
@@ -228,6 +289,7 @@ def _webhook_url(call: TenantCall, channel: Channel, endpoint_key: str) -> str:
 
 def _out(call: TenantCall, channel: Channel) -> ChannelOut:
     known = call.deps.vault.open(call.tenant.id, channel.id, channel.credentials)
+    names = rules_of(channel.platform).connection.secret_names
     return ChannelOut(
         id=channel.id,
         platform=channel.platform,
@@ -235,7 +297,7 @@ def _out(call: TenantCall, channel: Channel) -> ChannelOut:
         external_id=channel.external_id,
         status=channel.status,
         status_note=channel.status_note,
-        credentials={name: bool(known.get(name)) for name in SECRETS},
+        credentials={name: bool(known.get(name)) for name in names},
         settings=channel.settings,
         created_at=rfc3339(channel.created_at) or "",
         updated_at=rfc3339(channel.updated_at) or "",

@@ -10,6 +10,7 @@ import phonenumbers
 from msgspec import Meta, Struct, structs
 
 from engine.domain.conversation.messages import Retry, SendMessage, Start, Started
+from engine.domain.platforms import rules_of
 from engine.domain.resources import AttachmentResource, ConversationResource, MessageResource
 from engine.errors import Conflicting, NotFound
 from engine.reading import ConversationPlace
@@ -105,6 +106,9 @@ async def start(call: TenantCall, body: StartBody) -> Answer:
         raise invalid("channel_id", "There is no such channel.")
     if channel.status == "disabled":
         raise Conflicting("The channel is disabled.", code="channel_disabled")
+    if not rules_of(channel.platform).by_phone:
+        sentence = "On this channel only the customer can begin a conversation."
+        raise Conflicting(sentence, code="not_supported")
     if body.message is not None and (body.message.type == "reaction" or body.message.reply_to is not None):
         raise invalid("message", "The first message refers to no other.")
     number = e164(body.phone, body.country)

@@ -2,7 +2,8 @@
 
 The body is one Struct with a member per kind, as clients know it; exactly the members that go with `type`
 must be there. What the platform itself would refuse (lengths, numbers of buttons, media types) is checked by
-the adapter through `check_send`, so that the agent hears it at once and not from a failed message.
+the adapter through `fit_send`, so that the agent hears it at once and not from a failed message. What the
+platform can only carry otherwise (buttons as a numbered list) is noted in the message's content, `sent_as`.
 """
 
 from typing import Annotated, Any, Literal
@@ -78,7 +79,7 @@ class OptionBody(Input, frozen=True, kw_only=True):
 class InteractiveBody(Input, frozen=True, kw_only=True):
     """`button` is the label that opens a list."""
 
-    kind: Literal["buttons", "list"]
+    kind: Literal["buttons", "list", "quick_replies"]
     body: Annotated[str, Meta(min_length=1, max_length=4096)]
     options: Annotated[list[OptionBody], Meta(min_length=1, max_length=20)]
     header: Annotated[str, Meta(max_length=256)] | None = None
@@ -117,7 +118,7 @@ class SendBody(Input, frozen=True, kw_only=True):
     force: bool = False
 
 
-class Outgoing(Struct, frozen=True, kw_only=True):
+class Outgoing(Struct, kw_only=True):
     """A send body in the domain's terms: what goes to the platform, and what the message will show."""
 
     send: Send
@@ -132,7 +133,9 @@ async def outgoing(call: TenantCall, body: SendBody, platform: str) -> Outgoing:
     refuse."""
     _check_members(body)
     result = await _built(call, body)
-    call.deps.check_send(platform, result.send)
+    note = call.deps.fit_send(platform, result.send)
+    if note is not None:
+        result.content = {**result.content, "sent_as": note}
     return result
 
 

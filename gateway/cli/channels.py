@@ -1,9 +1,14 @@
-"""`mijra channel`: a tenant's accounts on messaging platforms."""
+"""`mijra channel`: a tenant's accounts on messaging platforms.
+
+The commands under `connect` are made from what each adapter says that an account consists of.
+"""
 
 from typing import Any
 
 import click
 
+from adapters.registry import adapters
+from engine.domain.platforms import Field, Platform
 from gateway.cli import admin
 from gateway.cli.api import Api
 from gateway.cli.asking import asked
@@ -20,54 +25,76 @@ def connect() -> None:
     """Connect an account of a platform to a tenant."""
 
 
-@connect.command("whatsapp")
-@click.option("--tenant", required=True, help="The tenant's slug.")
-@click.option("--name", required=True, help="What agents see.")
-@click.option("--phone-number-id", required=True, help="The number's id at Meta, not the number itself.")
-@click.option("--waba-id", help="The WhatsApp Business Account above it.")
-@click.option(
-    "--access-token", envvar="WHATSAPP_ACCESS_TOKEN", show_envvar=True, help="Asked for if left out."
-)
-@click.option("--app-secret", envvar="WHATSAPP_APP_SECRET", show_envvar=True, help="Asked for if left out.")
-@click.option(
-    "--verify-token", envvar="WHATSAPP_VERIFY_TOKEN", show_envvar=True, help="Made and shown if left out."
-)
-@click.option("--base-url", help="Where a stand-in plays the platform, such as a simulator.")
-@admin.options
-def connect_whatsapp(
-    url: str | None,
-    token: str | None,
-    tenant: str,
-    name: str,
-    phone_number_id: str,
-    waba_id: str | None,
-    access_token: str | None,
-    app_secret: str | None,
-    verify_token: str | None,
-    base_url: str | None,
-) -> None:
-    """Connect a WhatsApp number of the Cloud API.
+def _option(field: Field) -> str:
+    return f"--{field.name.replace('_', '-')}"
 
-    Prints the webhook's URL and verify token; both are entered in the app's dashboard at Meta under WhatsApp,
-    Configuration.
-    """
-    credentials = {
-        "access_token": asked("--access-token", access_token),
-        "app_secret": asked("--app-secret", app_secret),
-        "verify_token": verify_token,
-    }
-    body = {
-        "platform": "whatsapp",
-        "name": name,
-        "external_id": phone_number_id,
-        "business_account_id": waba_id,
-        "credentials": credentials,
-        "settings": {"base_url": base_url} if base_url else {},
-    }
 
-    async def work(api: Api) -> Any:
-        return await api.post(f"/api/{tenant}/channels", body)
+def _variable(platform: Platform, field: Field) -> str:
+    return f"{platform.name.replace('-', '_')}_{field.name}".upper()
 
-    made = admin.administer(url, token, work)
-    show({"channel": made["name"], "id": made["id"], "webhook url": made["webhook_url"]})
-    show_once("verify token", made["verify_token"])
+
+def _parameters(platform: Platform) -> list[click.Option]:
+    connection = platform.connection
+    made = [
+        click.Option(["--tenant"], required=True, help="The tenant's slug."),
+        click.Option(["--name"], required=True, help="What agents see."),
+        click.Option([_option(connection.account)], required=True, help=connection.account.label),
+    ]
+    if connection.parent is not None:
+        made.append(click.Option([_option(connection.parent)], help=connection.parent.label))
+    for field in connection.credentials:
+        otherwise = " Asked for if left out." if field.required else ""
+        otherwise = " Made and shown if left out." if field.generated else otherwise
+        variable = _variable(platform, field)
+        made.append(
+            click.Option(
+                [_option(field)], envvar=variable, show_envvar=True, help=f"{field.label}{otherwise}"
+            )
+        )
+    for field in connection.settings:
+        kinds: dict[str, Any] = {"number": {"type": int}, "flag": {"is_flag": True, "default": None}}
+        made.append(click.Option([_option(field)], help=field.label, **kinds.get(field.kind, {})))
+    return made
+
+
+def _connecting(platform: Platform) -> click.Command:
+    connection = platform.connection
+
+    def connect_account(url: str | None, token: str | None, **given: Any) -> None:
+        credentials = {
+            field.name: asked(_option(field), given[field.name]) if field.required else given[field.name]
+            for field in connection.credentials
+        }
+        settings = {field.name: given[field.name] for field in connection.settings}
+        body = {
+            "platform": platform.name,
+            "name": given["name"],
+            "external_id": given[connection.account.name],
+            "business_account_id": given[connection.parent.name] if connection.parent else None,
+            "credentials": {name: value for name, value in credentials.items() if value is not None},
+            "settings": {name: value for name, value in settings.items() if value is not None},
+        }
+
+        async def work(api: Api) -> Any:
+            return await api.post(f"/api/{given['tenant']}/channels", body)
+
+        made = admin.administer(url, token, work)
+        show({"channel": made["name"], "id": made["id"], "webhook url": made["webhook_url"]})
+        if made["verify_token"]:
+            show_once("verify token", made["verify_token"])
+        if connection.guide:
+            click.echo(connection.guide)
+
+    decorated = admin.options(connect_account)
+    return click.Command(
+        platform.name,
+        callback=decorated,
+        # What the decorator left on the function, as click does before a command is made of it.
+        params=[*_parameters(platform), *reversed(getattr(decorated, "__click_params__", []))],
+        help=f"Connect an account of {platform.label}. Prints the webhook's URL. {connection.guide}",
+    )
+
+
+for _adapter in adapters().values():
+    for _name in (_adapter.platform.name, *_adapter.platform.aliases):
+        connect.add_command(_connecting(_adapter.platform), _name)

@@ -1,11 +1,12 @@
 """`mijra dev`: a system that is ready to be tried, driven by a script, or developed against.
 
-It is the real server on the real database; only the platform is played, by a simulator in this process that
-says nothing until it is told to. With --json, standard output carries one line and nothing else.
+It is the real server on the real database; only the platforms are played, by simulators in this process that
+say nothing until they are told to. With --json, standard output carries one line and nothing else.
 """
 
 import os
 import sys
+from collections.abc import Iterable
 from contextlib import AsyncExitStack
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
@@ -14,8 +15,9 @@ import click
 import msgspec
 from msgspec import Struct, structs
 
-from adapters.simulators import Simulator
-from engine.errors import InvalidInput, Unavailable
+from adapters.port import Play
+from adapters.registry import adapter_of, adapters
+from engine.errors import InvalidInput, NotFound, Unavailable
 from gateway.cli.admin import live_server
 from gateway.cli.api import Api
 from gateway.cli.running import run, until_signalled
@@ -28,6 +30,7 @@ from gateway.cli.sandbox import (
     account_of,
     connect_simulator,
     remember,
+    stand_ins,
 )
 from gateway.logging import configure_logging
 from gateway.settings import Settings, read_settings, variable
@@ -40,7 +43,7 @@ class Wish(Struct, frozen=True, kw_only=True):
     """What the options ask for."""
 
     as_json: bool
-    simulator_url: str | None
+    simulator_urls: dict[str, str]
 
 
 @click.command("dev")
@@ -50,11 +53,15 @@ class Wish(Struct, frozen=True, kw_only=True):
 )
 @click.option(
     "--simulator-url",
-    metavar="URL",
-    help="Another stand-in for WhatsApp, such as `mijra simulate`; without it, one is started in here.",
+    "simulator_urls",
+    metavar="[PLATFORM=]URL",
+    multiple=True,
+    help="Another stand-in for a platform, such as `mijra simulate`; for the others one is started in here. "
+    f"Without a name it plays {next(iter(stand_ins()))}.",
 )
-def command(as_json: bool, port: int | None, simulator_url: str | None) -> None:
-    """Start a ready system: the tenant "demo", an agent, and a WhatsApp account played by a simulator.
+def command(as_json: bool, port: int | None, simulator_urls: tuple[str, ...]) -> None:
+    """Start a ready system: the tenant "demo", an agent, and an account on each platform, played by a
+    simulator.
 
     Data, keys and token stay in MIJRA_DATA_DIR and come back at the next start. Logs go to standard error.
     Runs until SIGTERM or Ctrl-C.
@@ -67,10 +74,22 @@ def command(as_json: bool, port: int | None, simulator_url: str | None) -> None:
     if port is not None and not os.environ.get(variable("operator_port")):
         # Who chooses the public port runs several of these, and the fixed default would be taken.
         settings = structs.replace(settings, operator_port=0)
-    if simulator_url is not None and urlsplit(simulator_url).scheme not in ("http", "https"):
-        raise click.BadParameter("must look like http://127.0.0.1:9000", param_hint="--simulator-url")
+    given = dict(_named(each) for each in simulator_urls)
     configure_logging(settings.log_level, settings.log_format, sys.stderr.buffer)
-    run(_develop, settings, Wish(as_json=as_json, simulator_url=simulator_url))
+    run(_develop, settings, Wish(as_json=as_json, simulator_urls=given))
+
+
+def _named(given: str) -> tuple[str, str]:
+    """Platform and URL. Raises BadParameter."""
+    name, equals, url = given.partition("=")
+    if not equals or "/" in name:
+        name, url = next(iter(stand_ins())), given
+    if urlsplit(url).scheme not in ("http", "https"):
+        raise click.BadParameter("must look like http://127.0.0.1:9000", param_hint="--simulator-url")
+    try:
+        return adapter_of(name).platform.name, url.rstrip("/")
+    except NotFound as error:
+        raise click.BadParameter(error.message, param_hint="--simulator-url") from error
 
 
 async def _develop(settings: Settings, wish: Wish) -> None:
@@ -85,34 +104,39 @@ async def _develop(settings: Settings, wish: Wish) -> None:
     remembered = remember(settings.data_dir)
     async with AsyncExitStack() as stack:
         asked = await stack.enter_async_context(until_signalled())
-        keys, simulator = remembered.whatsapp, None
-        if wish.simulator_url is not None:
-            simulator_url = wish.simulator_url.rstrip("/")
-            keys = await account_of(simulator_url) or keys
-        else:
-            simulator = await stack.enter_async_context(Simulator([keys.account()]).running())
-            simulator_url = simulator.base_url
-        system = await stack.enter_async_context(running(_trusting(settings, simulator_url)))
+        keys, simulators, urls = dict(remembered.accounts), {}, dict(wish.simulator_urls)
+        for name, stand_in in stand_ins().items():
+            if name in urls:
+                keys[name] = await account_of(name, urls[name]) or keys[name]
+                continue
+            played = stand_in.simulator(Play(accounts=[keys[name]]))
+            simulators[name] = await stack.enter_async_context(played.running())
+            urls[name] = simulators[name].base_url
+        system = await stack.enter_async_context(running(_trusting(settings, urls.values())))
         landlord = await stack.enter_async_context(Api(system.base_url, system.local_token))
         sandbox = Sandbox(landlord, settings.data_dir, remembered, keys)
-        token, owner_id = await sandbox.prepare(simulator_url)
-        callback_url = f"{system.base_url}/api/webhooks/whatsapp"
-        if simulator is not None:
-            await simulator.connect(callback_url)
-        else:
-            await connect_simulator(simulator_url, keys, callback_url)
+        token, owner_id = await sandbox.prepare(urls)
+        callbacks = {name: f"{system.base_url}/api/webhooks/{name}" for name in keys}
+        for name, callback_url in callbacks.items():
+            if name in simulators:
+                await simulators[name].connect(callback_url)
+            else:
+                await connect_simulator(urls[name], callback_url)
         ready = Ready(
             base_url=system.base_url,
             ws_url=system.ws_url,
             operator_url=system.operator_url,
-            simulator_url=simulator_url,
+            simulator_url=urls[next(iter(keys))],
             tenant=TENANT,
             token=token,
             agent=Person(id=owner_id, email=EMAIL, password=remembered.password),
-            whatsapp=keys,
+            platforms={
+                name: {**keys[name], "webhook_url": callbacks[name], "simulator_url": urls[name]}
+                for name in keys
+            },
             database_url=await _database_of(system),
         )
-        click.echo(msgspec.json.encode(ready) if wish.as_json else page(ready))
+        click.echo(ready.line() if wish.as_json else page(ready))
         await asked.wait()
 
 
@@ -123,20 +147,31 @@ async def _database_of(system: "Running") -> str:
     return urlsplit(system.database_url)._replace(path=f"/{tenant.database}").geturl()
 
 
-def _trusting(settings: Settings, simulator_url: str) -> Settings:
-    """Media come from the simulator, whose address is private and would be refused otherwise."""
-    parts = urlsplit(simulator_url)
-    try:
-        port = parts.port or (443 if parts.scheme == "https" else 80)
-    except ValueError as error:
-        raise InvalidInput(f"{simulator_url} has no usable port.") from error
-    host = f"{parts.hostname}:{port}"
-    return structs.replace(settings, allow_private_media_hosts=(*settings.allow_private_media_hosts, host))
+def _trusting(settings: Settings, simulator_urls: Iterable[str]) -> Settings:
+    """Media come from the simulators, whose addresses are private and would be refused otherwise."""
+    hosts = []
+    for url in simulator_urls:
+        parts = urlsplit(url)
+        try:
+            port = parts.port or (443 if parts.scheme == "https" else 80)
+        except ValueError as error:
+            raise InvalidInput(f"{url} has no usable port.") from error
+        hosts.append(f"{parts.hostname}:{port}")
+    allowed = (*settings.allow_private_media_hosts, *hosts)
+    return structs.replace(settings, allow_private_media_hosts=allowed)
 
 
 def page(ready: Ready) -> str:
     """What a person needs to take the first steps."""
     api = f"{ready.base_url}/api/{ready.tenant}"
+    played = "\n".join(
+        f"  {adapters()[name].platform.label:<12} {keys['simulator_url']}"
+        for name, keys in ready.platforms.items()
+    )
+    writes = "\n".join(
+        f"  curl {ready.platforms[name]['simulator_url']}/__sim/messages -d '{_json(stand_in.example())}'"
+        for name, stand_in in stand_ins().items()
+    )
     return f"""
 Mijra is ready.
 
@@ -144,12 +179,14 @@ Mijra is ready.
   reference    {ready.base_url}/api/docs
   WebSocket    {ready.ws_url}
   operator     {ready.operator_url}/health/ready   {ready.operator_url}/metrics
-  simulator    {ready.simulator_url}   plays WhatsApp number {ready.whatsapp.phone_number_id}
   agent        {ready.agent.email}   password {ready.agent.password}
   token        {ready.token}
 
+Played platforms:
+{played}
+
 A customer writes:
-  curl {ready.simulator_url}/__sim/messages -d '{{"from": "15550100123", "text": "Is this in stock?"}}'
+{writes}
 
 The agent's inbox:
   curl {api}/conversations -H 'Authorization: Bearer {ready.token}'
@@ -160,3 +197,7 @@ The agent answers (put the conversation's id in place of ID):
 
 Ctrl-C stops it; data and keys stay.
 """
+
+
+def _json(body: object) -> str:
+    return msgspec.json.encode(body).decode()

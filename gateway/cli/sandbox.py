@@ -1,4 +1,4 @@
-"""The ready system of `mijra dev`: a tenant, its owner, a WhatsApp account, and what is remembered of them.
+"""The ready system of `mijra dev`: a tenant, its owner, an account on each platform, and what is remembered.
 
 Why         A person who tries Mijra, a test that drives it and the demo need the same thing at once:
             something that works, and all keys to it.
@@ -11,16 +11,17 @@ Leaves      starting and stopping to `gateway.cli.dev`. Everything here goes thr
 """
 
 import os
-import secrets
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final
 
 import httpx
 import msgspec
-from msgspec import Struct, structs
+from msgspec import Struct, structs, to_builtins
 
-from adapters.simulators import WhatsAppAccount
+from adapters.port import StandIn
+from adapters.registry import adapters
 from engine.errors import Conflicting, InvalidInput, MijraError, Unauthenticated, Unavailable
 from gateway.cli.api import Api
 from gateway.cli.asking import new_password
@@ -34,25 +35,16 @@ SIMULATOR_SECONDS_MAX: Final = 15.0
 """Its handshake with the callback address is part of this."""
 
 
-class Keys(Struct, frozen=True, kw_only=True):
-    """One WhatsApp account's keys, under the names of the line that `mijra dev --json` prints."""
-
-    app_secret: str
-    verify_token: str
-    phone_number_id: str
-    waba_id: str
-    access_token: str
-
-    def account(self) -> WhatsAppAccount:
-        """The same for the simulator. The number shown is one for fiction (NANPA's 555-01XX)."""
-        return WhatsAppAccount(**structs.asdict(self), display_phone_number="15550100000")
+Keys = dict[str, str]
+"""One account's keys on a platform, by the names of what its adapter says that an account consists of."""
 
 
 class Remembered(Struct, frozen=True, kw_only=True):
-    """What dev.json holds. `token` is None until the first start has got that far."""
+    """What dev.json holds. `accounts` are keys by platform; `token` is None until the first start has got
+    that far."""
 
     password: str
-    whatsapp: Keys
+    accounts: dict[str, Keys]
     token: str | None = None
 
 
@@ -63,7 +55,10 @@ class Person(Struct, frozen=True, kw_only=True):
 
 
 class Ready(Struct, frozen=True, kw_only=True):
-    """The line that `mijra dev --json` prints. Names and order are a contract with scripts."""
+    """The line that `mijra dev --json` prints: these members and, in place of `platforms`, one for each
+    platform under its name and its other spellings, with the account's keys, `webhook_url` (where its
+    deliveries are posted) and `simulator_url` (what is called to send). Names and order are a contract with
+    scripts."""
 
     base_url: str
     ws_url: str
@@ -72,8 +67,27 @@ class Ready(Struct, frozen=True, kw_only=True):
     tenant: str
     token: str
     agent: Person
-    whatsapp: Keys
+    platforms: dict[str, dict[str, str]]
     database_url: str
+
+    def line(self) -> bytes:
+        members = to_builtins(self)
+        platforms: dict[str, Any] = members.pop("platforms")
+        database_url = members.pop("database_url")
+        named = {
+            name: keys
+            for platform, keys in platforms.items()
+            for name in (platform, *adapters()[platform].platform.aliases)
+        }
+        return msgspec.json.encode({**members, **named, "database_url": database_url})
+
+    @classmethod
+    def read(cls, line: bytes) -> "Ready":
+        """Raises msgspec.DecodeError for another line."""
+        members = msgspec.json.decode(line, type=dict[str, Any])
+        known = {name: members.get(name) for name in cls.__struct_fields__}
+        known["platforms"] = {name: members[name] for name in adapters() if name in members}
+        return msgspec.convert(known, cls)
 
 
 def remember(data_dir: Path) -> Remembered:
@@ -82,15 +96,25 @@ def remember(data_dir: Path) -> Remembered:
     Written before anything is created with it, so that a crash in between cannot lose the password. Raises
     InvalidInput when the file is not what was written."""
     path = data_dir / FILE_NAME
+    known = Remembered(password=new_password(), accounts={})
     try:
-        return msgspec.json.decode(path.read_bytes(), type=Remembered)
+        known = msgspec.json.decode(path.read_bytes(), type=Remembered)
     except FileNotFoundError:
         pass
     except msgspec.DecodeError as error:
         raise InvalidInput(f"{path} is damaged ({error}): remove it, and new keys are made.") from error
-    made = Remembered(password=new_password(), whatsapp=_new_keys())
+    missing = {name: each.new_keys() for name, each in stand_ins().items() if name not in known.accounts}
+    if not missing and path.exists():
+        return known
+    made = structs.replace(known, accounts={**known.accounts, **missing})
     write_down(data_dir, made)
     return made
+
+
+def stand_ins() -> dict[str, StandIn]:
+    """How platforms are played, by name, for those that are."""
+    found = ((name, each.stand_in()) for name, each in adapters().items())
+    return {name: stand_in for name, stand_in in found if stand_in is not None}
 
 
 def write_down(data_dir: Path, remembered: Remembered) -> None:
@@ -109,18 +133,22 @@ def write_down(data_dir: Path, remembered: Remembered) -> None:
 class Sandbox:
     """Puts the system in order, call by call. `landlord` is the local operator's way in."""
 
-    def __init__(self, landlord: Api, data_dir: Path, remembered: Remembered, whatsapp: Keys) -> None:
+    def __init__(
+        self, landlord: Api, data_dir: Path, remembered: Remembered, accounts: Mapping[str, Keys]
+    ) -> None:
         self._landlord = landlord
         self._data_dir = data_dir
         self._remembered = remembered
-        self._whatsapp = whatsapp
+        self._accounts = accounts
 
-    async def prepare(self, simulator_url: str) -> tuple[str, int]:
-        """Tenant, owner, token, channel. Returns the token and the owner's id."""
+    async def prepare(self, simulator_urls: Mapping[str, str]) -> tuple[str, int]:
+        """Tenant, owner, token, a channel for each platform. Returns the token and the owner's id."""
         await self._have_tenant()
         token, owner_id = await self._have_token()
         async with Api(self._landlord.base_url, token) as owner:
-            await self._have_channel(owner, simulator_url)
+            channels = await owner.items(f"/api/{TENANT}/channels")
+            for name, keys in self._accounts.items():
+                await self._have_channel(owner, channels, name, keys, simulator_urls[name])
         return token, owner_id
 
     async def _have_tenant(self) -> None:
@@ -165,19 +193,19 @@ class Sandbox:
         owner_id = await _owner_id(self._landlord)
         await self._landlord.put(f"/api/{TENANT}/users/{owner_id}", {"password": self._remembered.password})
 
-    async def _have_channel(self, owner: Api, simulator_url: str) -> None:
-        keys = self._whatsapp
-        credentials = {
-            "access_token": keys.access_token,
-            "app_secret": keys.app_secret,
-            "verify_token": keys.verify_token,
-        }
-        channels = await owner.items(f"/api/{TENANT}/channels")
-        ours = [each for each in channels if each["external_id"] == keys.phone_number_id]
+    async def _have_channel(
+        self, owner: Api, channels: Sequence[dict[str, Any]], name: str, keys: Keys, simulator_url: str
+    ) -> None:
+        platform = adapters()[name].platform
+        connection = platform.connection
+        external_id = keys[connection.account.name]
+        credentials = {each: keys[each] for each in connection.secret_names if each in keys}
+        ours = [each for each in channels if (each["platform"], each["external_id"]) == (name, external_id)]
         if ours:
+            settings = {each: ours[0]["settings"].get(each) for each in connection.setting_names}
             changes = {
                 "status": "active",
-                "settings": {**_settable(ours[0]["settings"]), "base_url": simulator_url},
+                "settings": {**settings, "base_url": simulator_url},
                 "credentials": credentials,
             }
             await owner.put(f"/api/{TENANT}/channels/{ours[0]['id']}", changes)
@@ -185,29 +213,32 @@ class Sandbox:
         await owner.post(
             f"/api/{TENANT}/channels",
             {
-                "platform": "whatsapp",
-                "name": "WhatsApp (simulated)",
-                "external_id": keys.phone_number_id,
-                "business_account_id": keys.waba_id,
+                "platform": name,
+                "name": f"{platform.label} (simulated)",
+                "external_id": external_id,
+                "business_account_id": keys.get(connection.parent.name) if connection.parent else None,
                 "credentials": credentials,
                 "settings": {"base_url": simulator_url},
             },
         )
 
 
-async def account_of(simulator_url: str) -> Keys | None:
+async def account_of(platform: str, simulator_url: str) -> Keys | None:
     """The first account of a simulator elsewhere; None when what is there is another stand-in, which cannot
     be asked. Raises Unavailable when nobody answers."""
     answer = await _call_simulator("GET", f"{simulator_url}/__sim/accounts")
     if answer is None:
         return None
-    return msgspec.convert(answer[0], Keys)
+    connection = adapters()[platform].platform.connection
+    fields = [connection.account, *connection.credentials]
+    fields += [connection.parent] if connection.parent is not None else []
+    found = {field.name: answer[0].get(field.name) for field in fields}
+    return msgspec.convert({name: value for name, value in found.items() if value is not None}, Keys)
 
 
-async def connect_simulator(simulator_url: str, keys: Keys, callback_url: str) -> None:
+async def connect_simulator(simulator_url: str, callback_url: str) -> None:
     """Tell a simulator elsewhere where webhooks go. Does nothing for another stand-in."""
-    body = {"callback_url": callback_url, "phone_number_id": keys.phone_number_id}
-    await _call_simulator("POST", f"{simulator_url}/__sim/connect", body)
+    await _call_simulator("POST", f"{simulator_url}/__sim/connect", {"callback_url": callback_url})
 
 
 async def _call_simulator(method: str, url: str, body: object = None) -> Any:
@@ -232,21 +263,3 @@ async def _owner_id(api: Api) -> int:
     users = await api.items(f"/api/{TENANT}/users")
     owner_id: int = next(user["id"] for user in users if user["email"] == EMAIL)
     return owner_id
-
-
-def _settable(settings: dict[str, Any]) -> dict[str, Any]:
-    """What a PUT takes of a channel's settings; the rest is the server's own."""
-    return {name: settings[name] for name in ("api_version", "messages_per_second") if name in settings}
-
-
-def _new_keys() -> Keys:
-    def number(digits: int) -> str:
-        return str(10 ** (digits - 1) + secrets.randbelow(9 * 10 ** (digits - 1)))
-
-    return Keys(
-        app_secret=secrets.token_hex(16),
-        verify_token=secrets.token_urlsafe(18),
-        phone_number_id=number(15),
-        waba_id=number(15),
-        access_token="SIM" + secrets.token_urlsafe(48),
-    )

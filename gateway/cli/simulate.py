@@ -1,4 +1,4 @@
-"""`mijra simulate`: a WhatsApp platform to play with, in a process of its own."""
+"""`mijra simulate`: a platform to play with, in a process of its own."""
 
 from contextlib import AsyncExitStack
 
@@ -6,13 +6,17 @@ import click
 import msgspec
 from msgspec import Struct
 
-from adapters.simulators import Settings, Simulator, Talk, demo_account
+from adapters.port import Play
+from adapters.registry import adapter_of
+from adapters.simulators import Talk
 from gateway.cli.running import run, until_signalled
+from gateway.cli.sandbox import stand_ins
 
 
 class Wish(Struct, frozen=True, kw_only=True):
     """What the options ask for."""
 
+    platform: str
     host: str
     port: int
     callback: str | None
@@ -25,6 +29,13 @@ class Wish(Struct, frozen=True, kw_only=True):
 
 
 @click.command("simulate")
+@click.option(
+    "--platform",
+    type=click.Choice(list(stand_ins())),
+    default=next(iter(stand_ins())),
+    show_default=True,
+    help="Which one.",
+)
 @click.option("--host", default="127.0.0.1", show_default=True)
 @click.option("--port", type=click.IntRange(0, 65_535), default=0, help="0, the default, takes a free one.")
 @click.option("--callback", metavar="URL", help="Where webhooks go. Without it the platform is silent.")
@@ -45,6 +56,7 @@ class Wish(Struct, frozen=True, kw_only=True):
 @click.option("--seed", type=int, default=1, show_default=True, help="The same seed, the same customers.")
 @click.option("--rough", is_flag=True, help="A bad day: duplicates, batches, disorder, failures.")
 def command(
+    platform: str,
     host: str,
     port: int,
     callback: str | None,
@@ -55,7 +67,7 @@ def command(
     seed: int,
     rough: bool,
 ) -> None:
-    """Play the WhatsApp platform until SIGTERM or Ctrl-C.
+    """Play a platform until SIGTERM or Ctrl-C.
 
     Prints one JSON line as soon as it is ready: its URL (a channel's base URL), the account with its keys,
     and what was asked for. It is scripted over HTTP under /__sim/; see adapters/simulators/control.py.
@@ -63,6 +75,7 @@ def command(
     if rate and callback is None:
         raise click.UsageError("--rate needs --callback: nobody would hear the customers.")
     wish = Wish(
+        platform=platform,
         host=host,
         port=port,
         callback=callback,
@@ -77,9 +90,11 @@ def command(
 
 
 async def _play(wish: Wish) -> None:
-    account = demo_account()
-    settings = Settings().rough() if wish.rough else Settings()
-    simulator = Simulator([account], seed=wish.seed, settings=settings)
+    stand_in = stand_ins()[wish.platform]
+    keys = stand_in.demo_keys()
+    simulator = stand_in.simulator(
+        Play(accounts=[keys], seed=wish.seed, habits="rough" if wish.rough else "calm")
+    )
     async with AsyncExitStack() as stack:
         asked = await stack.enter_async_context(until_signalled())
         await stack.enter_async_context(simulator.running(wish.host, wish.port))
@@ -89,10 +104,7 @@ async def _play(wish: Wish) -> None:
             "simulator_url": simulator.base_url,
             "callback_url": wish.callback,
             "messages_per_second": wish.rate,
-            "whatsapp": {
-                name: getattr(account, name)
-                for name in ("app_secret", "verify_token", "phone_number_id", "waba_id", "access_token")
-            },
+            **dict.fromkeys((wish.platform, *adapter_of(wish.platform).platform.aliases), keys),
         }
         click.echo(msgspec.json.encode(line))
         if wish.rate:

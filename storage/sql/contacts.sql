@@ -100,6 +100,38 @@ JOIN messages AS message
     ON message.tenant_id = asked.tenant_id AND message.conversation_id = asked.conversation_id
     AND message.client_key = asked.key AND message.channel_id = asked.channel_id;
 
+-- name: messages_to_move
+-- Our newest messages to a contact whose status a watermark may move, looked for among the newest 500 of its three
+-- newest conversations: no index holds statuses, and a mark that old is not worth one.
+SELECT asked.position, found.*
+FROM unnest($1::bigint[], $2::bigint[], $3::bigint[], $4::text[], $5::text[], $6::bigint[])
+    AS asked (position, tenant_id, channel_id, contact_key, statuses, most)
+CROSS JOIN LATERAL (
+    SELECT message.*
+    FROM (
+        SELECT one.tenant_id, one.id FROM conversations AS one
+        WHERE one.tenant_id = asked.tenant_id AND one.channel_id = asked.channel_id
+            AND one.contact_key = asked.contact_key
+        ORDER BY one.id DESC
+        LIMIT 3
+    ) AS conversation
+    CROSS JOIN LATERAL (
+        SELECT one.id, one.conversation_id, one.seq, one.direction, one.status,
+            CASE one.sender_type WHEN 'user' THEN 'user:' || one.sender_id ELSE one.sender_type END AS author,
+            one.platform_message_id, one.client_key, one.platform_at, one.sent_at, one.delivered_at, one.read_at,
+            one.failed_at, one.edited_at, one.deleted_at, one.created_at, one.trace
+        FROM messages AS one
+        WHERE one.tenant_id = conversation.tenant_id AND one.conversation_id = conversation.id
+        ORDER BY one.seq DESC
+        LIMIT 500
+    ) AS message
+    WHERE message.direction = 'outbound' AND message.platform_message_id IS NOT NULL
+        AND message.status = ANY (string_to_array(asked.statuses, ','))
+    ORDER BY message.id DESC
+    LIMIT asked.most
+) AS found
+ORDER BY asked.position, found.id DESC;
+
 -- name: attachments_of
 -- The attachments of these messages, in order.
 SELECT asked.position, attachment.*

@@ -15,7 +15,7 @@ import msgspec
 import trio
 
 from adapters.channel import Channels
-from adapters.port import Accepted, Account, Limits, SendResult, Turn
+from adapters.port import Accepted, Account, Fitted, Limits, SendResult, Turn
 from engine.domain.conversation.messages import KIND as CONVERSATION_KIND
 from engine.domain.conversation.messages import OutboxVerdict
 from engine.domain.outbound import (
@@ -106,8 +106,8 @@ class Platform:
     def say(self, number: int, *results: SendResult | Exception) -> None:
         self.script[number] = deque(results)
 
-    def check(self, send: Send) -> None:
-        pass
+    def fit(self, send: Send) -> Fitted:
+        return Fitted(send=send)
 
     def limits(self, account: Account) -> Limits:
         return Limits(

@@ -32,7 +32,7 @@ from engine.domain.inbound import (
 from engine.errors import InvalidInput
 from engine.ports import Endpoint, WebhookRequest
 
-PAYLOADS = Path(__file__).parent.parent / "payloads" / "whatsapp"
+PAYLOADS = Path(__file__).parent / "payloads" / "whatsapp"
 SAMPLES = Path(__file__).parents[3] / "shared" / "platforms" / "samples"
 RECEIVER = WhatsAppReceiver()
 NUMBER, WABA = "109000000000001", "209000000000001"

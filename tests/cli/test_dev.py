@@ -1,10 +1,14 @@
 """`mijra dev --json` and the administrative commands, as processes on a real database."""
 
+import hashlib
+import hmac
+import json
 import re
 import stat
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 import trio
 
@@ -21,9 +25,19 @@ KEYS = {
     "token": str,
     "agent": dict,
     "whatsapp": dict,
+    "facebook": dict,
+    "messenger": dict,
+    "instagram": dict,
     "database_url": str,
 }
-STAYS = ("tenant", "token", "agent", "whatsapp")
+STAYS = ("tenant", "token", "agent")
+PLATFORMS = {"whatsapp": "15550100123", "facebook": "7100000000000011", "instagram": "8100000000000031"}
+"""And who writes there."""
+
+
+def _keys(line: dict[str, Any], platform: str) -> dict[str, Any]:
+    """An account's keys without addresses, which change with the ports."""
+    return {name: value for name, value in line[platform].items() if not name.endswith("_url")}
 
 
 async def _until(what: Any, seconds: float = 20.0) -> Any:
@@ -80,6 +94,8 @@ async def test_dev_is_ready_when_it_says_so_and_comes_back_the_same(tmp_path: Pa
 
     async with started(data_dir, "dev", "--json", "--port", "0") as second:
         assert {name: second.line[name] for name in STAYS} == {name: first.line[name] for name in STAYS}
+        for platform in PLATFORMS:
+            assert _keys(second.line, platform) == _keys(first.line, platform)
         (again,) = await _conversations(second)
         assert again["id"] == conversation["id"]
         await _customer_writes(second, "And in blue?")
@@ -90,6 +106,58 @@ async def test_dev_is_ready_when_it_says_so_and_comes_back_the_same(tmp_path: Pa
 
     (data_dir / "dev.json").unlink()
     await _comes_back_without_its_notes(first, data_dir)
+
+
+async def test_dev_carries_an_account_on_each_platform(tmp_path: Path) -> None:
+    """Under its name, with all that a stand-in needs; on each, a customer's message comes in and the answer
+    goes out, and what is told by the keys in the line is believed."""
+    async with started(tmp_path / "data", "dev", "--json", "--port", "0") as running:
+        line = running.line
+        assert line["messenger"] == line["facebook"]
+        assert set(_keys(line, "facebook")) == {"app_secret", "verify_token", "page_id", "access_token"}
+        assert set(_keys(line, "instagram")) == {"app_secret", "verify_token", "instagram_id", "access_token"}
+        for platform, customer in PLATFORMS.items():
+            assert line[platform]["webhook_url"] == f"{line['base_url']}/api/webhooks/{platform}"
+            simulator = line[platform]["simulator_url"]
+            await call("POST", f"{simulator}/__sim/messages", body={"from": customer, "text": "Hello"})
+        conversations = await _until(lambda: _conversations_of(running, len(PLATFORMS)))
+        for conversation in conversations:
+            simulator = line[conversation["platform"]]["simulator_url"]
+            path = f"{line['base_url']}/api/demo/conversations/{conversation['id']}/messages"
+            await call("POST", path, line["token"], {"type": "text", "content": "Yes, it is."})
+
+            async def taken(simulator: str = simulator) -> bool:
+                sends = await call("GET", f"{simulator}/__sim/ledger?kind=sends")
+                return len(sends["items"]) == 1
+
+            await _until(taken)
+        await _stand_in_posts(line)
+        assert len(await _until(lambda: _conversations_of(running, len(PLATFORMS) + 1))) == 4
+
+
+async def _stand_in_posts(line: dict[str, Any]) -> None:
+    """Somebody else's stand-in, with nothing but the line, by the platform's other name."""
+    keys = line["messenger"]
+    item = {
+        "sender": {"id": "7100000000000099"},
+        "recipient": {"id": keys["page_id"]},
+        "timestamp": 1_764_000_000_000,
+        "message": {"mid": "m_stand_in", "text": "By another stand-in"},
+    }
+    entry = {"id": keys["page_id"], "time": 1_764_000_000_000, "messaging": [item]}
+    body = json.dumps({"object": "page", "entry": [entry]}).encode()
+    signature = "sha256=" + hmac.new(keys["app_secret"].encode(), body, hashlib.sha256).hexdigest()
+    url = keys["webhook_url"].replace("/facebook", "/messenger")
+    async with httpx.AsyncClient(trust_env=False) as client:
+        refused = await client.post(url, content=body, headers={"X-Hub-Signature-256": "sha256=00"})
+        assert refused.status_code == 401
+        accepted = await client.post(url, content=body, headers={"X-Hub-Signature-256": signature})
+        assert accepted.status_code == 200
+
+
+async def _conversations_of(running: Started, count: int) -> list[dict[str, Any]]:
+    found = await _conversations(running)
+    return found if len(found) == count else []
 
 
 async def _comes_back_without_its_notes(first: Started, data_dir: Path) -> None:
@@ -103,7 +171,7 @@ async def _comes_back_without_its_notes(first: Started, data_dir: Path) -> None:
             assert third.line["agent"]["password"] != first.line["agent"]["password"]
             await _log_in(third)
             assert third.line["simulator_url"] == url
-            assert third.line["whatsapp"] == simulator.line["whatsapp"]
+            assert _keys(third.line, "whatsapp") == simulator.line["whatsapp"]
             await _customer_writes(third, "Hello?")
             await _until(lambda: _has_two_channels(third))
     assert (simulator.status, third.status) == (0, 0)

@@ -18,6 +18,7 @@ from engine.ports import (
     ConversationQuery,
     MessageQuery,
     TrackedMessage,
+    TrackedQuery,
 )
 from engine.runtime.cell import Cell
 from tests.domain.desk import CHANNEL, NOON, TENANT, config
@@ -35,7 +36,9 @@ class Store:
     ) -> Sequence[ContactSnapshot | None]:
         return [snapshot(request.keys[0]) for request in requests]
 
-    async def find(self, queries: Sequence[MessageQuery | ConversationQuery]) -> Sequence[object]:
+    async def find(
+        self, queries: Sequence[MessageQuery | ConversationQuery | TrackedQuery]
+    ) -> Sequence[object]:
         raise AssertionError("all that is asked for is resident")
 
 

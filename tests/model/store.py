@@ -61,10 +61,12 @@ from engine.ports import (
     ConversationQuery,
     EventSink,
     FoundMessage,
+    FoundTracked,
     LoggedEvent,
-    MessageQuery,
     OpenWork,
+    StoreQuery,
     TrackedMessage,
+    TrackedQuery,
     WaitingConversation,
 )
 from engine.runtime import Address, Committer, Lane
@@ -303,13 +305,15 @@ class ModelStore:
             complete=len(messages) <= recent_max,
         )
 
-    async def find(self, queries: Sequence[MessageQuery | ConversationQuery]) -> Sequence[object]:
+    async def find(self, queries: Sequence[StoreQuery]) -> Sequence[object]:
         await self._reached()
         return [self._find(query) for query in queries]
 
-    def _find(self, query: MessageQuery | ConversationQuery) -> object:
+    def _find(self, query: StoreQuery) -> object:
         if isinstance(query, ConversationQuery):
             return copy.copy(self.conversations.get(query.conversation_id))
+        if isinstance(query, TrackedQuery):
+            return FoundTracked()  # the model's customers send no watermarks
         message_id = query.message_id
         if query.platform_message_id is not None:
             key: tuple[object, ...] = ("messages_platform_id", query.channel_id, query.platform_message_id)

@@ -13,7 +13,17 @@ import trio
 from msgspec import Struct, structs
 
 from adapters.channel import Channels
-from adapters.port import Accepted, Account, Declined, ErrorClass, Limits, SendResult, Turn, Unanswered
+from adapters.port import (
+    Accepted,
+    Account,
+    Declined,
+    ErrorClass,
+    Fitted,
+    Limits,
+    SendResult,
+    Turn,
+    Unanswered,
+)
 from engine.domain.config import AssignmentSettings, Channel, TenantConfig
 from engine.domain.conversation.messages import (
     AddNote,
@@ -114,8 +124,8 @@ class Platform:
         self.taken: list[tuple[int | None, str]] = []
         self.failed: set[str] = set()
 
-    def check(self, send: Send) -> None:
-        pass
+    def fit(self, send: Send) -> Fitted:
+        return Fitted(send=send)
 
     def limits(self, account: Account) -> Limits:
         return Limits(messages_per_second=200, pair_seconds=0.05, pair_burst=20, concurrency=8)

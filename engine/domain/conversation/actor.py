@@ -22,6 +22,7 @@ from engine.domain.conversation.messages import (
     ChangeTags,
     ConversationCommand,
     EditNote,
+    KnowProfile,
     MarkConversationRead,
     MediaVerdict,
     OutboxVerdict,
@@ -65,6 +66,8 @@ def decide(state: ContactState, message: ConversationCommand, ctx: Context) -> E
             return desk.timer_fired(state, message, ctx)
         case _ if state.customer is None:
             return no_conversation()
+        case KnowProfile():
+            return receiving.know_profile(state, message, ctx)
         case SendMessage():
             return replying.send(state, message, ctx)
         case Retry():

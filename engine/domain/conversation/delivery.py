@@ -3,15 +3,23 @@
 from engine.domain.conversation.changes import Change
 from engine.domain.conversation.finding import by_id, by_platform, found_message
 from engine.domain.conversation.messages import MediaVerdict, OutboxVerdict, Receive, Received, address_of
-from engine.domain.conversation.state import ContactState, Early, Tracked, tracked_row
+from engine.domain.conversation.state import ContactState, Early, Tracked, tracked, tracked_row
 from engine.domain.conversation.statuses import UNDECIDED, advance
-from engine.domain.inbound import StatusChanged
+from engine.domain.inbound import StatusChanged, StatusesReached
 from engine.domain.outbound import OutcomeUnknown, Refused, Resending, Sent
 from engine.domain.outbox import Settled, channel_address
 from engine.domain.rows import AttachmentPatch, MessagePatch, OutboxPatch, StatusRow
+from engine.ports import FoundMessage, FoundTracked, TrackedQuery
 from engine.runtime import Context, Effects, Lane, Lookup, Tell
 
 DUPLICATE = Received(outcome="duplicate")
+
+UP_TO_MAX = 100
+"""Messages that one watermark moves beyond those in memory; fewer than are remembered, or they would push
+each other out. More than that unread is a broadcast's list, and the rest moves with the next mark."""
+
+CLOCKS_MS = 2_000
+"""Our time of sending is that of the platform's answer; its own is a little earlier, by another clock."""
 
 
 def receive_status(
@@ -67,6 +75,101 @@ def receive_status(
             seq=target.seq,
         )
     )
+
+
+def receive_watermark(
+    state: ContactState, message: Receive, event: StatusesReached, ctx: Context
+) -> Effects | Lookup:
+    """Every message of ours up to the mark moves on, unless it is further already or failed.
+
+    Where not all messages are resident, those behind them that may still have to move are looked up first,
+    `UP_TO_MAX` at most; not so where the oldest resident one has moved that far, since the mark that moved it
+    has moved those before it.
+    """
+    mark = state.known(event.platform_id) if event.platform_id is not None else None
+    if mark is None and event.platform_id is not None and not isinstance(ctx.found, tuple):
+        return Lookup((by_platform(state, event.platform_id), _behind(state, event)))
+    if not (state.complete or isinstance(ctx.found, tuple) or _moved_behind(state, event)):
+        return Lookup((_behind(state, event),))
+    for each in ctx.found if isinstance(ctx.found, tuple) else ():
+        if isinstance(each, FoundMessage) and each.message is not None:
+            mark = tracked_row(each.message)
+        elif isinstance(each, FoundTracked):
+            for row in each.messages:
+                if row.id not in state.messages:
+                    state.track(tracked(row))
+    up_to = event.up_to
+    if up_to is None:
+        # A message that we do not know yet is the one whose answer has not come: all others are before it.
+        up_to = event.at
+        if mark is None and event.platform_id is not None:
+            known = state.early.get(event.platform_id, Early())
+            early = _status(event, event.platform_id)
+            state.remember_early(event.platform_id, Early(statuses=(*known.statuses, early)))
+    else:
+        state.marks[event.status] = max(event, state.marks.get(event.status, event), key=_up_to)
+    change = Change(state, ctx, message.trace)
+    moved = [each for each in state.messages.values() if _reaches(each, event, up_to, mark)]
+    for each in moved:
+        assert each.platform_id is not None
+        change.add(
+            StatusRow(
+                tenant_id=state.tenant_id,
+                id=ctx.new_id(),
+                message_id=each.id,
+                platform_message_id=each.platform_id,
+                status=event.raw_status,
+                code=None,
+                detail={"up_to": up_to},
+                at=event.at,
+                received_at=message.received_at,
+            )
+        )
+        apply_status(change, each, _status(event, each.platform_id))
+    return change.done(Received(outcome="applied" if moved else "duplicate"))
+
+
+def _status(event: StatusesReached, platform_id: str) -> StatusChanged:
+    return StatusChanged(
+        contact=event.contact,
+        platform_id=platform_id,
+        status=event.status,
+        at=event.at,
+        raw_status=event.raw_status,
+    )
+
+
+def _up_to(event: StatusesReached) -> int:
+    return event.up_to or 0
+
+
+def _moved_behind(state: ContactState, event: StatusesReached) -> bool:
+    for each in state.messages.values():
+        if each.outbound and each.platform_id is not None and each.status in ("sent", "delivered", "read"):
+            return advance(each.status, event.status) is None
+    return False
+
+
+def _behind(state: ContactState, event: StatusesReached) -> TrackedQuery:
+    return TrackedQuery(
+        tenant_id=state.tenant_id,
+        channel_id=state.channel_id,
+        contact_key=state.key,
+        statuses=tuple(status for status in ("sent", "delivered") if advance(status, event.status)),
+        limit=UP_TO_MAX,
+    )
+
+
+def _reaches(each: Tracked, event: StatusesReached, up_to: int, mark: Tracked | None) -> bool:
+    """Whether a mark is about this message. Which second ours and the platform's clock differ in is not
+    known, so the message that the mark names counts whatever its time."""
+    if not each.outbound or each.platform_id is None or advance(each.status, event.status) is None:
+        return False
+    if each.status not in ("sent", "delivered"):
+        return False
+    if mark is not None:
+        return each.id <= mark.id
+    return (each.sent_at or 0) <= up_to + CLOCKS_MS
 
 
 def apply_status(change: Change, target: Tracked, event: StatusChanged) -> None:
@@ -230,6 +333,10 @@ def _sent(change: Change, target: Tracked, platform_id: str, at: int) -> None:
     for status in early.statuses:
         if not _reported_before(target, status.status):
             apply_status(change, target, status)
+    for reached in state.marks.values():
+        # A watermark that overtook the answer to the send.
+        if target.platform_id is not None and _reaches(target, reached, _up_to(reached), None):
+            apply_status(change, target, _status(reached, target.platform_id))
     change.add(_outbox(change, target.id, _ended(target)))
 
 

@@ -62,6 +62,15 @@ class NewAttachment(Struct, frozen=True, kw_only=True):
     sha256: str | None = None
 
 
+class KnowProfile(Struct, frozen=True, tag=True, tag_field="message", kw_only=True):
+    """The platform's word on who the contact is. Counts where nobody has named the customer yet. No
+    answer."""
+
+    name: str
+    avatar_url: str | None = None
+    trace: str = ""
+
+
 class SendMessage(Struct, frozen=True, tag=True, tag_field="message", kw_only=True):
     """From the API. Answer: MessageResource (also for a repeated `client_key`: the first message).
 
@@ -257,5 +266,6 @@ ConversationCommand = (
     | Retry
     | OutboxVerdict
     | MediaVerdict
+    | KnowProfile
     | TimerFired
 )

@@ -6,13 +6,13 @@ message with its sequence number, the agent to be found, the automated reply. Al
 
 from typing import Any
 
-from msgspec import ValidationError, convert, structs, to_builtins
+from msgspec import ValidationError, convert, to_builtins
 
 from engine.domain import autoreply
 from engine.domain.content import DELETED_PREVIEW, preview
 from engine.domain.conversation.changes import Change
 from engine.domain.conversation.composing import attachment_of, next_message
-from engine.domain.conversation.delivery import receive_status
+from engine.domain.conversation.delivery import apply_status, receive_status, receive_watermark
 from engine.domain.conversation.finding import by_platform, found_message
 from engine.domain.conversation.lifecycle import (
     add_handle,
@@ -23,9 +23,17 @@ from engine.domain.conversation.lifecycle import (
     set_status,
     want_agent,
 )
-from engine.domain.conversation.messages import SYSTEM, By, Receive, Received, address_of
+from engine.domain.conversation.messages import SYSTEM, By, KnowProfile, Receive, Received, address_of
 from engine.domain.conversation.replying import queue_reply
-from engine.domain.conversation.state import OPEN_STATUSES, ContactState, Early, Tracked, tracked_row
+from engine.domain.conversation.state import (
+    OPEN_STATUSES,
+    ContactState,
+    Early,
+    Tracked,
+    snapshot,
+    tracked_row,
+)
+from engine.domain.conversation.statuses import UNDECIDED
 from engine.domain.inbound import (
     AccountNotice,
     Contact,
@@ -36,10 +44,12 @@ from engine.domain.inbound import (
     MessageEdited,
     MessageReceived,
     StatusChanged,
+    StatusesReached,
     Unsupported,
 )
 from engine.domain.outbound import SendInteractive, SendText
-from engine.domain.resources import WINDOWED_PLATFORMS, rfc3339, window_is_open
+from engine.domain.platforms import rules_of
+from engine.domain.resources import rfc3339, window_is_open
 from engine.domain.rows import (
     AttachmentRow,
     ConversationRow,
@@ -49,14 +59,14 @@ from engine.domain.rows import (
 from engine.ports import FoundMessage
 from engine.runtime import Context, Effects, Lane, Lookup
 
-REPLY_WINDOW_MS = 24 * 3600 * 1000
-"""From the customer's last message (WhatsApp sheet, 6.1)."""
-
 FUTURE_MS_MAX = 5 * 60 * 1000
 """A platform time further ahead of ours is not believed: a wrong clock must not hold a window open."""
 
 DUPLICATE = Received(outcome="duplicate")
 IGNORED = Received(outcome="ignored")
+
+NAME_CHARACTERS_MAX = 200
+"""Names of people end before; what is longer is somebody's joke."""
 
 SILENT_TYPES = frozenset({"reaction", "system"})
 """Kept in the history, but no new thing to read, to answer or to open a conversation's window."""
@@ -75,6 +85,8 @@ def receive(state: ContactState, message: Receive, ctx: Context) -> Effects | Lo
             return _deleted(state, message, event, ctx)
         case StatusChanged():
             return receive_status(state, message, event, ctx)
+        case StatusesReached():
+            return receive_watermark(state, message, event, ctx)
         case ContactRenumbered():
             return _renumbered(state, message, event, ctx)
         case Unsupported():
@@ -126,17 +138,16 @@ def _message(
     conversation.last_inbound_at = max(conversation.last_inbound_at or 0, at)
     if not silent:
         conversation.unread_count += 1
-        if conversation.platform in WINDOWED_PLATFORMS:
-            conversation.reply_window_ends_at = max(
-                conversation.reply_window_ends_at or 0, at + REPLY_WINDOW_MS
-            )
+    window_ms = rules_of(conversation.platform).reply_window_ms
+    if window_ms is not None and (not silent or event.opens_window):
+        conversation.reply_window_ends_at = max(conversation.reply_window_ends_at or 0, at + window_ms)
     early = state.early.pop(event.platform_id, None)
     if early is not None and early.deleted_at is not None:
         row.deleted_at = early.deleted_at
     append(change, conversation, row, attachments)
     change.message_event("message.received", conversation, row, attachments)
     want_agent(change, conversation)
-    if not silent and contact.group is None:
+    if not silent and contact.group is None and event.automated:
         _answer_automatically(change, conversation, event, opened)
     return change.done(
         Received(outcome="stored", conversation_id=conversation.id, message_id=row.id, seq=row.seq)
@@ -155,6 +166,9 @@ def _echo(
     if seen is not None:
         return seen
     change = Change(state, ctx, message.trace)
+    ours = _own_send(state, event) if event.maybe_ours else None
+    if ours is not None:
+        return _echo_of_own(change, ours, event)
     contact = event.contact
     know_customer(
         change,
@@ -183,6 +197,38 @@ def _echo(
     change.message_event("message.sent", conversation, row, attachments)
     return change.done(
         Received(outcome="stored", conversation_id=conversation.id, message_id=row.id, seq=row.seq)
+    )
+
+
+def _own_send(state: ContactState, event: MessageEchoed) -> Tracked | None:
+    """The oldest message of ours that is on its way and says what the echo says. Where a person wrote the
+    same in the platform's app at the same moment the two change places, which nobody can tell apart."""
+    for each in state.messages.values():
+        if not each.outbound or each.platform_id is not None or each.status not in UNDECIDED:
+            continue
+        shown = each.answer
+        if shown is not None and (shown.type, _said(shown.content)) == (event.type, _said(event.content)):
+            return each
+    return None
+
+
+def _said(content: dict[str, Any]) -> str:
+    return str(content.get("body") or content.get("caption") or "").strip()
+
+
+def _echo_of_own(change: Change, target: Tracked, event: MessageEchoed) -> Effects:
+    """It overtook the answer to the send, and says the same: the platform has taken the message."""
+    status = StatusChanged(
+        contact=event.contact, platform_id=event.platform_id, status="sent", at=event.at, raw_status="echo"
+    )
+    apply_status(change, target, status)
+    return change.done(
+        Received(
+            outcome="applied",
+            conversation_id=target.conversation_id,
+            message_id=target.id,
+            seq=target.seq,
+        )
     )
 
 
@@ -390,6 +436,9 @@ def _deleted(state: ContactState, message: Receive, event: MessageDeleted, ctx: 
     )
 
 
+_ECHOED = tuple(name for name in MessageEchoed.__struct_fields__ if name != "maybe_ours")
+
+
 def _instead(
     state: ContactState,
     message: Receive,
@@ -401,7 +450,8 @@ def _instead(
 ) -> Effects | Lookup:
     """An edit or deletion whose original is not there becomes a message, on the side that it came from."""
     if by_business:
-        return _echo(state, message, MessageEchoed(**structs.asdict(stored)), ctx, own)
+        members = {name: getattr(stored, name) for name in _ECHOED}
+        return _echo(state, message, MessageEchoed(**members), ctx, own)
     return _message(state, message, stored, ctx, own)
 
 
@@ -482,6 +532,20 @@ def _renumbered(
     return change.done(
         Received(outcome="stored", conversation_id=conversation.id, message_id=row.id, seq=row.seq)
     )
+
+
+def know_profile(state: ContactState, message: KnowProfile, ctx: Context) -> Effects:
+    """A name from the platform, for a customer who is shown by the id."""
+    customer = state.customer
+    assert customer is not None
+    change = Change(state, ctx, message.trace)
+    if customer.name in state.handles | {state.key} and message.name:
+        customer.name = message.name[:NAME_CHARACTERS_MAX]
+        customer.avatar_url = message.avatar_url or customer.avatar_url
+        change.add(snapshot(customer))
+        if state.conversation is not None:
+            change.event("conversation.updated", state.conversation)
+    return change.done()
 
 
 # ------------------------------------------------------------------ small parts

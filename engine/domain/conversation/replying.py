@@ -8,6 +8,7 @@ from typing import Any
 
 from msgspec import structs, to_builtins
 
+from engine.domain.config import Channel
 from engine.domain.conversation.changes import Change
 from engine.domain.conversation.composing import attachment_of, next_message
 from engine.domain.conversation.finding import by_id, on_conversation
@@ -31,7 +32,15 @@ from engine.domain.conversation.messages import (
 from engine.domain.conversation.state import OPEN_STATUSES, ContactState, Tracked, tracked_row
 from engine.domain.outbound import MarkRead, OutboxItem, OutboxPayload, Send, SendReaction, SendTemplate
 from engine.domain.outbox import Deliver, channel_address
-from engine.domain.resources import MessageResource, message_resource, reply_window, window_is_open
+from engine.domain.platforms import rules_of
+from engine.domain.resources import (
+    MessageResource,
+    has_human_window,
+    human_window_ends_at,
+    message_resource,
+    reply_window,
+    window_is_open,
+)
 from engine.domain.rows import (
     AttachmentRow,
     ConversationRow,
@@ -60,7 +69,8 @@ def send(state: ContactState, message: SendMessage, ctx: Context) -> Effects | L
     first = _first_answer(state, message, found)
     if first is not None:
         return Effects(reply=first)
-    refusal = _refusal(state, conversation, message, ctx)
+    change = Change(state, ctx, message.trace)
+    refusal = _refusal(change, conversation, message)
     if refusal is not None:
         return Effects(refuse=refusal)
     reply_to = _message_named(state, message.reply_to, found)
@@ -74,7 +84,6 @@ def send(state: ContactState, message: SendMessage, ctx: Context) -> Effects | L
         what = structs.replace(what, platform_message_id=target.platform_id)
         content = {**content, "platform_message_id": target.platform_id, "message_id": target.id}
         reply_to = None
-    change = Change(state, ctx, message.trace)
     if conversation.status not in OPEN_STATUSES or conversation.status == "pending":
         set_status(change, conversation, "open", message.by)
         want_agent(change, conversation)
@@ -109,8 +118,8 @@ def start(state: ContactState, message: Start, ctx: Context) -> Effects | Lookup
             return Effects(reply=Started(conversation=shown, message=first, created=False))
     if message.send is not None and _needs_window(message.send):
         ends_at = existing.reply_window_ends_at if existing is not None else None
-        if not window_is_open(message.platform, ends_at, ctx.now):
-            return Effects(refuse=_window_closed(message.platform, ends_at, ctx.now))
+        if not _may_send(change, message.by, message.platform, ends_at):
+            return Effects(refuse=_window_closed(change, message.platform, ends_at))
     phone = message.recipient if message.recipient.startswith("+") else None
     know_customer(change, keys=(state.key,), platform=message.platform, name=message.name, phone=phone)
     created = False
@@ -166,13 +175,14 @@ def retry(state: ContactState, message: Retry, ctx: Context) -> Effects | Lookup
             )
         )
     item = structs.replace(found.outbox, state="queued", attempts=0, not_before=ctx.now)
+    change = Change(state, ctx, message.trace)
     if _needs_window(item.send):
         conversation = state.resident(message.conversation_id) or state.conversation
         ends_at = conversation.reply_window_ends_at if conversation is not None else None
         platform = conversation.platform if conversation is not None else ""
-        if not window_is_open(platform, ends_at, ctx.now):
-            return Effects(refuse=_window_closed(platform, ends_at, ctx.now))
-    change = Change(state, ctx, message.trace)
+        if not _may_send(change, message.by, platform, ends_at):
+            return Effects(refuse=_window_closed(change, platform, ends_at))
+        item = structs.replace(item, window_ends_at=ends_at, by_person=message.by.kind == "user")
     flagged = target.status == "unknown"
     target.status = "pending"
     target.failed_at = None
@@ -192,7 +202,15 @@ def retry(state: ContactState, message: Retry, ctx: Context) -> Effects | Lookup
             state="queued",
             attempts=0,
             not_before=ctx.now,
-            payload=to_builtins(OutboxPayload(send=item.send, reply_to=item.reply_to, resent=flagged)),
+            payload=to_builtins(
+                OutboxPayload(
+                    send=item.send,
+                    reply_to=item.reply_to,
+                    resent=flagged,
+                    window_ends_at=item.window_ends_at,
+                    by_person=item.by_person,
+                )
+            ),
             updated_at=ctx.now,
         )
     )
@@ -259,6 +277,7 @@ def queue_reply(
         send=send,
         reply_to=quote.platform_id if quote is not None else None,
         lane=lane,
+        by_person=by.kind == "user",
     )
     resource = change.message_event("message.sent", conversation, row, files)
     change.state.messages[row.id].answer = resource
@@ -290,6 +309,7 @@ def _queue(
     send: Send,
     reply_to: str | None,
     lane: Lane,
+    by_person: bool = False,
 ) -> None:
     recipient = conversation.metadata.get("recipient") or _recipient(conversation)
     row = OutboxRow(
@@ -304,7 +324,14 @@ def _queue(
         state="queued",
         attempts=0,
         not_before=change.now,
-        payload=to_builtins(OutboxPayload(send=send, reply_to=reply_to)),
+        payload=to_builtins(
+            OutboxPayload(
+                send=send,
+                reply_to=reply_to,
+                window_ends_at=conversation.reply_window_ends_at,
+                by_person=by_person,
+            )
+        ),
         error=None,
         trace=change.trace,
         created_at=change.now,
@@ -327,14 +354,16 @@ def _queue(
         reply_to=reply_to,
         trace=row.trace,
         created_at=row.created_at,
+        window_ends_at=conversation.reply_window_ends_at,
+        by_person=by_person,
     )
     change.tell(Tell(channel_address(conversation.tenant_id, conversation.channel_id), Deliver(item), lane))
 
 
 def _recipient(conversation: ConversationRow) -> str:
-    """WhatsApp's contact keys are numbers without '+', or business-scoped ids, which stay as they are."""
+    """Telephone numbers are keys without '+' and go out with it; other ids stay as they are."""
     key = conversation.contact_key
-    return f"+{key}" if conversation.platform == "whatsapp" and key.isdecimal() else key
+    return f"+{key}" if rules_of(conversation.platform).by_phone and key.isdecimal() else key
 
 
 def _attachment(change: Change, row: MessageRow, new: NewAttachment) -> AttachmentRow:
@@ -416,9 +445,8 @@ def _first_answer(
     return None
 
 
-def _refusal(
-    state: ContactState, conversation: ConversationRow, message: SendMessage, ctx: Context
-) -> MijraError | None:
+def _refusal(change: Change, conversation: ConversationRow, message: SendMessage) -> MijraError | None:
+    state, ctx = change.state, change.ctx
     if conversation.status == "archived":
         return Conflicting("The conversation is archived.", code="conversation_closed")
     if conversation.status not in OPEN_STATUSES and conversation is not state.conversation:
@@ -433,8 +461,8 @@ def _refusal(
     if conversation.channel_type == "group":
         return Conflicting("Messages to groups cannot be sent on this channel.", code="not_supported")
     ends_at = conversation.reply_window_ends_at
-    if _needs_window(message.send) and not window_is_open(conversation.platform, ends_at, ctx.now):
-        return _window_closed(conversation.platform, ends_at, ctx.now)
+    if _needs_window(message.send) and not _may_send(change, message.by, conversation.platform, ends_at):
+        return _window_closed(change, conversation.platform, ends_at)
     if message.seen_seq is not None and not message.force:
         missed = _missed(state, conversation, message.seen_seq, message.by)
         if missed:
@@ -467,12 +495,32 @@ def _needs_window(send: Send) -> bool:
     return not isinstance(send, SendTemplate | MarkRead)
 
 
-def _window_closed(platform: str, ends_at: int | None, now: int) -> Conflicting:
-    return Conflicting(
-        "The reply window is closed; only an approved template can be sent now.",
-        code="window_closed",
-        data={"reply_window": reply_window(platform, ends_at, now)},
+def _may_send(change: Change, by: By, platform: str, ends_at: int | None) -> bool:
+    """Whether a free-form message may go out now: in the window, or by a person in the longer time that some
+    platforms give people."""
+    if window_is_open(platform, ends_at, change.now):
+        return True
+    human_ends_at = human_window_ends_at(platform, ends_at)
+    return (
+        by.kind == "user"
+        and human_ends_at is not None
+        and change.now < human_ends_at
+        and has_human_window(_channel(change))
     )
+
+
+def _window_closed(change: Change, platform: str, ends_at: int | None) -> Conflicting:
+    templates = rules_of(platform).capabilities.templates
+    sentence = "only an approved template can be sent now" if templates else "the customer has to write first"
+    return Conflicting(
+        f"The reply window is closed; {sentence}.",
+        code="window_closed",
+        data={"reply_window": reply_window(platform, ends_at, change.now, _channel(change))},
+    )
+
+
+def _channel(change: Change) -> Channel | None:
+    return change.config.channels.get(change.state.channel_id)
 
 
 def _not_found(sentence: str = "There is no such conversation.") -> NotFound:

@@ -9,7 +9,7 @@ from typing import Any
 
 from msgspec import Struct
 
-from engine.domain.inbound import StatusChanged
+from engine.domain.inbound import StatusChanged, StatusesReached
 from engine.domain.resources import CustomerRef, MessageResource
 from engine.domain.rows import ConversationRow, CustomerRow, MessageRow
 from engine.ports import ContactSnapshot, TrackedMessage
@@ -85,6 +85,7 @@ class ContactState(Struct, kw_only=True):
     `complete`      the resident messages are all there are.
     `floor`         no message that is not resident has a platform time above this.
     `newest_at`     the latest platform time of a message that was resident.
+    `marks`         the latest watermark of each status, for messages whose sending was not answered yet.
     """
 
     tenant_id: int
@@ -103,6 +104,7 @@ class ContactState(Struct, kw_only=True):
     floor: int = 0
     newest_at: int = 0
     early: dict[str, Early] = {}
+    marks: dict[str, StatusesReached] = {}
 
     def track(self, message: Tracked) -> None:
         """Remembers a message, forgetting the oldest beyond RECENT_MAX that are not part of a burst.
@@ -204,7 +206,7 @@ def from_snapshot(tenant_id: int, channel_id: int, key: str, found: ContactSnaps
     state.handles = {handle.external_id for handle in found.handles}
     state.conversation = found.conversation
     for message in reversed(found.messages):
-        state.track(_tracked(message))
+        state.track(tracked(message))
     state.complete = found.complete
     if not found.complete and found.messages:
         # What is not resident was stored before the oldest resident one, and a platform's time is not
@@ -240,7 +242,8 @@ def _fresh(tenant_id: int, channel_id: int, key: str) -> ContactState:
     return ContactState(tenant_id=tenant_id, channel_id=channel_id, key=key)
 
 
-def _tracked(message: TrackedMessage) -> Tracked:
+def tracked(message: TrackedMessage) -> Tracked:
+    """A loaded message as it is remembered."""
     return Tracked(
         id=message.id,
         conversation_id=message.conversation_id,

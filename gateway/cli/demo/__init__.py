@@ -1,8 +1,8 @@
 """`mijra demo`: the whole system at work, and a proof at the end that nothing was lost on the way.
 
-A WhatsApp platform is played in this process, the real server runs in another one on a database of its own,
-and a few agents with an inbox each answer a few dozen customers. The platform behaves as the real one does on
-an ordinary day: it posts concurrently, redelivers, batches, and tells statuses out of order.
+Every platform is played in this process, the real server runs in another one on a database of its own,
+and a few agents with an inbox each answer a few dozen customers. The platforms behave as the real ones do on
+an ordinary day: they post concurrently, redeliver, batch, and tell statuses out of order.
 
     play             the course of it          server          the server's process
     agents           who answers               subscription    how they hear of it
@@ -35,7 +35,7 @@ from gateway.settings import read_settings
 )
 @click.option("--seed", type=int, default=1, show_default=True, help="The same seed, the same customers.")
 def command(seconds: float | None, customers: int, rate: float, seed: int) -> None:
-    """Let customers talk on a simulated WhatsApp, and reconcile everything at the end.
+    """Let customers talk on simulated platforms, and reconcile everything at the end.
 
     Data goes to MIJRA_DATA_DIR, or to a temporary directory. Ctrl-C or the end of --seconds ends the talk;
     then everything comes to rest and is compared: what the platform was acknowledged for, what is in the

@@ -18,8 +18,10 @@ import trio
 from msgspec import Struct
 from rich.console import Console
 
-from adapters.simulators import Settings as Habits
-from adapters.simulators import Simulator, Talk, demo_account
+from adapters.port import Play
+from adapters.registry import adapters
+from adapters.simulators import Talk
+from adapters.simulators.ledger import Ledger
 from engine.errors import Unavailable
 from gateway.cli.api import Api
 from gateway.cli.databases import database_server
@@ -31,6 +33,7 @@ from gateway.cli.demo.server import Server, dev_server
 from gateway.cli.demo.subscription import Subscription
 from gateway.cli.demo.tally import Tally
 from gateway.cli.running import until_signalled
+from gateway.cli.sandbox import stand_ins
 from gateway.settings import Settings, variable
 from storage.embedded import embedded_postgres
 
@@ -39,11 +42,6 @@ SETTLE_SECONDS_MAX: Final = 45.0
 """Retries of the platform come after 5 and 15 s, `read` statuses within 5 s of a reply; the rest is spare."""
 STORED_EVERY_SECONDS: Final = 1.0
 SETTLE_EVERY_SECONDS: Final = 0.25
-
-HABITS: Final = Habits(
-    duplicate_probability=0.05, late_probability=0.03, batch_probability=0.25, status_disorder_probability=0.1
-)
-"""The bad habits that the real platform has every day, except failed sends: each reply must arrive."""
 
 
 class Wish(Struct, frozen=True, kw_only=True):
@@ -86,22 +84,30 @@ class _Demo:
         self._wish = wish
         self._screen = screen
         self._places = places
-        self._simulator = Simulator([demo_account()], seed=wish.seed, settings=HABITS)
-        self._tally = Tally(self._simulator.ledger)
+        # One ledger for all platforms: what it holds is compared with one database.
+        self._ledger = Ledger()
+        self._simulators = {
+            name: each.simulator(
+                Play(accounts=[each.demo_keys()], seed=wish.seed, habits="demo", ledger=self._ledger)
+            )
+            for name, each in stand_ins().items()
+        }
+        self._tally = Tally(self._ledger)
         self._state = "customers talk"
         self._began = 0.0
 
     async def run(self, asked: trio.Event) -> bool:
         screen, places = self._screen, self._places
         async with AsyncExitStack() as stack:
-            await stack.enter_async_context(self._simulator.running())
+            for simulator in self._simulators.values():
+                await stack.enter_async_context(simulator.running())
             screen.say(f"Starting the server; its log is {places.log_file}")
             if self._settings.database_url is None:
                 # Held here as well: should the server die, the database is still there to be compared with,
                 # and ends with this process.
                 await stack.enter_async_context(embedded_postgres(places.data_dir / "postgres"))
             server = await stack.enter_async_context(
-                dev_server(places.data_dir, places.log_file, self._simulator.base_url)
+                dev_server(places.data_dir, places.log_file, self._urls())
             )
             checks = await self._with_server(server, asked)
         if server.exit_status != 0:
@@ -113,7 +119,8 @@ class _Demo:
 
     async def _with_server(self, server: Server, asked: trio.Event) -> list[Check]:
         ready = server.ready
-        self._screen.say(f"API {ready.base_url}  WebSocket {ready.ws_url}  WhatsApp {ready.simulator_url}")
+        played = "  ".join(f"{adapters()[name].platform.label} {url}" for name, url in self._urls().items())
+        self._screen.say(f"API {ready.base_url}  WebSocket {ready.ws_url}  {played}")
         async with (
             database_server(self._settings, url=ready.database_url) as databases,
             Api(ready.base_url, ready.token) as owner,
@@ -141,12 +148,14 @@ class _Demo:
         return checks
 
     async def _talk(self, asked: trio.Event) -> None:
-        self._simulator.start_talking(
-            Talk(customers=self._wish.customers, messages_per_second=self._wish.rate)
-        )
+        share = len(self._simulators)
+        for simulator in self._simulators.values():
+            customers = max(1, self._wish.customers // share)
+            simulator.start_talking(Talk(customers=customers, messages_per_second=self._wish.rate / share))
         with trio.move_on_after(self._wish.seconds if self._wish.seconds is not None else float("inf")):
             await asked.wait()
-        self._simulator.stop_talking()
+        for simulator in self._simulators.values():
+            simulator.stop_talking()
 
     async def _settle(self, server: Server, witness: Witness, office: Office, inbox: Subscription) -> bool:
         """Whether everything came to rest in time: the platform has told all and been told all, agents have
@@ -162,13 +171,16 @@ class _Demo:
         return False
 
     def _quiet(self) -> bool:
-        waiting = self._simulator.webhooks.statistics()
-        return not (waiting["waiting"] or waiting["planned"] or waiting["in_flight"])
+        told = [simulator.webhooks.statistics() for simulator in self._simulators.values()]
+        return not any(each["waiting"] or each["planned"] or each["in_flight"] for each in told)
+
+    def _urls(self) -> dict[str, str]:
+        return {name: simulator.base_url for name, simulator in self._simulators.items()}
 
     async def _verdict(
         self, witness: Witness, office: Office, inbox: Subscription, *, settled: bool
     ) -> list[Check]:
-        ledger, tally = self._simulator.ledger, self._tally
+        ledger, tally = self._ledger, self._tally
         evidence = Evidence(
             facts=ledger.facts,
             sends=ledger.sends,
@@ -179,6 +191,7 @@ class _Demo:
             gaps=inbox.gaps,
             disordered=inbox.disordered,
             earlier_id=witness.earlier_id,
+            without_our_id=_without_our_id(),
         )
         checks = reconcile(evidence)
         attachments = await witness.attachments()
@@ -207,6 +220,15 @@ class _Demo:
             with suppress(Unavailable):
                 self._tally.stored = await witness.inbound()
             await trio.sleep(STORED_EVERY_SECONDS)
+
+
+def _without_our_id() -> set[str]:
+    found = set()
+    for name, stand_in in stand_ins().items():
+        platform = adapters()[name].platform
+        if not platform.capabilities.takes_our_id:
+            found.add(stand_in.demo_keys()[platform.connection.account.name])
+    return found
 
 
 async def _end_with(server: Server, asked: trio.Event) -> None:

@@ -37,6 +37,7 @@ class Evidence(Struct, frozen=True, kw_only=True):
     `stored`: the rows of this run, those with an id above `earlier_id`, the highest before it began (0: there
     were none). `pushed`: message id to how often an event brought it, and `changed`: message id to what
     events said of it later ("edited", "deleted"). `replies`: ids of messages that the API accepted with 201.
+    `without_our_id`: accounts on platforms that take no id of ours with a message.
     """
 
     facts: Sequence[Fact]
@@ -48,6 +49,7 @@ class Evidence(Struct, frozen=True, kw_only=True):
     gaps: int = 0
     disordered: int = 0
     earlier_id: int = 0
+    without_our_id: Collection[str] = ()
 
 
 class Check(Struct, frozen=True, kw_only=True):
@@ -156,7 +158,8 @@ def _pushed_wrongly(evidence: Evidence) -> Iterable[str]:
 
 
 def _not_sent_once(evidence: Evidence) -> Iterable[str]:
-    sent = Counter(send.callback_data for send in evidence.sends)
+    ids = _message_of(evidence)
+    sent = Counter(ids.get(send.id) for send in evidence.sends)
     outbound = {row.id: row for row in _outbound(evidence)}
     for message_id in sorted(_expected(evidence)):
         row = outbound.get(message_id)
@@ -170,10 +173,11 @@ def _not_sent_once(evidence: Evidence) -> Iterable[str]:
 
 def _sent_wrongly(evidence: Evidence) -> Iterable[str]:
     ours = {str(row.id) for row in _outbound(evidence)}
+    ids = _message_of(evidence)
     for send in evidence.sends:
-        data = send.callback_data
+        data = ids.get(send.id)
         if data is None:
-            yield f"{send.id} was sent without our id"
+            yield f"{send.id} was sent without our id, and no message has it"
         elif data not in ours and not _is_earlier(data, evidence.earlier_id):
             yield f"{send.id} was sent for message {data}, which is not stored"
 
@@ -184,8 +188,9 @@ def _behind(evidence: Evidence) -> Iterable[str]:
         if fact.kind == "status" and fact.acknowledged_at is not None:
             reached[fact.id] = max(reached[fact.id], _RANK.get(fact.status, 0))
     by_id = {str(row.id): row for row in _outbound(evidence)}
+    ids = _message_of(evidence)
     for send in evidence.sends:
-        row = by_id.get(send.callback_data or "")
+        row = by_id.get(ids.get(send.id) or "")
         if row is not None and _RANK.get(row.status, 0) < reached[send.id]:
             yield f"reply {row.id} is {row.status}; the platform said more"
 
@@ -200,6 +205,16 @@ def _out_of_sequence(evidence: Evidence) -> Iterable[str]:
 
 
 # ------------------------------------------------------------------ small parts
+
+
+def _message_of(evidence: Evidence) -> dict[str, str | None]:
+    """Our id of what was sent, by the platform's. Where the platform takes none of ours, the message that was
+    given the platform's id is the one; a second send of it would have another id, and no message."""
+    rows = {row.platform_message_id: str(row.id) for row in _outbound(evidence)}
+    return {
+        send.id: rows.get(send.id) if send.phone_number_id in evidence.without_our_id else send.callback_data
+        for send in evidence.sends
+    }
 
 
 def _by_platform_id(evidence: Evidence) -> dict[str, list[StoredMessage]]:

@@ -7,7 +7,7 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import IO, Final
@@ -36,10 +36,13 @@ class Server:
 
 
 @asynccontextmanager
-async def dev_server(data_dir: Path, log_file: Path, simulator_url: str) -> AsyncIterator[Server]:
+async def dev_server(
+    data_dir: Path, log_file: Path, simulator_urls: Mapping[str, str]
+) -> AsyncIterator[Server]:
     """Raises Unavailable with the end of the log when it does not get ready."""
     command = [sys.executable, "-m", "gateway.cli", "dev", "--json", "--port", "0"]
-    command += ["--simulator-url", simulator_url]
+    for name, url in simulator_urls.items():
+        command += ["--simulator-url", f"{name}={url}"]
     with log_file.open("wb") as log:
         process = await _start(command, data_dir, log)
         server: Server | None = None
@@ -79,7 +82,7 @@ async def _ready(process: trio.Process, log_file: Path) -> Ready:
                 break
             line += piece
     try:
-        return msgspec.json.decode(line, type=Ready)
+        return Ready.read(line)
     except msgspec.DecodeError as error:
         raise Unavailable(f"The server did not get ready. {_end_of(log_file)}") from error
 

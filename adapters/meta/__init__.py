@@ -1,0 +1,1 @@
+"""What Meta's platforms have in common: the handshake, the signature, the Graph API's answers."""

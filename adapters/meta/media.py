@@ -1,0 +1,28 @@
+"""Files that customers send: signed addresses at the platform's own servers, which end soon (sheets, 4)."""
+
+from adapters.port import Account, Declined, ErrorClass, FoundMedia
+
+
+class AddressedMedia:
+    """Implements `adapters.port.OpenMediaSource`: the webhook's address is the file's; nothing to look up."""
+
+    def __init__(self, platform: str) -> None:
+        self.platform = platform
+
+    async def __aenter__(self) -> "AddressedMedia":
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        return None
+
+    async def look_up(
+        self, source_id: str | None, source_url: str | None, account: Account
+    ) -> FoundMedia | Declined:
+        if source_url is None:
+            return Declined(
+                error_class=ErrorClass.BAD_REQUEST,
+                platform_code="no_source",
+                message="The platform named no file.",
+            )
+        # Without the token: the address carries its own right, and may be anybody's.
+        return FoundMedia(url=source_url, headers={})

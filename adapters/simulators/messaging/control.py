@@ -1,0 +1,222 @@
+"""The control API of the played Messenger and Instagram, under `/__sim/`: that of the played WhatsApp.
+
+    GET    /__sim/health                        {"ok": true}
+    GET    /__sim/accounts                      the accounts, their keys (simulated ones) and callbacks
+    GET    /__sim/statistics
+    GET    /__sim/ledger?kind=&after=&limit=    facts, sends, marks, attempts or duplicates
+    GET    /__sim/sends/{id}                    one accepted send with its body
+    GET    /__sim/customers                     who there is
+    POST   /__sim/connect                       {callback_url, account_id?, check?}
+    POST   /__sim/messages                      {from, text?, kind?, name?, account_id?}, or
+                                                {from, item: a messaging[] item without sender and recipient}
+    POST   /__sim/echoes                        {to, text, account_id?}
+    POST   /__sim/webhooks                      {payload | text, signed?, account_id?}: one raw POST
+    POST   /__sim/talk                          a `Talk`;  DELETE stops
+    POST   /__sim/faults                        a `Fault`; GET lists; DELETE /__sim/faults[/{id}] clears
+    POST   /__sim/throttle                      {per_second | null}
+    POST   /__sim/usage                         {percent}: what the usage headers say
+    POST   /__sim/token                         {expired: true | false, account_id?} or {access_token,
+    account_id?} POST   /__sim/down                          {seconds}: this API is gone as well meanwhile
+    POST   /__sim/window                        {recipient, opened} PATCH  /__sim/settings
+    some of the `Settings`; GET shows them
+
+Answers are JSON; refusals are `{"code", "message"}` with 4xx or 503.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+import trio
+from msgspec import Struct, field
+
+from adapters.simulators.control import answer_of, number_of, page_of
+from adapters.simulators.faults import Fault
+from adapters.simulators.http import Request, Response
+from adapters.simulators.messaging.people import Said
+from adapters.simulators.talk import Talk
+from adapters.simulators.webhooks import now_ms
+from engine.errors import InvalidInput, NotFound
+
+if TYPE_CHECKING:
+    from adapters.simulators.messaging.platform import MessagingSimulator
+
+
+class _Body(Struct, forbid_unknown_fields=True, kw_only=True):
+    account_id: str | None = None
+
+
+class _Connect(_Body, kw_only=True):
+    callback_url: str
+    check: bool = True
+
+
+class _Say(_Body, kw_only=True):
+    sender: str = field(name="from")
+    text: str | None = None
+    kind: str = "text"
+    name: str | None = None
+    item: dict[str, Any] | None = None
+
+
+class _Echo(_Body, kw_only=True):
+    to: str
+    text: str
+
+
+class _Raw(_Body, kw_only=True):
+    payload: Any = None
+    text: str | None = None
+    signed: bool = True
+
+
+class _Throttle(_Body, kw_only=True):
+    per_second: int | None
+
+
+class _Usage(_Body, kw_only=True):
+    percent: float
+
+
+class _Token(_Body, kw_only=True):
+    expired: bool | None = None
+    access_token: str | None = None
+
+
+class _Down(_Body, kw_only=True):
+    seconds: float
+
+
+class _Window(_Body, kw_only=True):
+    recipient: str
+    opened: bool
+
+
+class ControlApi:
+    """Turns control calls into calls on the simulator."""
+
+    def __init__(self, simulator: MessagingSimulator) -> None:
+        self._sim = simulator
+
+    async def answer(self, request: Request) -> Response:
+        """One call; never raises for what a caller can send."""
+        return await answer_of(self._dispatch, request)
+
+    async def _dispatch(self, request: Request) -> object:
+        what, _, which = request.path.removeprefix("/__sim/").strip("/").partition("/")
+        match request.method:
+            case "GET":
+                return self._show(request, what, which)
+            case "POST" | "PATCH":
+                return await self._act(request, what)
+            case "DELETE" if what == "talk":
+                self._sim.stop_talking()
+                return {"talking": False}
+            case "DELETE" if what == "faults" and (which == "" or which.isdigit()):
+                return {"cleared": self._sim.clear_faults(int(which) if which else None)}
+        raise NotFound(f"there is no {request.method} {request.path:.80}")
+
+    def _show(self, request: Request, what: str, which: str) -> object:
+        sim = self._sim
+        match what:
+            case "health":
+                return {"ok": True}
+            case "accounts":
+                return [
+                    msgspec.to_builtins(one)
+                    | {sim.account_field: one.account_id, "callback_url": sim.callback_url(one.account_id)}
+                    for one in sim.accounts.values()
+                ]
+            case "statistics":
+                return sim.statistics()
+            case "ledger":
+                kind = request.query.get("kind", "facts")
+                return sim.ledger.page(kind, number_of(request, "after", 0), page_of(request))
+            case "sends":
+                send = sim.ledger.send(which)
+                if send is None:
+                    raise NotFound("no accepted send has this id")
+                return msgspec.to_builtins(send) | {"body": sim.ledger.payload(which)}
+            case "customers":
+                return [{"id": one.key, "name": one.name} for one in sim.people.everybody[:10_000]]
+            case "faults":
+                return sim.faults.listing(trio.current_time())
+            case "settings":
+                return sim.settings
+            case _:
+                raise NotFound(f"there is nothing at {request.path:.80}")
+
+    async def _act(self, request: Request, what: str) -> object:
+        sim, read = self._sim, msgspec.json.decode
+        body = request.body
+        match what:
+            case "connect":
+                connect = read(body, type=_Connect)
+                await sim.connect(connect.callback_url, connect.account_id, check=connect.check)
+                return {"connected": True}
+            case "messages":
+                return {"id": self._say(read(body, type=_Say))}
+            case "echoes":
+                echo = read(body, type=_Echo)
+                return {"id": sim.echo(sim.people.adopt(echo.to), echo.text, account_id=echo.account_id)}
+            case "webhooks":
+                raw = read(body, type=_Raw)
+                content = raw.text.encode() if raw.text is not None else json.dumps(raw.payload).encode()
+                return {"outcome": await sim.post_raw(content, signed=raw.signed, account_id=raw.account_id)}
+            case "talk":
+                sim.start_talking(read(body or b"{}", type=Talk))
+                return {"talking": True}
+            case "faults":
+                return {"id": sim.fault(read(body, type=Fault))}
+            case "throttle":
+                throttle = read(body, type=_Throttle)
+                sim.throttle(throttle.per_second)
+                return {"per_second": throttle.per_second}
+            case "usage":
+                usage = read(body, type=_Usage)
+                sim.set_usage(usage.percent)
+                return {"percent": usage.percent}
+            case "token":
+                return self._token(read(body, type=_Token))
+            case "down":
+                seconds = read(body, type=_Down).seconds
+                # A moment later, so that this answer still gets out.
+                sim.webhooks.after(0.05, lambda: sim.go_down(seconds))
+                return {"down_seconds": seconds}
+            case "window":
+                window = read(body, type=_Window)
+                sim.set_window(window.recipient, opened=window.opened)
+                return {"opened": window.opened}
+            case "settings":
+                return sim.change_settings(read(body, type=dict[str, Any]))
+            case _:
+                raise NotFound(f"there is nothing at {request.path:.80}")
+
+    def _token(self, token: _Token) -> object:
+        if token.access_token is not None:
+            self._sim.renew_token(token.access_token, token.account_id)
+            return {"expired": False}
+        if token.expired is None:
+            raise InvalidInput("expired or access_token is needed")
+        self._sim.expire_token(token.account_id, expired=token.expired)
+        return {"expired": token.expired}
+
+    def _say(self, say: _Say) -> str:
+        sim = self._sim
+        customer = sim.people.find(say.sender) or sim.people.adopt(say.sender, say.name)
+        if say.item is None:
+            return sim.send(customer, say.kind, say.text, account_id=say.account_id)
+        account = sim.account(say.account_id)
+        item = {
+            "sender": {"id": customer.key},
+            "recipient": {"id": account.account_id},
+            "timestamp": now_ms(),
+            **say.item,
+        }
+        message = item.get("message")
+        mid = message.get("mid") if isinstance(message, dict) else None
+        if not isinstance(mid, str):
+            raise InvalidInput("item needs message with a mid")
+        return sim.tell(account, customer, Said(item, mid, "item"))

@@ -1,0 +1,340 @@
+"""The Graph API of the played Pages and accounts: sends, uploads, profiles, usage headers, errors.
+
+Source      The Messenger and Instagram sheets, sections 5 and 6. A send is never idempotent.
+"""
+
+import itertools
+import json
+import re
+from collections.abc import Callable, Mapping
+from typing import Any, Final
+
+import msgspec
+import trio
+from msgspec import Struct
+
+from adapters.simulators.faults import Fault, FaultBook, Route
+from adapters.simulators.graph import CALL_BYTES_MAX, UPLOAD_BYTES_MAX
+from adapters.simulators.http import Cut, Request, Response
+from adapters.simulators.ledger import Ledger, Mark, Send
+from adapters.simulators.limits import NumberLimit
+from adapters.simulators.media import MediaStore
+from adapters.simulators.messaging.people import People
+from adapters.simulators.webhooks import now_ms
+
+Json = dict[str, Any]
+
+_VERSION: Final = re.compile(r"v\d{1,3}\.\d{1,2}")
+_GARBAGE: Final = b"<!DOCTYPE html><html><body><h1>Sorry, something went wrong</h1></body></html>"
+_DAY_MS: Final = 86_400_000
+ACTIONS: Final = ("typing_on", "typing_off", "mark_seen", "react", "unreact")
+ATTACHMENTS: Final = ("image", "audio", "video", "file", "template", "like_heart", "MEDIA_SHARE")
+
+
+class MessagingAccount(Struct, frozen=True, kw_only=True):
+    """A Page or an Instagram account, as the platform and the business both know it."""
+
+    account_id: str
+    app_secret: str
+    verify_token: str
+    access_token: str
+
+
+class Refusal(Exception):
+    """A call is refused."""
+
+    def __init__(self, code: int, message: str, *, subcode: int | None = None, status: int = 400) -> None:
+        super().__init__(message)
+        self.code, self.message, self.subcode, self.status = code, message, subcode, status
+
+
+Accepted = Callable[[MessagingAccount, Send, Json], None]
+
+
+def body_limit(method: str, path: str) -> int:
+    return UPLOAD_BYTES_MAX if path.endswith("/message_attachments") else CALL_BYTES_MAX
+
+
+class MessagingGraph:
+    """Answers calls. What others see is in the ledger, the media store and the fault book."""
+
+    def __init__(
+        self,
+        platform: str,
+        accounts: Mapping[str, MessagingAccount],
+        people: People,
+        *,
+        ledger: Ledger,
+        media: MediaStore,
+        faults: FaultBook,
+        new_mid: Callable[[], str],
+        accepted: Accepted,
+        sends_per_second_max: Callable[[], int],
+        window_seconds: Callable[[], float | None],
+    ) -> None:
+        self.expired: set[str] = set()
+        self.usage_percent = 1.0
+        self._platform = platform
+        self._accounts = accounts
+        self._people = people
+        self._ledger = ledger
+        self._media = media
+        self._faults = faults
+        self._new_mid = new_mid
+        self._accepted = accepted
+        self._per_second = sends_per_second_max
+        self._window = window_seconds
+        self._traces = itertools.count(1)
+        self._limits = {account_id: NumberLimit(300) for account_id in accounts}
+        self._uploads: set[str] = set()
+
+    async def answer(self, request: Request) -> Response:
+        trace = f"Sim{next(self._traces):08d}"
+        fault: Fault | None = None
+        try:
+            route, node = _route(request)
+            fault = self._faults.take(route, node, trio.current_time())
+            if fault is not None and fault.kind not in ("slow", "drip"):
+                return await self._misbehave(fault, request)
+            if fault is not None and fault.kind == "slow":
+                await trio.sleep(fault.seconds)
+            response, _ = self._do(request)
+            if fault is not None and fault.kind == "drip":
+                return msgspec.structs.replace(response, pace_bytes_per_second=fault.bytes_per_second)
+            return response
+        except Refusal as refused:
+            self._ledger.record_refusal(refused.code)
+            wait = fault.retry_after_seconds if fault is not None else None
+            return self._refused(refused, trace, wait)
+
+    async def _misbehave(self, fault: Fault, request: Request) -> Response:
+        if fault.accepts:
+            _, send = self._do(request)
+            if send is not None:
+                send.answered = False
+        match fault.kind:
+            case "garbage":
+                return Response(fault.status or 200, _GARBAGE, "text/html; charset=utf-8")
+            case "hang":
+                await trio.sleep(fault.seconds)
+                raise Cut(reset=False)
+            case "reset":
+                raise Cut(reset=True)
+            case _:
+                usual = {190: 401, 10: 403, 200: 403, 2: 503, 1: 500}.get(fault.code, 400)
+                status, sentence = fault.status or usual, "A fault was set for this call"
+                raise Refusal(fault.code, sentence, subcode=fault.subcode, status=status)
+
+    def _refused(self, refused: Refusal, trace: str, wait: float | None) -> Response:
+        error: Json = {
+            "message": f"(#{refused.code}) {refused.message}",
+            "type": "OAuthException",
+            "code": refused.code,
+            "fbtrace_id": trace,
+        }
+        if refused.subcode is not None:
+            error["error_subcode"] = refused.subcode
+        headers = dict(self._headers())
+        if wait is not None:
+            headers["Retry-After"] = f"{wait:g}"
+        return Response(refused.status, msgspec.json.encode({"error": error}), headers=headers)
+
+    def _headers(self) -> Mapping[str, str]:
+        kind = "messenger" if self._platform == "facebook" else self._platform
+        use = {
+            "type": kind,
+            "call_count": self.usage_percent,
+            "total_cputime": 0,
+            "total_time": 0,
+            "estimated_time_to_regain_access": 1 if self.usage_percent >= 100 else 0,
+        }
+        account = next(iter(self._accounts))
+        return {"X-Business-Use-Case-Usage": json.dumps({account: [use]})}
+
+    def _ok(self, content: Json) -> Response:
+        return Response(200, msgspec.json.encode(content), headers=self._headers())
+
+    # ── calls ────────────────────────────────────────────────────────────────────────────────────
+
+    def _do(self, request: Request) -> tuple[Response, Send | None]:
+        parts = request.path.strip("/").split("/")
+        if parts[0] == "media":
+            return self._download(request), None
+        account = self._authorised(request)
+        node, edge = parts[1], parts[2] if len(parts) == 3 else ""
+        match (request.method, edge):
+            case ("POST", "messages"):
+                self._ensure_own(account, node)
+                return self._send(account, _json(request.body))
+            case ("POST", "message_attachments"):
+                self._ensure_own(account, node)
+                if b"is_reusable" not in request.body or b"filedata" not in request.body:
+                    raise Refusal(100, "message and filedata are required")
+                upload = str(10**15 + next(self._traces))
+                self._uploads.add(upload)
+                return self._ok({"attachment_id": upload}), None
+            case ("POST", "subscribed_apps"):
+                return self._ok({"success": True}), None
+            case ("GET", "") if node in ("me", account.account_id):
+                known = {"id": account.account_id, "user_id": account.account_id}
+                return self._ok({**known, "name": "Simulated business", "username": "simulated"}), None
+            case ("GET", ""):
+                customer = self._people.find(node)
+                if customer is None:
+                    raise Refusal(100, "No such user", subcode=33)
+                first, _, last = customer.name.partition(" ")
+                shown = {"id": node, "first_name": first, "last_name": last, "name": customer.name}
+                return self._ok({**shown, "username": f"user{node[-6:]}"}), None
+            case _:
+                raise Refusal(100, "Unsupported request", subcode=33)
+
+    def _authorised(self, request: Request) -> MessagingAccount:
+        scheme, _, token = request.headers.get("authorization", "").partition(" ")
+        if scheme.lower() != "bearer":
+            token = request.query.get("access_token", "")
+        for account in self._accounts.values():
+            if token and account.access_token == token:
+                if account.account_id in self.expired:
+                    raise Refusal(190, "The session has expired", subcode=463, status=401)
+                return account
+        raise Refusal(190, "Invalid OAuth access token", subcode=467, status=401)
+
+    def _ensure_own(self, account: MessagingAccount, node: str) -> None:
+        if node not in ("me", account.account_id):
+            raise Refusal(100, "No such account for this token", subcode=33)
+
+    def _download(self, request: Request) -> Response:
+        stored = self._media.by_url(
+            request.query.get("mid", ""), request.query.get("hash", ""), trio.current_time()
+        )
+        if stored is None:
+            return Response(404, b"", "text/plain")
+        return Response(200, stored.content, stored.mime_type)
+
+    # ── sends ────────────────────────────────────────────────────────────────────────────────────
+
+    def _send(self, account: MessagingAccount, body: Json) -> tuple[Response, Send | None]:
+        recipient = _member(body, "recipient").get("id")
+        customer = self._people.find(recipient) if isinstance(recipient, str) else None
+        if customer is None:
+            raise Refusal(100, "No matching user found", subcode=2018001)
+        if "sender_action" in body:
+            self._act(account, body)
+            return self._ok({"recipient_id": recipient}), None
+        message = _member(body, "message")
+        self._check_window(body, customer.heard_at)
+        self._check_message(message)
+        limit = self._limits[account.account_id]
+        limit.per_second = self._per_second()
+        now = trio.current_time()
+        if not limit.has_room(now):
+            raise Refusal(613, "Calls to this API have exceeded the rate limit")
+        self._ledger.ensure_room()
+        limit.count(now)
+        metadata = message.get("metadata")
+        send = Send(
+            id=self._new_mid(),
+            phone_number_id=account.account_id,
+            recipient=customer.key,
+            type=_type_of(message),
+            callback_data=metadata.rpartition(":")[2] if isinstance(metadata, str) else None,
+            accepted_at=now_ms(),
+        )
+        self._ledger.record_send(send, body)
+        self._accepted(account, send, message)
+        return self._ok({"recipient_id": customer.key, "message_id": send.id}), send
+
+    def _act(self, account: MessagingAccount, body: Json) -> None:
+        action = body["sender_action"]
+        if action not in ACTIONS:
+            raise Refusal(100, "sender_action is not known")
+        if action in ("react", "unreact"):
+            if not isinstance(_member(body, "payload").get("message_id"), str):
+                raise Refusal(100, "payload.message_id is required")
+            return
+        typing, account_id = action == "typing_on", account.account_id
+        self._ledger.record_mark(Mark(message_id="", phone_number_id=account_id, typing=typing, at=now_ms()))
+
+    def _check_window(self, body: Json, heard_at: int) -> None:
+        kind, window = body.get("messaging_type", "RESPONSE"), self._window()
+        if kind not in ("RESPONSE", "UPDATE", "MESSAGE_TAG"):
+            raise Refusal(100, "messaging_type is not known")
+        if kind == "MESSAGE_TAG" and body.get("tag") not in ("HUMAN_AGENT", "CUSTOMER_FEEDBACK"):
+            raise Refusal(100, "tag is not known")
+        if window is None:
+            return
+        open_ms = 7 * _DAY_MS if kind == "MESSAGE_TAG" else window * 1_000
+        if now_ms() - heard_at >= open_ms:
+            subcode = 2018278 if self._platform == "facebook" else 2534022
+            raise Refusal(10, "This message is sent outside of allowed window", subcode=subcode, status=403)
+
+    def _check_message(self, message: Json) -> None:
+        text, attachment = message.get("text"), message.get("attachment")
+        if isinstance(text, str):
+            size = len(text.encode()) if self._platform == "instagram" else len(text)
+            if not text or size > (1_000 if self._platform == "instagram" else 2_000):
+                raise Refusal(100, "message.text has a length that is not allowed")
+        elif not isinstance(attachment, dict):
+            raise Refusal(100, "message needs text or attachment")
+        replies = message.get("quick_replies", [])
+        if len(replies) > 13:
+            raise Refusal(100, "at most 13 quick replies")
+        if isinstance(attachment, dict):
+            self._check_attachment(attachment)
+
+    def _check_attachment(self, attachment: Json) -> None:
+        if attachment.get("type") not in ATTACHMENTS:
+            raise Refusal(100, "attachment.type is not known")
+        payload = attachment.get("payload", {})
+        if attachment["type"] != "template":
+            named = payload.get("attachment_id")
+            if named is not None and named not in self._uploads:
+                raise Refusal(100, "The attachment is not known", subcode=2018008)
+            return
+        match payload.get("template_type"):
+            case "button":
+                text, buttons = payload.get("text", ""), payload.get("buttons", [])
+                if not 1 <= len(text) <= 640 or not 1 <= len(buttons) <= 3:
+                    raise Refusal(100, "a button template has 640 characters and 1 to 3 buttons")
+            case "generic":
+                elements = payload.get("elements", [])
+                if not 1 <= len(elements) <= 10 or any(len(one.get("title", "")) > 80 for one in elements):
+                    raise Refusal(100, "a generic template has 1 to 10 elements, titles of 80 characters")
+            case _:
+                raise Refusal(100, "template_type is not known")
+
+
+def _route(request: Request) -> tuple[Route, str]:
+    parts = request.path.strip("/").split("/")
+    if parts[0] == "media" and request.method == "GET":
+        return "media_download", ""
+    if not _VERSION.fullmatch(parts[0]) or not 2 <= len(parts) <= 3:
+        raise Refusal(100, "Unknown path", status=404)
+    edge = parts[2] if len(parts) == 3 else ""
+    if request.method == "POST" and edge == "messages":
+        return "send", parts[1]
+    if request.method == "POST" and edge == "message_attachments":
+        return "media_upload", parts[1]
+    return "management", parts[1]
+
+
+def _type_of(message: Json) -> str:
+    attachment = message.get("attachment")
+    return str(attachment["type"]) if isinstance(attachment, dict) else "text"
+
+
+def _json(body: bytes) -> Json:
+    try:
+        decoded = msgspec.json.decode(body)
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise Refusal(100, "The body is not JSON") from error
+    if not isinstance(decoded, dict):
+        raise Refusal(100, "The body is no object")
+    return decoded
+
+
+def _member(body: Json, name: str) -> Json:
+    value = body.get(name)
+    if not isinstance(value, dict):
+        raise Refusal(100, f"{name} is required")
+    return value

@@ -1,0 +1,57 @@
+"""WhatsApp as data: what it carries (the sheet's sections 4 to 7) and what an account consists of."""
+
+from typing import Final
+
+from adapters.whatsapp import limits
+from engine.domain.platforms import BASE_URL, Capabilities, Connection, Field, Platform
+
+_MEDIA: Final = ("image", "video", "audio", "voice", "document", "sticker")
+
+PLATFORM: Final = Platform(
+    name="whatsapp",
+    label="WhatsApp",
+    by_phone=True,
+    capabilities=Capabilities(
+        receives=(
+            "text", *_MEDIA, "location", "contacts", "interactive", "reaction", "order", "system",
+        ),
+        sends=("text", *_MEDIA, "location", "interactive", "template", "reaction"),
+        statuses=("sent", "delivered", "read", "failed"),
+        media_bytes_max=limits.UPLOAD_BYTES_MAX,
+        interactive=("buttons", "list"),
+        buttons=f"{limits.BUTTONS_MAX} buttons, lists of {limits.ROWS_MAX}",
+        templates="approved ones, by name and language",
+        edits=True,
+        deletions=True,
+        echoes=True,
+        typing=True,
+        read_marks=True,
+        window_seconds=24 * 3_600,
+        starts=True,
+        limits=f"{limits.MESSAGES_PER_SECOND}/s per number, 1 per {limits.PAIR_SECONDS:g} s per customer",
+    ),
+    connection=Connection(
+        account=Field(name="phone_number_id", label="The number's id at Meta, not the number itself."),
+        parent=Field(name="waba_id", label="The WhatsApp Business Account above it."),
+        credentials=(
+            Field(name="access_token", label="The token that sends.", required=True),
+            Field(name="app_secret", label="What webhooks are signed with.", required=True, signs=True),
+            Field(name="app_secret_previous", label="Counts beside the new one during a change.", signs=True),
+            Field(name="verify_token", label="For the webhook's handshake.", generated=True),
+        ),
+        settings=(
+            BASE_URL,
+            Field(
+                name="api_version", label="Of the Graph API.", pattern=r"^v[0-9]{1,3}\.[0-9]{1,2}$"
+            ),
+            Field(
+                name="messages_per_second",
+                label="The number's limit at the platform.",
+                kind="number",
+                least=1,
+                most=1_000,
+            ),
+        ),
+        guide="Enter both in the app's dashboard at Meta under WhatsApp, Configuration.",
+    ),
+)  # fmt: skip

@@ -1,0 +1,278 @@
+"""What conversations decide by their platform's rules: windows for people, watermarks, echoes of our own
+sends."""
+
+from typing import Any
+
+import msgspec
+from msgspec import structs
+
+from engine.domain.conversation.messages import By, KnowProfile, OutboxVerdict
+from engine.domain.inbound import Contact, MessageEchoed, StatusesReached
+from engine.domain.outbound import OutboxPayload, OutcomeUnknown, Sent
+from engine.domain.outbox import Settled
+from engine.domain.rows import CustomerRow, MessagePatch, MessageRow, OutboxPatch, OutboxRow, StatusRow
+from engine.ports import FoundTracked, TrackedMessage, TrackedQuery
+from engine.runtime import Effects, Lookup
+from tests.domain.desk import ANN, CHANNEL, HOUR, KEY, NOON, NOTHING_FOUND, Story, config, rule
+
+BOT = By(kind="bot", id=None, name="rule")
+DAY = 24 * HOUR
+
+
+def told(effects: Effects, kind: type[Any]) -> list[Any]:
+    return [tell.message for tell in effects.tell if isinstance(tell.message, kind)]
+
+
+def on(platform: str, **settings: Any) -> Story:
+    made = config(rules={1: rule(1, "greeting")})
+    channel = structs.replace(made.channels[CHANNEL], platform=platform, settings=settings)
+    return Story(structs.replace(made, channels={CHANNEL: channel}, rules={}))
+
+
+def sent(story: Story, text: str, platform_id: str) -> int:
+    """A reply that the platform has taken; its id."""
+    message: int = story.tell(story.reply(text)).reply.id
+    story.tell(verdict(story, message, Sent(platform_id=platform_id, at=story.ctx.now)))
+    return message
+
+
+def verdict(story: Story, message_id: int, outcome: Any) -> OutboxVerdict:
+    assert story.state.conversation is not None
+    return OutboxVerdict(
+        outbox_id=message_id,
+        conversation_id=story.state.conversation.id,
+        message_id=message_id,
+        outcome=outcome,
+        trace="t3",
+    )
+
+
+def reached(story: Story, status: str, **mark: Any) -> Any:
+    event = StatusesReached(
+        contact=Contact(keys=(KEY,)), status=status, at=story.ctx.now, raw_status=status, **mark
+    )
+    return story.receive(event)
+
+
+def statuses(story: Story) -> dict[int, str]:
+    return {each.id: each.status for each in story.state.messages.values() if each.outbound}
+
+
+# ------------------------------------------------------------------ windows
+
+
+def test_a_person_may_answer_for_a_week_where_the_account_has_the_permission() -> None:
+    """And a rule may not; the queued item says that a person wrote it, and when the window ended."""
+    story = on("facebook", human_agent=True)
+    story.customer_writes()
+    story.later(3 * DAY)
+    assert story.tell(story.reply(by=BOT)).refuse.code == "window_closed"
+    answer = story.tell(story.reply(by=ANN))
+    assert answer.refuse is None
+    (row,) = story.written(OutboxRow)
+    assert (row.payload["window_ends_at"], row.payload["by_person"]) == (NOON + DAY, True)
+    story.later(4 * DAY)
+    refused = story.tell(story.reply(by=ANN)).refuse
+    assert refused.code == "window_closed"
+    assert refused.data["reply_window"].human_ends_at is not None
+    assert "write first" in refused.message
+
+
+def test_without_the_permission_a_day_is_a_day() -> None:
+    """The setting is the account's."""
+    story = on("facebook")
+    story.customer_writes()
+    story.later(DAY)
+    assert story.tell(story.reply(by=ANN)).refuse.code == "window_closed"
+
+
+def test_a_platform_without_a_window_is_always_open() -> None:
+    """Also one that nobody has described."""
+    story = on("pigeon")
+    story.customer_writes()
+    story.later(400 * DAY)
+    assert story.tell(story.reply()).refuse is None
+
+
+def test_what_opens_a_window_without_being_a_message() -> None:
+    """A reaction on Messenger opens it; nothing is unread by it."""
+    story = on("facebook")
+    story.customer_writes()
+    story.later(2 * DAY)
+    content = {"emoji": "❤", "message_id": None, "platform_message_id": "m_1"}
+    story.customer_writes(type="reaction", content=content, opens_window=True)
+    assert story.state.conversation is not None
+    assert story.state.conversation.reply_window_ends_at == NOON + 3 * DAY
+    assert story.state.conversation.unread_count == 1
+
+
+def test_no_rule_answers_while_another_app_has_the_conversation() -> None:
+    """The message is stored and shown all the same."""
+    story = Story(config(rules={1: rule(1, "greeting")}))
+    story.customer_writes(automated=False)
+    assert [row.direction for row in story.written(MessageRow)] == ["inbound"]
+    other = Story(config(rules={1: rule(1, "greeting")}))
+    other.customer_writes()
+    assert [row.direction for row in other.written(MessageRow)] == ["inbound", "outbound"]
+
+
+# ------------------------------------------------------------------ watermarks
+
+
+def test_a_watermark_moves_all_earlier_messages_and_no_later_one() -> None:
+    """One event, a status for each; again it is a duplicate, and an older mark changes nothing."""
+    story = on("facebook")
+    story.customer_writes()
+    first, second = sent(story, "one", "m_1"), sent(story, "two", "m_2")
+    mark = story.ctx.now
+    story.later(60_000)
+    third = sent(story, "three", "m_3")
+    assert story.tell(reached(story, "delivered", up_to=mark)).reply.outcome == "applied"
+    assert statuses(story) == {first: "delivered", second: "delivered", third: "sent"}
+    assert story.tell(reached(story, "delivered", up_to=mark)).reply.outcome == "duplicate"
+    story.tell(reached(story, "read", up_to=story.ctx.now))
+    assert set(statuses(story).values()) == {"read"}
+    assert story.tell(reached(story, "delivered", up_to=story.ctx.now)).reply.outcome == "duplicate"
+    assert len(story.written(StatusRow)) == 5
+
+
+def test_a_mark_by_message_moves_it_and_those_before() -> None:
+    """Instagram names the last message that was seen."""
+    story = on("instagram")
+    story.customer_writes()
+    ids = [sent(story, text, f"aWdf{text}") for text in ("one", "two", "three")]
+    story.tell(reached(story, "read", platform_id="aWdftwo"))
+    assert statuses(story) == dict(zip(ids, ("read", "read", "sent"), strict=True))
+
+
+def test_a_mark_that_overtakes_the_answer_to_the_send_is_not_lost() -> None:
+    """By time and by message: applied when the message gets its id."""
+    for mark in ({"up_to": NOON + 10}, {"platform_id": "m_9"}):
+        story = on("facebook")
+        story.customer_writes()
+        message = story.tell(story.reply("quick")).reply.id
+        found = (NOTHING_FOUND, FoundTracked()) if "platform_id" in mark else None
+        story.tell(reached(story, "read", **mark), found=found)
+        assert statuses(story) == {message: "pending"}
+        story.tell(verdict(story, message, Sent(platform_id="m_9", at=NOON)))
+        assert statuses(story) == {message: "read"}
+
+
+def test_what_is_not_resident_is_looked_up_once() -> None:
+    """Older messages that may have to move are asked for; when the oldest in memory has moved, they have
+    too."""
+    story = on("facebook")
+    story.customer_writes()
+    sent(story, "one", "m_1")
+    story.state.complete, story.state.floor = False, NOON
+    query = story.raw(reached(story, "read", up_to=NOON))
+    assert isinstance(query, Lookup)
+    assert isinstance(query.query, tuple)
+    assert [type(each) for each in query.query] == [TrackedQuery]
+    old = TrackedMessage(
+        id=5,
+        conversation_id=4,
+        seq=1,
+        direction="outbound",
+        status="delivered",
+        author="user:501",
+        platform_message_id="m_0",
+        client_key=None,
+        platform_at=None,
+        sent_at=NOON - HOUR,
+        delivered_at=NOON - HOUR,
+        read_at=None,
+        failed_at=None,
+        edited_at=None,
+        deleted_at=None,
+        created_at=NOON - HOUR,
+    )
+    story.tell(reached(story, "read", up_to=NOON), found=(FoundTracked(messages=(old,)),))
+    assert statuses(story)[5] == "read"
+    assert 5 in {patch.id for patch in story.written(MessagePatch)}
+    story.later(HOUR)
+    assert isinstance(story.raw(reached(story, "read", up_to=NOON + HOUR)), Effects)
+
+
+def test_a_failed_message_stays_failed() -> None:
+    """A watermark is about what arrived."""
+    story = on("facebook")
+    story.customer_writes()
+    message = sent(story, "one", "m_1")
+    story.tell(story.status("failed", "m_1"))
+    story.tell(reached(story, "read", up_to=NOON))
+    assert statuses(story) == {message: "failed"}
+
+
+# ------------------------------------------------------------------ echoes
+
+
+def echo(story: Story, text: str, platform_id: str, *, maybe_ours: bool) -> Any:
+    return story.receive(
+        MessageEchoed(
+            contact=Contact(keys=(KEY,)),
+            platform_id=platform_id,
+            at=story.ctx.now,
+            type="text",
+            content={"body": text},
+            text=text,
+            maybe_ours=maybe_ours,
+        )
+    )
+
+
+def test_an_echo_before_the_answer_is_our_message_and_not_another() -> None:
+    """It settles the send; what the channel says later changes nothing."""
+    story = on("instagram")
+    story.customer_writes()
+    message = story.tell(story.reply("On its way.")).reply.id
+    effects = story.tell(echo(story, "On its way.", "aWdf1", maybe_ours=True))
+    assert told(effects, Settled)
+    assert statuses(story) == {message: "sent"}
+    story.tell(verdict(story, message, Sent(platform_id="aWdf1", at=story.ctx.now)))
+    assert len([row for row in story.written(MessageRow) if row.direction == "outbound"]) == 1
+    assert story.tell(echo(story, "On its way.", "aWdf1", maybe_ours=True)).reply.outcome == "duplicate"
+
+
+def test_an_echo_settles_an_unknown_outcome() -> None:
+    """The call was cut, the platform took the message, and it must not be sent again."""
+    story = on("instagram")
+    story.customer_writes()
+    message = story.tell(story.reply("Cut off")).reply.id
+    story.tell(verdict(story, message, OutcomeUnknown(at=story.ctx.now)))
+    effects = story.tell(echo(story, "Cut off", "aWdf2", maybe_ours=True))
+    assert told(effects, Settled)
+    assert statuses(story) == {message: "sent"}
+    assert story.written(OutboxPatch)[-1].state == "done"
+
+
+def test_what_a_colleague_wrote_in_the_app_is_a_message_of_its_own() -> None:
+    """Other words than those on their way, or a platform that says whose echoes are."""
+    for text, maybe_ours in (("Something else", True), ("On its way.", False)):
+        story = on("instagram")
+        story.customer_writes()
+        story.tell(story.reply("On its way."))
+        assert story.tell(echo(story, text, "aWdf3", maybe_ours=maybe_ours)).reply.outcome == "stored"
+        assert len(statuses(story)) == 2
+
+
+def test_the_payload_of_an_older_outbox_row_is_still_read() -> None:
+    """Rows that were written before there were windows in them."""
+    row = b'{"send": {"type": "SendText", "body": "x"}, "reply_to": null, "resent": false}'
+    payload = msgspec.json.decode(row, type=OutboxPayload)
+    assert (payload.window_ends_at, payload.by_person) == (None, False)
+
+
+# ------------------------------------------------------------------ profiles
+
+
+def test_a_name_from_the_platform_is_for_whom_nobody_has_named() -> None:
+    """The screens hear of it; a name that the customer or an agent gave stays."""
+    story = on("facebook")
+    story.customer_writes(contact=Contact(keys=(KEY,)))
+    assert story.event("conversation.created")["conversation"]["customer"]["name"] == KEY
+    story.tell(KnowProfile(name="Zoe Doe", avatar_url="https://cdn.example/zoe.jpg"))
+    shown = story.event("conversation.updated")["conversation"]["customer"]
+    assert (shown["name"], shown["avatar_url"]) == ("Zoe Doe", "https://cdn.example/zoe.jpg")
+    story.tell(KnowProfile(name="Somebody else"))
+    assert story.written(CustomerRow)[-1].name == "Zoe Doe"
