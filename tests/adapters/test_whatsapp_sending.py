@@ -33,6 +33,7 @@ from engine.domain.outbound import (
 )
 from engine.errors import InvalidInput, NotFound
 from engine.ports import MediaFile
+from tests.adapters.turns import AtOnce
 
 ACCOUNT = demo_account()
 
