@@ -110,6 +110,17 @@ def test_a_channels_change_reaches_its_actor_and_its_credentials_never_the_audit
     assert [tell.message for tell in effects.tell] == [Refresh()]
 
 
+def test_the_mark_that_a_channel_needs_attention_does_not_set_it_going_again() -> None:
+    """It is the channel's own word; what a person changes afterwards is the sign to try again."""
+    office = Office(owned())
+    marked = office.save("channel", CHANNEL, status="needs_attention", status_note="The token has expired.")
+    assert [tell.message for tell in marked.tell] == []
+    for change in ({"credentials": b"new"}, {"status": "active", "status_note": None}):
+        again = Office(owned())
+        again.save("channel", CHANNEL, status="needs_attention", status_note="The token has expired.")
+        assert [tell.message for tell in again.save("channel", CHANNEL, **change).tell] == [Refresh()]
+
+
 def test_work_hours_are_replaced_as_a_whole() -> None:
     office = Office(owned())
     week = Week(days=((),) * 7)

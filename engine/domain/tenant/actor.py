@@ -100,7 +100,7 @@ def _save(state: TenantState, message: Save, ctx: Context) -> Effects:
             if message.kind == "agent":
                 _check_owner(after)
                 tells.append(Tell(assigner_of(config.tenant_id), Reconsider()))
-            elif message.kind == "channel":
+            elif message.kind == "channel" and not _only_marked(before, entity):
                 tells.append(Tell(channel_address(config.tenant_id, entity.id), Refresh()))
         case "assignment":
             before = config.assignment
@@ -128,6 +128,17 @@ def _save(state: TenantState, message: Save, ctx: Context) -> Effects:
         commit=(row, *_trail(after, message, action, subject, before, entity, ctx)),
         tell=tells,
         reply=entity,
+    )
+
+
+def _only_marked(before: Channel | None, after: Channel) -> bool:
+    """Whether a change says no more than that the account needs attention. That is the channel's own word,
+    after which it waits for a person's: a Refresh would have it try the same credentials at once, for
+    ever."""
+    if before is None or after.status != "needs_attention":
+        return False
+    return after == structs.replace(
+        before, status=after.status, status_note=after.status_note, updated_at=after.updated_at
     )
 
 
