@@ -13,17 +13,15 @@ Leaves     who may connect an account, and that it is connected once, to the lan
 
 from collections.abc import Callable, Collection, Mapping, Sequence
 from itertools import islice
-from typing import Final, Protocol
+from typing import Protocol
 
 import structlog
 
+from engine.domain.platforms import rules_of
 from engine.ports import Endpoint
 from engine.reading import DirectoryEntry
 
 _log = structlog.get_logger()
-
-_NOT_FOR_SIGNING: Final = frozenset({"verify_token", "access_token"})
-"""Secrets that differ between the accounts of one app and sign nothing."""
 
 OpenSecrets = Callable[[DirectoryEntry], Mapping[str, str]]
 Signer = frozenset[tuple[str, str]]
@@ -134,5 +132,8 @@ class Directory:
 
 
 def signer_of(endpoint: Endpoint) -> Signer:
-    """What the endpoint signs with; equal for the accounts of one app. Holds secrets: for comparing alone."""
-    return frozenset(item for item in endpoint.secrets.items() if item[0] not in _NOT_FOR_SIGNING)
+    """What the endpoint signs with; equal for the accounts of one app. Holds secrets: for comparing alone.
+
+    A platform that does not say which of an account's secrets sign has none in common."""
+    signing = rules_of(endpoint.platform).connection.signing_names
+    return frozenset(item for item in endpoint.secrets.items() if not signing or item[0] in signing)

@@ -129,6 +129,10 @@ class Connection(Struct, frozen=True, kw_only=True):
         return tuple(field.name for field in self.credentials)
 
     @property
+    def signing_names(self) -> frozenset[str]:
+        return frozenset(field.name for field in self.credentials if field.signs)
+
+    @property
     def setting_names(self) -> frozenset[str]:
         return frozenset(field.name for field in self.settings)
 
