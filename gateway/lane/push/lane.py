@@ -146,7 +146,9 @@ class PushLane:
         if status is not None:
             raise Refused(status, "forbidden", "a page of another origin")
         answer = accepted(upgrade)
-        written = os.write(stream.socket.fileno(), answer)
+        written = 0
+        with suppress(BlockingIOError):
+            written = os.write(stream.socket.fileno(), answer)
         if written < len(answer):  # after unread answers to other requests
             with trio.fail_after(self._limits.head_seconds_max):
                 await stream.send_all(answer[written:])
