@@ -10,9 +10,9 @@ What runs   A real `mijra serve` process with a PostgreSQL of its own (on a volu
             a screen per business that resumes with its cursor.
 A round     A moment of load, one fault, the recovery, a moment of load, the comparison. The load never stops.
 Ledger      `ledger.Account`: each customer's message from its first POST to its 200, each send from its first
-            call to its 201, each event that a screen was pushed. One webhook carries one to five messages, as
-            the platform batches them; what is called an acknowledgement is a message, and webhooks are
-            counted beside.
+            call to its 201, each event that a screen was pushed. One webhook carries one to five messages (or
+            `--messages-per-webhook`), as the platform batches them; what is called an acknowledgement is a
+            message, and webhooks are counted beside.
 Checked     After each round, over the rows that are new in it: acknowledged and not stored (lost), stored or
             announced twice (doubled), the sequence numbers of a conversation, a customer's messages in
             another order than he wrote them, event cursors without a gap, each screen pushed exactly what

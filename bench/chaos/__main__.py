@@ -1,6 +1,7 @@
 """`python -m bench.chaos`: see the package."""
 
 import argparse
+import importlib.util
 import os
 import random
 import sys
@@ -11,6 +12,7 @@ from rich.console import Console
 
 import bench.chaos
 from bench.chaos import report
+from bench.chaos.customers import MESSAGES_MAX
 from bench.chaos.run import Outcome, Plan, Stuck, run
 from bench.chaos.system import needed
 from bench.harness import Missing
@@ -33,6 +35,9 @@ def main() -> None:
         "--rate", type=float, help="webhooks per second at most; without it, as fast as answered"
     )
     parser.add_argument(
+        "--messages-per-webhook", type=int, default=MESSAGES_MAX, metavar="N", help="at most (default 5)"
+    )
+    parser.add_argument(
         "--seed", type=int, default=0, help="of faults, moments and traffic; default: a new one"
     )
     parser.add_argument(
@@ -47,6 +52,8 @@ def main() -> None:
     parser.add_argument("--plot", type=Path, metavar="FILE.png")
     parser.add_argument("--report", type=Path, metavar="FILE.md", help="write the run as a page")
     chosen = parser.parse_args()
+    if chosen.plot and importlib.util.find_spec("matplotlib") is None:
+        parser.error("--plot needs matplotlib: pip install 'mijra[bench]'")
     quiet()
     console = Console(stderr=chosen.json, soft_wrap=True)
     plan = Plan(
@@ -55,6 +62,7 @@ def main() -> None:
         acknowledgements=chosen.acknowledgements,
         seconds=20 if chosen.quick else chosen.seconds,
         rate=chosen.rate,
+        messages_max=chosen.messages_per_webhook,
         platform_down_seconds=chosen.platform_down,
     )
     failed: list[str] = []

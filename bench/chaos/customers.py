@@ -18,8 +18,8 @@ from bench.chaos.ledger import Account
 from bench.client import LoadFailed, parse_answer
 
 CUSTOMERS: Final = 1000
-MESSAGES_WEIGHTS: Final = {1: 50, 2: 20, 3: 15, 4: 10, 5: 5}
-"""How many messages a webhook carries; two on average."""
+MESSAGES_MAX: Final = 5
+"""In one webhook; n of them are drawn with a weight of 1/n, which makes two on average."""
 TWO_PEOPLE: Final = 0.3
 """The share of webhooks with several messages in which two people's are mixed."""
 REPEATED: Final = 0.02
@@ -65,6 +65,7 @@ class Crowd:
         address: tuple[str, int],
         rng: random.Random,
         on_acknowledged: Callable[[float], None],
+        messages_max: int = MESSAGES_MAX,
     ) -> None:
         self.account = account
         self.over = False
@@ -74,7 +75,8 @@ class Crowd:
         self._rng = rng
         self._on_acknowledged = on_acknowledged
         self._free = list(range(CUSTOMERS))
-        self._counts = random.Random(rng.random()).choices
+        self._counts = range(1, messages_max + 1)
+        self._weights = [1 / count for count in self._counts]
 
     async def write(self, pace: Pace) -> None:
         """One connection's life, until `over` and its last webhook is answered."""
@@ -107,7 +109,7 @@ class Crowd:
 
     def _webhook(self) -> tuple[list[int], list[int], bytes]:
         rng = self._rng
-        (count,) = self._counts(list(MESSAGES_WEIGHTS), list(MESSAGES_WEIGHTS.values()))
+        (count,) = rng.choices(self._counts, self._weights)
         people = [self._take()]
         if count > 1 and rng.random() < TWO_PEOPLE:
             people.append(self._take())

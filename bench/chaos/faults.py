@@ -13,6 +13,7 @@ from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from pathlib import Path
 from typing import Final
 
+import msgspec
 import trio
 
 from adapters.simulators.faults import Fault
@@ -23,8 +24,10 @@ from bench.servers import StartFailed
 LONGER_THAN_PATIENCE_SECONDS: Final = 13.0
 """The edge answers 503 after 12 s; whoever is stopped for longer finds everybody gone."""
 
-STALLED_EACH: Final = 60
+STALLED_EACH: Final = 20
 """Stalled heads, dribbled bodies and screens that never read, so many of each."""
+
+_STALLING_SECONDS_MAX: Final = 10.0
 
 
 class Chaos:
@@ -215,20 +218,18 @@ async def stalled(on: System, each: int) -> AsyncIterator[None]:
             await stream.send_all(
                 b"POST /api/webhooks/whatsapp HTTP/1.1\r\nHost: x\r\nContent-Length: 100000\r\n\r\n{"
             )
-        for number in range(each):
-            business = on.businesses[number % len(on.businesses)]
-            try:
-                listener = await stack.enter_async_context(
-                    open_listener(f"ws://127.0.0.1:{on.server.port}/ws")
-                )
-                await listener.send(
-                    b'{"type":"auth","token":"%s"' % business.token.encode()
-                    + b',"tenant":"%s"}' % business.slug.encode()
-                )
-                await listener.receive()
-                await listener.send(b'{"type":"subscribe","channel":"inbox","since":0}')
-            except ListenerClosed:
-                continue
+        with trio.move_on_after(_STALLING_SECONDS_MAX):
+            for number in range(each):
+                business = on.businesses[number % len(on.businesses)]
+                login = {"type": "auth", "token": business.token, "tenant": business.slug}
+                try:
+                    opened = open_listener(f"ws://127.0.0.1:{on.server.port}/ws")
+                    listener = await stack.enter_async_context(opened)
+                    await listener.send(msgspec.json.encode(login))
+                    await listener.receive()
+                    await listener.send(b'{"type":"subscribe","channel":"inbox"}')
+                except (ListenerClosed, OSError, trio.BrokenResourceError, trio.TooSlowError):
+                    continue
         async with trio.open_nursery() as nursery:
             for stream in streams[each:]:
                 nursery.start_soon(_dribble, stream)

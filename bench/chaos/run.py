@@ -13,7 +13,7 @@ import trio
 from msgspec import Struct, field
 
 from bench.chaos.agents import Agents
-from bench.chaos.customers import Crowd, Pace
+from bench.chaos.customers import MESSAGES_MAX, Crowd, Pace
 from bench.chaos.faults import Chaos
 from bench.chaos.ledger import Account, Violations
 from bench.chaos.screens import InboxScreen
@@ -45,6 +45,7 @@ class Plan(Struct, frozen=True, kw_only=True):
     acknowledgements: int
     seconds: float
     rate: float | None
+    messages_max: int = MESSAGES_MAX
     before_seconds: tuple[float, float] = (0.5, 1.5)
     after_seconds: tuple[float, float] = (0.3, 1.0)
     platform_down_seconds: float = 0.0
@@ -138,7 +139,8 @@ class _Run:
                 self.first_acknowledged[index] = time.monotonic()
 
         address = ("127.0.0.1", self.on.server.port)
-        crowd = Crowd(account, address, random.Random(self.rng.random()), acknowledged)
+        rng = random.Random(self.rng.random())
+        crowd = Crowd(account, address, rng, acknowledged, self.plan.messages_max)
         agents = Agents(account, self.on.server, random.Random(self.rng.random()), self.outcome.violations)
         self.crowds.append(crowd)
         self.agents.append(agents)

@@ -55,7 +55,8 @@ def mounted_volume(directory: Path, size: int) -> Iterator[Volume]:
     try:
         yield Volume(path, mounted=True)
     finally:
-        subprocess.run(["umount", str(path)], check=False)
+        # Lazily: a process of the server that is still leaving must not keep the mount for good.
+        subprocess.run(["umount", "--lazy", str(path)], check=False)
         image.unlink(missing_ok=True)
 
 
