@@ -41,17 +41,20 @@ def waves(calls: Sequence[Call]) -> list[list[Call]]:
     """`calls` in as few groups as possible, each to be one statement. Those of one table that may touch the
     same rows are in different groups, in their order."""
     found: list[list[Call]] = []
-    earlier: dict[str, tuple[int, Call]] = {}
+    # By table: its last wave, and the rows that are touched there.
+    last: dict[str, tuple[int, frozenset[tuple[int, int]] | None]] = {}
     for call in calls:
-        number = 0
-        if call.table in earlier:
-            number, before = earlier[call.table]
-            if before.keys is None or call.keys is None or not before.keys.isdisjoint(call.keys):
+        number, keys = 0, call.keys
+        if call.table in last:
+            number, touched = last[call.table]
+            if touched is None or keys is None or not touched.isdisjoint(keys):
                 number += 1
+            else:
+                keys = touched | keys
         if number == len(found):
             found.append([])
         found[number].append(call)
-        earlier[call.table] = number, call
+        last[call.table] = number, keys
     return found
 
 
