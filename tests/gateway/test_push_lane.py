@@ -15,6 +15,7 @@ import trio.testing
 from hypothesis import given
 from hypothesis import strategies as st
 from quart_trio import QuartTrio
+from structlog.testing import capture_logs
 from trio_websocket import open_websocket_url
 
 from gateway.lane.parser import NotForLane
@@ -493,9 +494,12 @@ async def test_a_slow_reader_learns_why_it_was_closed_and_resumes_without_a_loss
     async with edge(house) as server:
         async with server.client(receive_buffer=4_096) as slow:
             await slow.join()
-            while house.hub.connections(TENANT):
-                large(house)
-                await trio.sleep(0.002)
+            with capture_logs() as lines:
+                while house.hub.connections(TENANT):
+                    large(house)
+                    await trio.sleep(0.002)
+            (closed,) = [line for line in lines if line["event"] == "push.closed"]
+            assert 150_000 < closed["peak_bytes"] <= 200_000
             cursors: list[int] = []
             while True:
                 opcode, payload = await slow.frame()
