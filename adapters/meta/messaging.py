@@ -8,6 +8,7 @@ sender and time. Times       Milliseconds; seconds and digits in a string are ta
 write them so. Source      The Messenger sheet, sections 3, 4 and 7; the Instagram sheet, sections 3, 4 and 7.
 """
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final
 
@@ -49,6 +50,9 @@ _SYSTEM: Final = (
 
 _ACCOUNT: Final = ("policy_enforcement", "app_roles")
 
+_FIRST_ENTRY: Final = re.compile(rb'"entry":\[\{[^{}\[\]]{0,100}"id":"([0-9]{1,32})"')
+_HINT_BYTES_MAX: Final = 512
+
 EMOJI: Final = {
     "love": "❤", "smile": "😆", "laugh": "😆", "wow": "😮", "sad": "😢", "angry": "😠", "like": "👍",
     "dislike": "👎",
@@ -66,6 +70,11 @@ class MessagingReceiver(MetaSigned):
         self.aliases = aliases
         self._object = webhook_object
         self._echoes_say_whose = echoes_say_whose
+
+    def account_hint(self, body: bytes) -> str | None:
+        """The first entry's id, where it stands as the platforms write it."""
+        found = _FIRST_ENTRY.search(body, 0, _HINT_BYTES_MAX)
+        return found[1].decode("ascii") if found is not None else None
 
     def parse(self, body: bytes, headers: Mapping[str, str] = NO_HEADERS) -> Sequence[RoutedEvent]:
         delivery = decode_json(body)

@@ -12,25 +12,11 @@ _CHALLENGE_MAX: Final = 1_024
 
 _SIGNED: Final = "sha256="
 
-_ACCOUNT_BYTES_MAX: Final = 32
-"""Meta's ids have up to seventeen digits."""
-
 
 class MetaSigned:
     """The half of a Receiver that decides whom to believe. Without state."""
 
     aliases: tuple[str, ...] = ()
-    account_member: bytes = b'"id":"'
-    """What stands before the account's id in a body: the first entry's, where a platform has no better."""
-
-    def account_hint(self, body: bytes) -> str | None:
-        """The first such member, as it stands there."""
-        at = body.find(self.account_member)
-        if at < 0:
-            return None
-        at += len(self.account_member)
-        end = body.find(b'"', at, at + _ACCOUNT_BYTES_MAX)
-        return body[at:end].decode("ascii", "replace") if end > 0 else None
 
     def is_handshake(self, request: WebhookRequest) -> bool:
         return request.method == "GET"

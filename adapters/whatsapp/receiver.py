@@ -47,6 +47,8 @@ from engine.ports import NO_HEADERS
 
 Json = dict[str, Any]
 
+_NUMBER_MEMBER = b'"phone_number_id":"'
+_NUMBER_BYTES_MAX = 32
 _STATUSES = {"sent": "sent", "delivered": "delivered", "read": "read", "played": "read", "failed": "failed"}
 """`played` (a voice message was heard) is our `read`; `raw_status` keeps the difference."""
 
@@ -55,8 +57,15 @@ class WhatsAppReceiver(MetaSigned):
     """Implements `engine.ports.Receiver`. Handshake and signature: the sheet's sections 1 and 2."""
 
     platform = "whatsapp"
-    # Each change's metadata has the number's id (the sheet's section 2).
-    account_member = b'"phone_number_id":"'
+
+    def account_hint(self, body: bytes) -> str | None:
+        """Sheet, section 2: each change's metadata has the number's id. The first one, as it stands there."""
+        at = body.find(_NUMBER_MEMBER)
+        if at < 0:
+            return None
+        at += len(_NUMBER_MEMBER)
+        end = body.find(b'"', at, at + _NUMBER_BYTES_MAX)
+        return body[at:end].decode("ascii", "replace") if end > 0 else None
 
     def parse(self, body: bytes, headers: Mapping[str, str] = NO_HEADERS) -> Sequence[RoutedEvent]:
         """Everything in the delivery, in its order."""

@@ -236,3 +236,10 @@ def test_the_fields_signatures_hold(name: str) -> None:
         signed = request(payload, body, **{vector["header"].lower(): vector["value"]})
         candidate = endpoint(name, 1, **{case.secret: vector["secret"]})
         assert list(BY_NAME[name].receiver().verify(signed, [candidate])) == [candidate]
+
+
+@pytest.mark.parametrize("payload", OWN, ids=str)
+def test_a_hint_at_the_account_is_one_of_those_named(payload: Payload) -> None:
+    """Or there is none: it decides under overload whose delivery is refused."""
+    hint = BY_NAME[payload.platform].receiver().account_hint(payload.body)
+    assert hint is None or hint in {one.external_id for one in parsed(payload)}
