@@ -1,4 +1,4 @@
-"""How asyncio runs beside trio: the candidates of `storage.bridge`, side by side.
+"""How asyncio runs beside trio: the candidates of `storage.bridge`, and a process of its own, side by side.
 
     python -m bench.bridge [--quick] [--json] [--plot FILE.png] [--rounds N]
 
@@ -10,6 +10,8 @@ rows/s       batches of 100 rows (unnest, 4 columns, one durable commit each), 8
 stall p99    the delay that trio's other tasks see meanwhile, in ms: a task asks for 1 ms of sleep, over and
 stall max    over, and notes how much later it is woken
 
+The process (bench/peers/storage_process.py) is asked over a Unix socket, its arguments as MessagePack.
+
 "Busy" is a trio task that computes in slices of 2 ms with a checkpoint between them, which is what an engine
 under load looks like to its database library. The database is the embedded one, on the same cores. The limit
 is asyncpg under uvloop alone, without trio and without the busy task; nothing can be faster.
@@ -17,14 +19,19 @@ is asyncpg under uvloop alone, without trio and without the busy task; nothing c
 
 import argparse
 import asyncio
+import subprocess
+import sys
 import tempfile
 import time
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
+from contextlib import asynccontextmanager
 from functools import partial
+from itertools import count
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Literal, Protocol
 
 import asyncpg
+import msgspec
 import trio
 import uvloop
 from msgspec import Struct
@@ -43,15 +50,15 @@ INSERT INTO bench_rows (tenant_id, id, at, body)
 SELECT * FROM unnest($1::bigint[], $2::bigint[], $3::bigint[], $4::text[])
 """
 
-Candidate = tuple[str, BridgeKind, float]
+Candidate = tuple[str, BridgeKind | Literal["process"], float]
 # name, kind, switch interval of the thread. 0.1 ms shows what smaller intervals cost.
 CANDIDATES: Final[tuple[Candidate, ...]] = (
     ("thread, 0.5 ms", "thread", 0.0005),
     ("thread, 0.1 ms", "thread", 0.0001),
     ("thread, 5 ms (default)", "thread", 0.005),
     ("trio-asyncio", "trio-asyncio", 0.005),
+    ("process", "process", 0.005),
 )
-
 
 OURS: Final = CANDIDATES[0][0]
 LIMIT: Final = "uvloop alone"
@@ -72,8 +79,93 @@ async def select(connection: asyncpg.Connection) -> None:
 
 
 async def insert(connection: asyncpg.Connection, first: int) -> None:
+    await connection.execute(_INSERT, *columns(first))
+
+
+class Door(Protocol):
+    """The way to `CONNECTIONS` connections, by number."""
+
+    async def select(self, connection: int) -> None: ...
+    async def insert(self, connection: int, first: int) -> None: ...
+
+
+class BridgeDoor:
+    def __init__(self, bridge: Bridge, connections: list[asyncpg.Connection]) -> None:
+        self._bridge = bridge
+        self._connections = connections
+
+    async def select(self, connection: int) -> None:
+        await self._bridge.run(select, self._connections[connection])
+
+    async def insert(self, connection: int, first: int) -> None:
+        await self._bridge.run(insert, self._connections[connection], first)
+
+
+class ProcessDoor:
+    """`listen` must be running."""
+
+    def __init__(self, stream: trio.SocketStream) -> None:
+        self._stream = stream
+        self._numbers = count()
+        self._waiting: dict[int, trio.Event] = {}
+        self._sending = trio.Lock()
+        self._encode = msgspec.msgpack.Encoder().encode
+
+    async def select(self, connection: int) -> None:
+        await self._ask(connection, "SELECT 1", [])
+
+    async def insert(self, connection: int, first: int) -> None:
+        await self._ask(connection, _INSERT, columns(first))
+
+    async def _ask(self, connection: int, sql: str, arguments: list[list[Any]]) -> None:
+        number = next(self._numbers)
+        answered = self._waiting[number] = trio.Event()
+        request = self._encode([number, connection, sql, arguments])
+        async with self._sending:
+            await self._stream.send_all(len(request).to_bytes(4) + request)
+        await answered.wait()
+
+    async def listen(self) -> None:
+        """Wake up whoever has an answer."""
+        received = bytearray()
+        while data := await self._stream.receive_some():
+            received += data
+            while len(received) >= 4 and len(received) >= 4 + (size := int.from_bytes(received[:4])):
+                (number,) = msgspec.msgpack.decode(bytes(received[4 : 4 + size]))
+                del received[: 4 + size]
+                self._waiting.pop(number).set()
+
+
+@asynccontextmanager
+async def opened(candidate: Candidate, dsn: str) -> AsyncIterator[Door]:
+    """The candidate's way to connections of its own."""
+    _, kind, interval = candidate
+    if kind != "process":
+        async with Bridge(kind, switch_interval_seconds=interval) as bridge:
+            connections = await bridge.run(connect, dsn)
+            yield BridgeDoor(bridge, connections)
+            await bridge.run(close, connections)
+        return
+    with tempfile.TemporaryDirectory(prefix="mijra-") as directory:
+        path = f"{directory}/storage"
+        command = [sys.executable, "-m", "bench.peers.storage_process", path, dsn, str(CONNECTIONS)]
+        process = await trio.lowlevel.open_process(command, stdout=subprocess.PIPE)
+        assert process.stdout is not None
+        await process.stdout.receive_some()
+        async with trio.open_nursery() as nursery, await trio.open_unix_socket(path) as stream:
+            door = ProcessDoor(stream)
+            nursery.start_soon(door.listen)
+            yield door
+            nursery.cancel_scope.cancel()
+        process.terminate()
+        await process.wait()
+        await process.stdout.aclose()
+
+
+def columns(first: int) -> list[list[Any]]:
+    """One batch."""
     ids = list(range(first, first + BATCH_ROWS))
-    await connection.execute(_INSERT, [7] * BATCH_ROWS, ids, ids, ["x" * 200] * BATCH_ROWS)
+    return [[7] * BATCH_ROWS, ids, ids, ["x" * 200] * BATCH_ROWS]
 
 
 async def connect(dsn: str) -> list[asyncpg.Connection]:
@@ -93,22 +185,19 @@ async def prepare(dsn: str) -> None:
 
 
 async def measure(candidate: Candidate, dsn: str, seconds: float) -> Round:
-    """All figures of one candidate, on a bridge and connections of its own."""
-    _, kind, interval = candidate
-    async with Bridge(kind, switch_interval_seconds=interval) as bridge:
-        connections = await bridge.run(connect, dsn)
+    """All figures of one candidate, over a door of its own."""
+    async with opened(candidate, dsn) as door:
         figures = Round()
-        figures.idle_us = 1e6 / await rate(bridge, connections, 1, seconds)
-        figures.calls = await rate(bridge, connections, CALLERS, seconds)
-        await under_load(bridge, connections, seconds * 2, figures)
-        await bridge.run(close, connections)
+        figures.idle_us = 1e6 / await rate(door, 1, seconds)
+        figures.calls = await rate(door, CALLERS, seconds)
+        await under_load(door, seconds * 2, figures)
         return figures
 
 
-async def rate(bridge: Bridge, connections: list[asyncpg.Connection], callers: int, seconds: float) -> float:
+async def rate(door: Door, callers: int, seconds: float) -> float:
     """Completed `SELECT 1` per second; callers take connections in turn."""
-    free = list(connections)
-    limiter = trio.CapacityLimiter(len(connections))
+    free = list(range(CONNECTIONS))
+    limiter = trio.CapacityLimiter(CONNECTIONS)
     done = 0
 
     async def call() -> None:
@@ -116,7 +205,7 @@ async def rate(bridge: Bridge, connections: list[asyncpg.Connection], callers: i
         while True:
             async with limiter:
                 connection = free.pop()
-                await bridge.run(select, connection)
+                await door.select(connection)
                 free.append(connection)
             done += 1
 
@@ -128,17 +217,15 @@ async def rate(bridge: Bridge, connections: list[asyncpg.Connection], callers: i
     return done / (time.perf_counter() - started)
 
 
-async def under_load(
-    bridge: Bridge, connections: list[asyncpg.Connection], seconds: float, figures: Round
-) -> None:
+async def under_load(door: Door, seconds: float, figures: Round) -> None:
     """Batches on every connection, a busy task, and a task that notes how late it is woken."""
     batches = 0
     stalls: list[float] = []
 
-    async def write(connection: asyncpg.Connection) -> None:
+    async def write(connection: int) -> None:
         nonlocal batches
         while True:
-            await bridge.run(insert, connection, batches * BATCH_ROWS)
+            await door.insert(connection, batches * BATCH_ROWS)
             batches += 1
 
     async def compute() -> None:
@@ -159,7 +246,7 @@ async def under_load(
         async with trio.open_nursery() as nursery:
             nursery.start_soon(compute)
             nursery.start_soon(watch)
-            for connection in connections:
+            for connection in range(CONNECTIONS):
                 nursery.start_soon(write, connection)
     figures.rows = batches * BATCH_ROWS / (time.perf_counter() - started)
     stalls.sort()
