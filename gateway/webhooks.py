@@ -390,6 +390,7 @@ class Webhooks:
         receiver = self._receivers.get(platform)
         if receiver is None:
             return False
+        platform = receiver.platform
         if key is not None:
             endpoint = self._directory.by_key(platform, key)
         else:

@@ -1,9 +1,10 @@
 """What the Graph API's errors mean when a Page or an Instagram account sends.
 
 Source      The Messenger sheet, section 6; the Instagram sheet, section 6. Written `CODE/SUBCODE` where a
-subcode decides, else `CODE`; unconfirmed in the sheets: 32, 80006, 100/2534014. Promises    Every code has a
-class. One that nobody has seen is final (BAD_REQUEST) below HTTP 500 and TRANSIENT above; `is_transient` in
-the answer makes any TRANSIENT."""
+            subcode decides, else `CODE`; unconfirmed in the sheets: 32, 80006, 100/2534014.
+Promises    Every code has a class. One that nobody has seen is final (BAD_REQUEST) below HTTP 500 and
+            TRANSIENT above; `is_transient` in the answer makes any TRANSIENT.
+"""
 
 from typing import Any, Final
 

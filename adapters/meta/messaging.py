@@ -1,11 +1,13 @@
 """Messaging items of Pages and Instagram accounts: bytes into events.
 
 Promises    Every item of `messaging`, `standby` and `changes`, and a change that stands in the entry itself,
-is exactly one event, in order. What is not understood becomes `Unsupported` with the raw JSON. `parse` raises
-InvalidInput and nothing else. Ids         Items without one of their own get one made of what they are about,
-the same each time: edits `edit:MID:N`, deletions `deleted:MID`, reactions, postbacks and the rest their kind,
-sender and time. Times       Milliseconds; seconds and digits in a string are taken too, since some senders
-write them so. Source      The Messenger sheet, sections 3, 4 and 7; the Instagram sheet, sections 3, 4 and 7.
+            is exactly one event, in order. What is not understood becomes `Unsupported` with the raw JSON.
+            `parse` raises InvalidInput and nothing else.
+Ids         Items without one of their own get one made of what they are about, the same each time: edits
+            `edit:MID:N`, deletions `deleted:MID`, reactions, postbacks and the rest their kind, sender and
+            time.
+Times       Milliseconds; seconds and digits in a string are taken too, since some senders write them so.
+Source      The Messenger sheet, sections 3, 4 and 7; the Instagram sheet, sections 3, 4 and 7.
 """
 
 import re

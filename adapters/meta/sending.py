@@ -1,13 +1,16 @@
 """The outbound half of Messenger and Instagram: a send becomes one Graph request, an answer one result.
 
 Promises    `fit` knows the limits of the sheets' section 5; `send` raises nothing but Cancelled. Where the
-platform echoes `metadata`, our message id travels in it. Windows     Within the reply window RESPONSE; after
-it, a person's message goes with the tag HUMAN_AGENT where the channel's setting `human_agent` says that the
-app has the permission for it. Limits      300 calls a second for each account and 10 with audio or video;
-when the usage headers say that the account's calls are nearly used up, the pace is halved before the platform
-refuses. Unknown     As with WhatsApp: Unanswered once a request may have been written and no answer that can
-be understood came. Source The Messenger sheet and the Instagram sheet, sections 5 and 6. Unconfirmed there,
-and so easy to change here: the limits of templates, the length of payloads, the upload's answer."""
+            platform echoes `metadata`, our message id travels in it.
+Windows     Within the reply window RESPONSE; after it, a person's message goes with the tag HUMAN_AGENT where
+            the channel's setting `human_agent` says that the app has the permission for it.
+Limits      300 calls a second for each account and 10 with audio or video; when the usage headers say that
+            the account's calls are nearly used up, the pace is halved before the platform refuses.
+Unknown     As with WhatsApp: Unanswered once a request may have been written and no answer that can be
+            understood came.
+Source      The Messenger sheet and the Instagram sheet, sections 5 and 6. Unconfirmed there, and so easy to
+            change here: the limits of templates, the length of payloads, the upload's answer.
+"""
 
 import time
 from collections import OrderedDict

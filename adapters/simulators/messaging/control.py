@@ -15,10 +15,11 @@
     POST   /__sim/faults                        a `Fault`; GET lists; DELETE /__sim/faults[/{id}] clears
     POST   /__sim/throttle                      {per_second | null}
     POST   /__sim/usage                         {percent}: what the usage headers say
-    POST   /__sim/token                         {expired: true | false, account_id?} or {access_token,
-    account_id?} POST   /__sim/down                          {seconds}: this API is gone as well meanwhile
-    POST   /__sim/window                        {recipient, opened} PATCH  /__sim/settings
-    some of the `Settings`; GET shows them
+    POST   /__sim/token                         {expired: true | false, account_id?}, or
+                                                {access_token, account_id?}
+    POST   /__sim/down                          {seconds}: this API is gone as well meanwhile
+    POST   /__sim/window                        {recipient, opened}
+    PATCH  /__sim/settings                      some of the `Settings`; GET shows them
 
 Answers are JSON; refusals are `{"code", "message"}` with 4xx or 503.
 """

@@ -2,7 +2,8 @@
 
 Promises    The same seed gives the same people saying the same things. Ids are made up and look like the
             platform's. An item that has no id of its own gets the one in the ledger that a reader who follows
-            the adapter's rule finds (`adapters/meta/messaging.py`)."""
+            the adapter's rule finds (`adapters/meta/messaging.py`).
+"""
 
 import random
 from collections import deque

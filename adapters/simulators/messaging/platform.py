@@ -2,12 +2,13 @@
 
 Owns        the accounts, the customers, what is planned for them, and the HTTP server that plays the
             platform: the Graph API at `/v25.0/…`, media, and the control API at `/__sim/…` (see `control`).
-            Promises    Silent until told to speak. Speaks and answers as the sheets say, over real HTTP, with
-            the habits that `Settings` asks for and the faults that a script sets: watermarks instead of
-            statuses, echoes of the business's own sends (at times before the answer to the send), usage
-            headers, windows. The ledger knows everything that was acknowledged, accepted or refused. Limits
-            Those of the settings and of the ledger. Restart     Nothing is kept. Message ids carry a run id,
-            so that a new run does not repeat those of the last."""
+Promises    Silent until told to speak. Speaks and answers as the sheets say, over real HTTP, with the habits
+            that `Settings` asks for and the faults that a script sets: watermarks instead of statuses, echoes
+            of the business's own sends (at times before the answer to the send), usage headers, windows. The
+            ledger knows everything that was acknowledged, accepted or refused.
+Limits      Those of the settings and of the ledger.
+Restart     Nothing is kept. Message ids carry a run id, so that a new run does not repeat those of the last.
+"""
 
 import json
 import random
