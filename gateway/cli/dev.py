@@ -95,7 +95,7 @@ async def _develop(settings: Settings, wish: Wish) -> None:
         system = await stack.enter_async_context(running(_trusting(settings, simulator_url)))
         landlord = await stack.enter_async_context(Api(system.base_url, system.local_token))
         sandbox = Sandbox(landlord, settings.data_dir, remembered, keys)
-        token, owner_id = await sandbox.prepare(simulator_url)
+        token, owner_id, pusher = await sandbox.prepare(simulator_url)
         callback_url = f"{system.base_url}/api/webhooks/whatsapp"
         if simulator is not None:
             await simulator.connect(callback_url)
@@ -111,6 +111,7 @@ async def _develop(settings: Settings, wish: Wish) -> None:
             agent=Person(id=owner_id, email=EMAIL, password=remembered.password),
             whatsapp=keys,
             database_url=await _database_of(system),
+            pusher=pusher,
         )
         click.echo(msgspec.json.encode(ready) if wish.as_json else page(ready))
         await asked.wait()
@@ -143,6 +144,7 @@ Mijra is ready.
   API          {api}
   reference    {ready.base_url}/api/docs
   WebSocket    {ready.ws_url}
+  Pusher       app {ready.pusher.app_id}, key {ready.pusher.key}, secret {ready.pusher.secret}
   operator     {ready.operator_url}/health/ready   {ready.operator_url}/metrics
   simulator    {ready.simulator_url}   plays WhatsApp number {ready.whatsapp.phone_number_id}
   agent        {ready.agent.email}   password {ready.agent.password}

@@ -15,6 +15,7 @@ import secrets
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final
+from urllib.parse import urlsplit
 
 import httpx
 import msgspec
@@ -62,6 +63,16 @@ class Person(Struct, frozen=True, kw_only=True):
     password: str
 
 
+class PusherAccess(Struct, frozen=True, kw_only=True):
+    """What a Pusher library is configured with."""
+
+    app_id: str
+    key: str
+    secret: str
+    host: str
+    port: int
+
+
 class Ready(Struct, frozen=True, kw_only=True):
     """The line that `mijra dev --json` prints. Names and order are a contract with scripts."""
 
@@ -74,6 +85,7 @@ class Ready(Struct, frozen=True, kw_only=True):
     agent: Person
     whatsapp: Keys
     database_url: str
+    pusher: PusherAccess
 
 
 def remember(data_dir: Path) -> Remembered:
@@ -115,13 +127,15 @@ class Sandbox:
         self._remembered = remembered
         self._whatsapp = whatsapp
 
-    async def prepare(self, simulator_url: str) -> tuple[str, int]:
-        """Tenant, owner, token, channel. Returns the token and the owner's id."""
+    async def prepare(self, simulator_url: str) -> tuple[str, int, PusherAccess]:
+        """Tenant, owner, token, channel. Returns the token, the owner's id, and the app for Pusher."""
         await self._have_tenant()
         token, owner_id = await self._have_token()
         async with Api(self._landlord.base_url, token) as owner:
             await self._have_channel(owner, simulator_url)
-        return token, owner_id
+            app = await owner.get(f"/api/{TENANT}/push-app")
+        parts = urlsplit(self._landlord.base_url)
+        return token, owner_id, PusherAccess(**app, host=parts.hostname or "", port=parts.port or 80)
 
     async def _have_tenant(self) -> None:
         owner = {"email": EMAIL, "name": NAME, "password": self._remembered.password}

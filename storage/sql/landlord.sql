@@ -132,3 +132,15 @@ VALUES ($1, $2, $3, $4, $5, $6, $7, $8) ON CONFLICT (id) DO NOTHING;
 -- Who did what.
 INSERT INTO audit_log (id, user_id, action, subject, before, after, trace, at)
 VALUES ($1, $2, $3, $4, NULL, $5, $6, $7) ON CONFLICT (id) DO NOTHING;
+
+-- name: push_apps
+-- The apps of all tenants.
+SELECT * FROM push_apps;
+
+-- name: add_push_app
+-- A tenant's app, unless it has one already; answers the one it has.
+WITH added AS (
+    INSERT INTO push_apps (tenant_id, key, secret, created_at) VALUES ($1, $2, $3, $4)
+    ON CONFLICT (tenant_id) DO NOTHING RETURNING *
+)
+SELECT * FROM added UNION ALL SELECT * FROM push_apps WHERE tenant_id = $1 LIMIT 1;

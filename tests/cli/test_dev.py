@@ -22,6 +22,7 @@ KEYS = {
     "agent": dict,
     "whatsapp": dict,
     "database_url": str,
+    "pusher": dict,
 }
 STAYS = ("tenant", "token", "agent", "whatsapp")
 
@@ -70,6 +71,7 @@ async def test_dev_is_ready_when_it_says_so_and_comes_back_the_same(tmp_path: Pa
     async with started(data_dir, "dev", "--json", "--port", "0") as first:
         assert {name: type(value) for name, value in first.line.items()} == KEYS
         assert set(first.line["agent"]) == {"id", "email", "password"}
+        assert set(first.line["pusher"]) == {"app_id", "key", "secret", "host", "port"}
         assert await _conversations(first) == []  # the simulator is there and silent
         await _customer_writes(first, "Is this in stock?")
         (conversation,) = await _until(lambda: _conversations(first))
@@ -80,6 +82,7 @@ async def test_dev_is_ready_when_it_says_so_and_comes_back_the_same(tmp_path: Pa
 
     async with started(data_dir, "dev", "--json", "--port", "0") as second:
         assert {name: second.line[name] for name in STAYS} == {name: first.line[name] for name in STAYS}
+        assert second.line["pusher"]["secret"] == first.line["pusher"]["secret"]
         (again,) = await _conversations(second)
         assert again["id"] == conversation["id"]
         await _customer_writes(second, "And in blue?")

@@ -27,8 +27,8 @@ from gateway.lane.upgrade import may_be_upgrade, read_upgrade
 from gateway.push.session import SessionLimits
 from gateway.routes import push_blueprint
 from gateway.serving import ServingLimits, serve
+from tests.gateway.push_house import AUTH, House, talk, until
 from tests.gateway.test_hub import TENANT
-from tests.gateway.test_websocket import AUTH, House, talk, until
 
 TEXT, BINARY, CLOSE, PING, PONG = 1, 2, 8, 9, 10
 SUBSCRIBE = {"type": "subscribe", "channel": "inbox"}

@@ -139,7 +139,7 @@ class PushSocket:
             ending = await self._sessions.run(self)
             cancelled = False
             self._open = False
-            farewell = self._farewell if ending is None else _ending_frames(ending)
+            farewell = self._farewell if ending is None else wire.close(ending.code, ending.reason)
             if farewell is not None:
                 await self._part(farewell)
         finally:
@@ -412,11 +412,6 @@ class PushSocket:
         if not data:
             raise Gone
         return data
-
-
-def _ending_frames(ending: Ending) -> bytes:
-    last = b"" if ending.last_frame is None else wire.text(ending.last_frame)
-    return last + wire.close(ending.code, ending.reason)
 
 
 def _answer_to(closing: Closing) -> bytes:
