@@ -48,7 +48,9 @@ class SessionLimits(Struct, frozen=True, kw_only=True):
     `queue_bytes_max`: some thousand events, and what a connection may cost at worst (twice that: as much
     again can be in the writer's hands). `queue_age_seconds_max`: what comes later is no longer "live".
     `silence_seconds_max`: two and a half pings of 30 s, shorter than the five minutes of common NATs.
-    `connections_per_tenant_max` bounds what one tenant can take from the others."""
+    `connections_per_tenant_max` bounds what one tenant can take from the others; of these,
+    `strangers_per_tenant_max` may be Pusher connections that nobody has signed anything for: the key is
+    public, and whoever has it must not be able to lock the agents out."""
 
     auth_seconds_max: float = 10.0
     message_bytes_max: int = 16 * 1024
@@ -59,6 +61,7 @@ class SessionLimits(Struct, frozen=True, kw_only=True):
     queue_age_seconds_max: float = 15.0
     silence_seconds_max: float = 75.0
     connections_per_tenant_max: int = 5_000
+    strangers_per_tenant_max: int = 2_500
 
 
 class Held:
@@ -279,7 +282,7 @@ class Session:
         self._nursery.start_soon(self._hub.replay, subscription)
 
     def listens(self, channel: str) -> bool:
-        return any(held.subscription.channel == channel for held in self._held.values())
+        return channel in self._held
 
     def recheck(self, user_id: int | None = None) -> None:
         """Pauses what the user (or anybody) listens to at once; a task asks again. Repeated while it asks: it

@@ -30,10 +30,10 @@ from gateway.push.pusher.signature import subscription_auth
 from tests.gateway.push_house import APP, AUTH, PUSHER_PATH, House, served
 from tests.gateway.test_hub import TENANT, ModelLog
 
-CUTS: Final = ((1, 40), (40, 400), (400, 4_000), (4_000, 40_000))
+CUTS: Final = ((1, 40), (40, 400), (400, 1_200), (1_200, 8_000))
 """Bytes after which a connection is cut: in the handshake, at the subscription, in the replay, later."""
 
-PAUSE_SECONDS: Final = 0.002
+PAUSE_SECONDS: Final = 0.02
 SETTLE_SECONDS_MAX: Final = 60.0
 
 

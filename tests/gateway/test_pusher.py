@@ -120,6 +120,27 @@ async def test_a_silent_client_is_asked_before_it_is_let_go(autojump_clock: trio
         assert client.code == PusherCode.NO_PONG
 
 
+async def test_strangers_cannot_lock_the_agents_out(autojump_clock: trio.testing.MockClock) -> None:
+    """The key is public: connections that nobody has signed anything for have a limit of their own."""
+    house = House(limits=SessionLimits(strangers_per_tenant_max=2))
+    async with pushers(house, 2) as (known, stranger):
+        assert (await end_over(house)) == CloseCode.OVER_CAPACITY
+        await stranger.subscribe("orders")
+        assert (await end_over(house)) == CloseCode.OVER_CAPACITY
+        await known.subscribe("private-inbox")
+        assert (await end_over(house)) is None
+
+
+async def end_over(house: House) -> int | None:
+    """How one more connection ends, if it does at once."""
+    late = PusherClient(house)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(late.run)
+        await late.heard()
+        late.lose()
+    return late.code
+
+
 @pytest.mark.parametrize(
     ("code", "range_"),
     [(CloseCode.GOING_AWAY, 42), (CloseCode.OVER_CAPACITY, 41), (CloseCode.UNAVAILABLE, 41)],

@@ -71,13 +71,27 @@ class Rooms:
     def __init__(self) -> None:
         self._tenants: dict[int, dict[str, _Channel]] = {}
         self._sockets: dict[str, Socket] = {}
+        self._strangers: dict[int, dict[str, None]] = {}
 
     def open(self, socket: Socket) -> None:
+        """A stranger until `introduce`."""
         self._sockets[socket.socket_id] = socket
+        self._strangers.setdefault(socket.tenant_id, {})[socket.socket_id] = None
+
+    def introduce(self, socket: Socket) -> None:
+        """Somebody has signed for this connection. Idempotent."""
+        strangers = self._strangers.get(socket.tenant_id, {})
+        strangers.pop(socket.socket_id, None)
+        if not strangers:
+            self._strangers.pop(socket.tenant_id, None)
 
     def close(self, socket: Socket) -> None:
         """Idempotent."""
-        self._sockets.pop(socket.socket_id, None)
+        if self._sockets.pop(socket.socket_id, None) is not None:
+            self.introduce(socket)
+
+    def strangers(self, tenant_id: int) -> int:
+        return len(self._strangers.get(tenant_id, {}))
 
     def tenant_of(self, socket_id: str) -> int | None:
         """Whose connection this is, if it is one of this process."""

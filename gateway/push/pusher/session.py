@@ -117,6 +117,9 @@ class PusherSession(Session):
         return Ending(code=said.value, reason=said.reason)
 
     def _greet(self, cursor: int) -> None:
+        if self._shared.rooms.strangers(self.tenant_id) >= self._limits.strangers_per_tenant_max:
+            self.end(CloseCode.OVER_CAPACITY)
+            return
         self._shared.rooms.open(self)
         data = {"socket_id": self.socket_id, "activity_timeout": ACTIVITY_SECONDS}
         self.connection.offer(frame("pusher:connection_established", data))
@@ -157,10 +160,13 @@ class PusherSession(Session):
             self.app, wish.auth or "", self.socket_id, channel.name, wish.channel_data
         ):
             self._refuse(channel.name, "The signature does not fit: authorize at /broadcasting/auth.", 401)
-        elif channel.engine is not None:
-            await self._subscribe_engine(channel, channel.engine, wish.channel_data)
         else:
-            self._subscribe_own(channel, wish.channel_data)
+            if channel.kind is not Kind.PUBLIC:
+                self._shared.rooms.introduce(self)
+            if channel.engine is not None:
+                await self._subscribe_engine(channel, channel.engine, wish.channel_data)
+            else:
+                self._subscribe_own(channel, wish.channel_data)
 
     async def _subscribe_engine(self, channel: ChannelName, engine: str, channel_data: str | None) -> None:
         try:
@@ -273,6 +279,9 @@ class PusherSession(Session):
         super()._leave()
 
     # -------------------------------------------------------------- rights that change
+
+    def listens(self, channel: str) -> bool:
+        return f"{Kind.PRIVATE.value}{channel}" in self._held or channel in self._held
 
     def _tell_lost(self, held: Held) -> None:
         self._refuse(held.name, "You may no longer listen to this channel.")
