@@ -368,6 +368,7 @@ class _System:
             (self.settings.data_dir / SERVER_FILE).unlink()
         with trio.move_on_after(self.settings.stop_seconds_max):
             self.sessions.close_all()
+            self.news.close()
             self.public_stop.set()
             if self.public_ended is not None:
                 # What was taken is answered while there is still an engine to answer it.

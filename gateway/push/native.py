@@ -57,6 +57,9 @@ class NativeSession(Session):
         assert self._viewer is not None, "nothing asks who this is before the auth message was accepted"
         return self._viewer
 
+    def _shown(self) -> dict[str, object]:
+        return {"user_id": self.viewer.user_id}
+
     def _viewers(self) -> Iterable[Viewer]:
         return (self.viewer,)
 

@@ -17,6 +17,7 @@ class News:
     def __init__(self) -> None:
         self._next: dict[int, trio.Event] = {}
         self._waiting = 0
+        self._closed = False
 
     def committed(self, events: Sequence[LoggedEvent]) -> None:
         for tenant_id in {event.tenant_id for event in events}:
@@ -30,7 +31,7 @@ class News:
 
     async def wait(self, event: trio.Event, until: float) -> bool:
         """False: nothing came until then (trio's clock), or too many wait already."""
-        if self._waiting >= WAITING_MAX:
+        if self._closed or self._waiting >= WAITING_MAX:
             return False
         self._waiting += 1
         try:
@@ -39,3 +40,10 @@ class News:
         finally:
             self._waiting -= 1
         return event.is_set()
+
+    def close(self) -> None:
+        """For the shutdown: nobody waits any more."""
+        self._closed = True
+        for waited_for in self._next.values():
+            waited_for.set()
+        self._next.clear()

@@ -120,6 +120,10 @@ class Session:
         """The right to listen is lost, and the subscription dropped already."""
         raise NotImplementedError
 
+    def _shown(self) -> dict[str, object]:
+        """What of it stands in the log, beside the session and the tenant."""
+        return {}
+
     def _silent(self) -> bool:
         """Nothing was heard for `silence_seconds_max`. True: wait once more."""
         return False
@@ -165,6 +169,7 @@ class Session:
                 "push.closed",
                 session=self.id,
                 tenant=self.tenant_id,
+                **self._shown(),
                 code=shown,
                 reason=reason,
                 seconds=round(trio.current_time() - started, 3),
@@ -186,7 +191,13 @@ class Session:
         async with trio.open_nursery() as nursery:
             self._nursery = nursery
             self._greet(await self._hub.join(self))
-            _log.info("push.opened", session=self.id, tenant=self.tenant_id, protocol=self.encoder.protocol)
+            _log.info(
+                "push.opened",
+                session=self.id,
+                tenant=self.tenant_id,
+                protocol=self.encoder.protocol,
+                **self._shown(),
+            )
             await self._read()
 
     def _leave(self) -> None:

@@ -9,6 +9,7 @@ import pytest
 import trio
 
 from tests.cli.commands import Started, call, mijra, started
+from tests.gateway.push_house import hear, opened, talk
 
 pytestmark = [pytest.mark.slow, pytest.mark.real_time]
 
@@ -83,6 +84,7 @@ async def test_dev_is_ready_when_it_says_so_and_comes_back_the_same(tmp_path: Pa
     async with started(data_dir, "dev", "--json", "--port", "0") as second:
         assert {name: second.line[name] for name in STAYS} == {name: first.line[name] for name in STAYS}
         assert second.line["pusher"]["secret"] == first.line["pusher"]["secret"]
+        await _resumes(second)
         (again,) = await _conversations(second)
         assert again["id"] == conversation["id"]
         await _customer_writes(second, "And in blue?")
@@ -93,6 +95,19 @@ async def test_dev_is_ready_when_it_says_so_and_comes_back_the_same(tmp_path: Pa
 
     (data_dir / "dev.json").unlink()
     await _comes_back_without_its_notes(first, data_dir)
+
+
+async def _resumes(running: Started) -> None:
+    """From before the restart: the rings are empty, so the log is read; each event once and in order."""
+    line = running.line
+    page = await call("GET", f"{line['base_url']}/api/demo/events?since=0&channel=inbox", line["token"])
+    held = [item["cursor"] for item in page["data"]["items"]]
+    assert len(held) > 2
+    async with opened(line["ws_url"]) as socket:
+        await talk(socket, {"type": "auth", "token": line["token"], "tenant": "demo"})
+        await talk(socket, {"type": "subscribe", "channel": "inbox", "since": held[0]})
+        heard = [await hear(socket) for _ in held[1:]]
+    assert [(each["type"], each["cursor"]) for each in heard] == [("event", cursor) for cursor in held[1:]]
 
 
 async def _comes_back_without_its_notes(first: Started, data_dir: Path) -> None:

@@ -2,14 +2,21 @@
 
 import time
 from collections.abc import Callable
+from types import SimpleNamespace
+from typing import cast
 
 import httpx
 import pytest
 import trio
+from structlog.testing import capture_logs
 from trio_websocket import ConnectionClosed, WebSocketConnection
 
+from engine.reading import Landlord, PushApp
+from gateway.push.pusher.apps import Apps
 from gateway.push.rights import Viewer
 from gateway.push.tickets import SECONDS, Tickets
+from gateway.push_apps import PushApps
+from storage.vault import Vault
 from tests.gateway.conftest import Business, Person
 from tests.gateway.push_house import Client, House, entered, hear, opened, talk
 from tests.gateway.test_hub import TENANT
@@ -107,6 +114,46 @@ def test_the_app_is_its_owners_business(business: Business, neighbour: Business)
     theirs = neighbour.owner.ok("GET", "/push-app")
     assert theirs["key"] != app["key"]
     assert theirs["secret"] != app["secret"]
+
+
+class ModelLandlord:
+    """Two tenants, older than their apps."""
+
+    def __init__(self) -> None:
+        self.apps: dict[int, PushApp] = {}
+
+    async def all_tenants(self) -> list[SimpleNamespace]:
+        return [SimpleNamespace(id=1), SimpleNamespace(id=2)]
+
+    async def push_apps(self) -> list[PushApp]:
+        return list(self.apps.values())
+
+    async def add_push_app(self, app: PushApp) -> PushApp:
+        return self.apps.setdefault(app.tenant_id, app)
+
+
+async def test_older_tenants_get_an_app_and_keep_it() -> None:
+    """At the start; the secret is sealed, and one that cannot be opened is left out instead of replaced."""
+    landlord = ModelLandlord()
+    key = bytes(32)
+
+    async def started(master_key: bytes) -> Apps:
+        apps = Apps()
+        loaded = PushApps(cast(Landlord, landlord), Vault(master_key), apps, lambda: 0)
+        await loaded.load()
+        return apps
+
+    first, second = await started(key), await started(key)
+    made = first.of_tenant(1)
+    assert made is not None
+    assert second.by_key(made.key) == second.by_id("1") == made
+    assert made.secret not in landlord.apps[1].secret
+    assert made.secret.decode() not in repr(made)
+    with capture_logs() as lines:
+        strangers = await started(b"x" * 32)
+    assert len(strangers) == 0
+    assert len(landlord.apps) == 2
+    assert [line["event"] for line in lines].count("push.app_unreadable") >= 2
 
 
 # ------------------------------------------------------------------ rights that end

@@ -3,6 +3,7 @@
 import msgspec
 import pytest
 import trio
+import trio.lowlevel
 import trio.testing
 from structlog.testing import capture_logs
 from trio_websocket import ConnectionClosed
@@ -10,8 +11,10 @@ from trio_websocket import ConnectionClosed
 from engine.errors import StoreUnavailable, Unauthenticated
 from gateway.lane.push.socket import SocketLimits
 from gateway.push.codes import CloseCode, PusherCode, close_code_of
+from gateway.push.connection import Gone, Peer
 from gateway.push.hub import RingLimits
 from gateway.push.protocol import is_channel
+from gateway.push.queued import QueuedConnection
 from gateway.push.session import SessionLimits
 from gateway.serving import ServingLimits
 from tests.gateway.push_house import (
@@ -267,6 +270,60 @@ async def test_a_shutdown_sends_everybody_away_to_resume(autojump_clock: trio.te
         await trio.sleep(1)
         assert [peer.code for peer in peers] == [CloseCode.GOING_AWAY] * 2
     assert (await end_of(Client(house), AUTH))[0] == CloseCode.GOING_AWAY
+
+
+async def test_a_client_that_leaves_is_nobody_to_close(autojump_clock: trio.testing.MockClock) -> None:
+    """The transport says so in the middle of anything; nothing is left of the session, and it counts as
+    lost."""
+    house = House()
+    messages = [msgspec.json.encode(AUTH), b'{"type": "subscribe", "channel": "inbox"}']
+
+    async def receive() -> bytes:
+        await trio.sleep(0.1)
+        if not messages:
+            raise Gone
+        return messages.pop(0)
+
+    async def send(frame: bytes) -> None:
+        await trio.lowlevel.checkpoint()
+
+    connection = QueuedConnection(house.sessions, Peer(path="/ws"), receive, send)
+    assert await connection.run() is None
+    assert not connection.offer(b"{}")
+    assert house.nobody_is_left()
+    closes = house.metrics.registry.get_sample_value("mijra_push_closes_total", {"code": "1006"})
+    assert closes == 1
+
+
+@pytest.mark.parametrize(
+    ("path", "origin", "status"),
+    [
+        ("/ws", None, None),
+        ("/app/a-key", None, None),
+        ("/ws", "https://inbox.example.com", None),
+        ("/ws", "https://evil.example", 403),
+        ("/app/a-key", "null", 403),
+        ("/ws/", None, 404),
+        ("/app/", None, 404),
+        ("/app/a/b", None, 404),
+        ("/api/ws", None, 404),
+    ],
+)
+def test_handshakes_that_are_refused(path: str, origin: str | None, status: int | None) -> None:
+    """By path and by the page's origin, before anything is accepted."""
+    house = House(origins=("https://inbox.example.com",))
+    assert house.sessions.refusal(Peer(path=path, origin=origin)) == status
+
+
+async def test_older_names_for_who_asks_natively(autojump_clock: trio.testing.MockClock) -> None:
+    """Per subscription; a style that is none ends the connection like any message not understood."""
+    house = House()
+    async with connected(house) as (peer,):
+        await peer.say({"type": "subscribe", "channel": "inbox", "names": "classes"})
+        house.commit("inbox")
+        assert [each["name"] for each in await peer.heard()] == ["NewMessageReceived"]
+        await peer.say({"type": "subscribe", "channel": "inbox", "names": "odd"})
+        assert peer.code == CloseCode.BAD_MESSAGE
 
 
 # ------------------------------------------------------------------ rights that change

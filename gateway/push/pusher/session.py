@@ -124,6 +124,9 @@ class PusherSession(Session):
         data = {"socket_id": self.socket_id, "activity_timeout": ACTIVITY_SECONDS}
         self.connection.offer(frame("pusher:connection_established", data))
 
+    def _shown(self) -> dict[str, object]:
+        return {"socket_id": self.socket_id}
+
     def _silent(self) -> bool:
         if self._pinged:
             return False
