@@ -92,6 +92,7 @@ class Session:
         self._code: CloseCode | None = None
         self._nursery: trio.Nursery | None = None
         self._held: dict[str, Held] = {}
+        self._asking: str | None = None  # the channel whose rights are being looked up
         self._rechecks = 0
         self._recheck_wanted = False
         self._rechecking = False
@@ -263,10 +264,13 @@ class Session:
         may not. Raises Unavailable when that cannot be told."""
         # Subscribing again starts anew from the new `since`.
         self._drop(name)
-        asked_after = self._rechecks
-        if not await self._shared.rights.may_subscribe(viewer, channel):
-            return None
-        subscription = await self._hub.subscribe(self, channel, since, encoder)
+        asked_after, self._asking = self._rechecks, channel
+        try:
+            if not await self._shared.rights.may_subscribe(viewer, channel):
+                return None
+            subscription = await self._hub.subscribe(self, channel, since, encoder)
+        finally:
+            self._asking = None
         held = self._held[name] = Held(name, subscription, viewer)
         if self._rechecks == asked_after:
             self._hub.resume(subscription)
@@ -293,7 +297,7 @@ class Session:
         self._nursery.start_soon(self._hub.replay, subscription)
 
     def listens(self, channel: str) -> bool:
-        return channel in self._held
+        return channel == self._asking or channel in self._held
 
     def recheck(self, user_id: int | None = None) -> None:
         """Pauses what the user (or anybody) listens to at once; a task asks again. Repeated while it asks: it

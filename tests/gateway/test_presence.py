@@ -177,8 +177,7 @@ async def test_two_hundred_agents_who_all_come_back_cost_one_frame_each(
         await trio.sleep(10)
         nursery.cancel_scope.cancel()
     frames = sum(len(outlet.frames) for outlet in outlets)
-    one_by_one = 200 * 199 // 2
-    assert frames < one_by_one / 4
+    assert 200 <= frames <= 3 * 200  # one by one it would be twenty thousand
     people = msgspec.json.decode(outlets[-1].frames[0]["data"])["presence"]
     assert people["count"] == 200
 

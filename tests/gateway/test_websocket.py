@@ -381,6 +381,23 @@ async def test_a_right_that_is_lost_while_it_is_looked_up_is_not_granted(
         assert [message["type"] for message in heard] == ["subscribed", "error"]
 
 
+async def test_a_conversation_that_goes_elsewhere_while_it_is_looked_up_is_not_granted(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    """The reassignment asks those who listen, and also those who are about to."""
+    house = House()
+    house.rights.held = trio.Event()
+    async with connected(house) as (peer,):
+        await peer.say({"type": "subscribe", "channel": "conversations.1"})
+        house.rights.forbidden.add("conversations.1")
+        house.hub.recheck_channel(TENANT, "conversations.1")
+        house.rights.held.set()
+        heard = await peer.heard()
+        house.commit("conversations.1")
+        heard += await peer.heard()
+        assert [message["type"] for message in heard] == ["subscribed", "error"]
+
+
 async def test_a_second_change_during_the_recheck_counts(autojump_clock: trio.testing.MockClock) -> None:
     """A yes that was given before the second change opens nothing, not even until the second answer."""
     house = House()

@@ -284,7 +284,7 @@ class PusherSession(Session):
     # -------------------------------------------------------------- rights that change
 
     def listens(self, channel: str) -> bool:
-        return f"{Kind.PRIVATE.value}{channel}" in self._held or channel in self._held
+        return f"{Kind.PRIVATE.value}{channel}" in self._held or super().listens(channel)
 
     def _tell_lost(self, held: Held) -> None:
         self._refuse(held.name, "You may no longer listen to this channel.")
