@@ -23,7 +23,9 @@ from engine.ports import LoggedEvent
 from gateway.lane.push.lane import PushLane
 from gateway.metrics import Metrics
 from gateway.push.hub import Hub
-from gateway.push.session import SessionLimits, Sessions, Viewer
+from gateway.push.rights import Viewer
+from gateway.push.session import SessionLimits
+from gateway.push.sessions import Sessions
 from gateway.routes import push_blueprint
 from gateway.serving import ServingLimits, serve
 
@@ -65,14 +67,28 @@ class MemoryLog:
         return self.events[after : after + limit]
 
 
-async def _authenticate(token: str, tenant: str | None) -> Viewer:
-    await trio.lowlevel.checkpoint()
-    return Viewer(tenant_id=TENANT, user_id=1, name="Agent")
+class _Anybody:
+    """Everybody is the one user and may hear everything. See `gateway.push.rights.Rights`."""
 
+    async def authenticate(self, token: str, tenant: str | None, address: str) -> Viewer:
+        await trio.lowlevel.checkpoint()
+        return Viewer(tenant_id=TENANT, user_id=1, name="Agent")
 
-async def _may_subscribe(viewer: Viewer, channel: str) -> bool:
-    await trio.lowlevel.checkpoint()
-    return True
+    async def redeem(self, ticket: str, address: str) -> Viewer:
+        return await self.authenticate("", None, address)
+
+    async def vouched(self, tenant_id: int, user_id: int, token_id: int | None) -> Viewer:
+        return await self.authenticate("", None, "")
+
+    async def renew(self, viewer: Viewer) -> Viewer:
+        return viewer
+
+    async def may_subscribe(self, viewer: Viewer, channel: str) -> bool:
+        await trio.lowlevel.checkpoint()
+        return True
+
+    async def tenant_is_active(self, tenant_id: int) -> bool:
+        return True
 
 
 async def _epoch_of(tenant_id: int) -> str:
@@ -86,8 +102,7 @@ async def main(*, route: bool) -> None:
     sessions = Sessions(
         hub,
         metrics,
-        authenticate=_authenticate,
-        may_subscribe=_may_subscribe,
+        rights=_Anybody(),
         epoch_of=_epoch_of,
         # The crowd says nothing for as long as others are measured.
         limits=SessionLimits(connections_per_tenant_max=CONNECTIONS_MAX, silence_seconds_max=3600),

@@ -186,6 +186,15 @@ class DirectoryEntry(Struct, frozen=True, kw_only=True):
     created_at: int
 
 
+class PushApp(Struct, frozen=True, kw_only=True):
+    """A tenant's app for Pusher's protocol. `secret` is sealed."""
+
+    tenant_id: int
+    key: str
+    secret: bytes
+    created_at: int
+
+
 class Landlord(Protocol):
     """The landlord database. Small and rarely written: each call is its own transaction."""
 
@@ -243,6 +252,12 @@ class Landlord(Protocol):
     ) -> None: ...
 
     async def remove_directory(self, platform: str, external_id: str, tenant_id: int) -> None: ...
+
+    async def push_apps(self) -> Sequence[PushApp]: ...
+
+    async def add_push_app(self, app: PushApp) -> PushApp:
+        """Returns the tenant's app: this one, or the one it had already."""
+        ...
 
     async def park_unrouted(
         self,

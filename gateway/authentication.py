@@ -51,6 +51,7 @@ class Principal(Struct, frozen=True, kw_only=True):
     tenant_ids: tuple[int, ...]
     abilities: tuple[str, ...]
     landlord: bool
+    expires_at: int | None
 
     def belongs_to(self, tenant_id: int) -> bool:
         return tenant_id in self.tenant_ids and self.tenant_id in (None, tenant_id)
@@ -90,13 +91,15 @@ class Authenticator:
             await self._landlord.touch_token(token_id, now)
         return known.principal
 
-    async def still_valid(self, token_id: int) -> bool:
-        """Whether a token that was right before is so now: for connections that outlive their request."""
+    async def recall(self, token_id: int) -> Principal | None:
+        """Who a token that was right before belongs to, if it is good now: for connections that outlive their
+        request."""
         known = self._known.get(token_id)
         if known is None or known.fresh_until <= trio.current_time():
             known = await self._look_up(token_id, "")
         expires_at = known.token.expires_at if known is not None else 0
-        return known is not None and (expires_at is None or expires_at > self._clock_ms())
+        good = known is not None and (expires_at is None or expires_at > self._clock_ms())
+        return known.principal if known is not None and good else None
 
     def forget_token(self, token_id: int) -> None:
         """After a revocation: the next use is looked up."""
@@ -190,4 +193,5 @@ def _principal(token: Token, login: Login) -> Principal:
         tenant_ids=login.tenant_ids,
         abilities=token.abilities,
         landlord=login.landlord,
+        expires_at=token.expires_at,
     )

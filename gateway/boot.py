@@ -44,6 +44,7 @@ from engine.ports import EventLog, EventSink, LoggedEvent
 from engine.reading import DirectoryEntry, Login, Reads, Tenant, Token
 from gateway.app import create_app
 from gateway.authentication import hash_secret
+from gateway.broadcasting import broadcasting_blueprint
 from gateway.dependencies import AccountCheck, Dependencies
 from gateway.directory import Directory
 from gateway.enginemetrics import EngineCollector
@@ -55,8 +56,12 @@ from gateway.metrics import Metrics
 from gateway.observing import EngineLog, JournalLog
 from gateway.operator import Operator
 from gateway.push.hub import Hub
+from gateway.push.news import News
+from gateway.push.pusher.apps import Apps
 from gateway.push.reassigned import Reassigned
-from gateway.push.session import Sessions
+from gateway.push.sessions import Sessions
+from gateway.push.tickets import Tickets
+from gateway.push_apps import PushApps
 from gateway.routes import push_blueprint, webhook_blueprint
 from gateway.serving import serve as serve_http
 from gateway.settings import Settings
@@ -171,6 +176,10 @@ class _System:
         self.events = Events(self.placements, head_of=self.writers.head)
         self.landlord = LandlordStore(server, self.placements, tenant_migrations=TENANT_MIGRATIONS)
         self.hub = Hub(self.events, self.metrics)
+        self.news = News()
+        self.tickets = Tickets()
+        self.apps = Apps()
+        self.push_apps = PushApps(self.landlord, self.vault, self.apps, _wall_ms)
         guard = Guard(
             allowed=settings.allow_private_media_hosts,
             plain_http=bool(settings.allow_private_media_hosts),
@@ -220,7 +229,14 @@ class _System:
         self.profiles = Profiles(
             ask=self._ask, adapters=self.adapters, accounts=self._account, tools=lambda: self.tools
         )
-        self.sinks.all = (self.engine.configs, JournalLog(), self.hub, Reassigned(self.hub), self.profiles)
+        self.sinks.all = (
+            self.engine.configs,
+            JournalLog(),
+            self.hub,
+            Reassigned(self.hub),
+            self.news,
+            self.profiles,
+        )
         self.reads = ReadStore(self.placements, config_for=self.engine.configs.get, wall_ms=_wall_ms)
         self.directory = Directory(self._open_secrets)
         self.base_url = settings.public_url or ""
@@ -270,6 +286,9 @@ class _System:
             verify_account=self._verify_account,
             channel_health=self._channel_health,
             rights_changed=self.hub.recheck,
+            news=self.news,
+            push_apps=self.push_apps,
+            tickets=self.tickets,
             master_key=key,
             base_url=lambda: self.base_url,
             body_bytes_max=settings.body_bytes_max,
@@ -280,17 +299,18 @@ class _System:
         )
         self.app = create_app(deps, blueprints=(webhook_blueprint(webhooks),))
         self.site: Any = self.app.site
-        rights = SubscriptionRights(self.site)
+        rights = SubscriptionRights(self.site, self.tickets)
         self.sessions = Sessions(
             self.hub,
             self.metrics,
-            authenticate=rights.authenticate,
-            may_subscribe=rights.may_subscribe,
+            rights=rights,
             epoch_of=self._log_epoch,
+            apps=self.apps,
             origins=settings.ws_origins,
         )
         # Later than the rest: sessions ask the application's own authenticator and rights.
         self.app.register_blueprint(push_blueprint(self.sessions))
+        self.app.register_blueprint(broadcasting_blueprint(self.site, rights, self.sessions))
         if settings.push_lane == "on":
             self.lanes.append(PushLane(self.sessions, self.metrics))
         self.operator = Operator(
@@ -316,6 +336,8 @@ class _System:
         await nursery.start(self.writers.run)
         await nursery.start(self.engine.run)
         await self.directory.load(self.landlord)
+        await self.push_apps.load()
+        await nursery.start(self.sessions.presence.run)
         await self._wake_all()
         nursery.start_soon(self._keep_up_hourly)
         nursery.start_soon(self.profiles.run)
@@ -364,6 +386,7 @@ class _System:
             (self.settings.data_dir / SERVER_FILE).unlink()
         with trio.move_on_after(self.settings.stop_seconds_max):
             self.sessions.close_all()
+            self.news.close()
             self.public_stop.set()
             if self.public_ended is not None:
                 # What was taken is answered while there is still an engine to answer it.

@@ -17,6 +17,9 @@ from engine.domain.rows import Row
 from engine.domain.tenant.messages import TenantCommand
 from engine.ports import EventLog, MediaStore
 from engine.reading import ConversationPlace, DirectoryEntry, Landlord, Reads
+from gateway.push.news import News
+from gateway.push.pusher.apps import App
+from gateway.push.tickets import Tickets
 
 
 class EngineCalls(Protocol):
@@ -64,6 +67,14 @@ class Directory(Protocol):
     def remove(self, platform: str, external_id: str) -> None: ...
 
 
+class PushApps(Protocol):
+    """Tenants' apps for Pusher's protocol."""
+
+    async def have(self, tenant_id: int) -> App | None:
+        """Made if there is none. None: its secret cannot be opened."""
+        ...
+
+
 class AccountCheck(Struct, frozen=True, kw_only=True):
     """What a platform said about an account's credentials. `detail` is a sentence for people; `facts` are
     what it told (display number, verified name, quality): nothing secret."""
@@ -101,6 +112,9 @@ class Dependencies(Struct, frozen=True, kw_only=True):
     verify_account: VerifyAccount
     channel_health: ChannelHealth
     rights_changed: RightsChanged
+    news: News
+    push_apps: PushApps
+    tickets: Tickets
     master_key: bytes
     base_url: Callable[[], str]
     body_bytes_max: int = 1024 * 1024

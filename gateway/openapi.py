@@ -44,7 +44,8 @@ _DESCRIPTION: Final = """\
 Every answer is `{"success", "message", "data"}` or `{"success", "message", "code", "errors"}` and carries \
 `X-Request-Id`. Lists are keyset pages: send `next_cursor` back as `cursor`. Mutating calls within a tenant \
 take an `Idempotency-Key`. Ids fit a JavaScript number, times are RFC 3339 UTC with milliseconds. 429 and \
-503 carry `Retry-After`."""
+503 carry `Retry-After`. The push is not in here: the WebSocket `/ws`, and Pusher's protocol at `/app/{key}` \
+with `POST /broadcasting/auth` and the server API `/apps/{app_id}/…`, have pages of their own."""
 
 
 def document(routes: Sequence[Route]) -> bytes:

@@ -101,6 +101,7 @@ class Provisioning:
         else:
             raise Conflicting("This slug is in use.", fields={"slug": ["Is in use already."]})
         self._site.tenants.forget(slug)
+        await self._deps.push_apps.have(tenant.id)
         agent = await self.create_user(tenant.id, structs.replace(owner, role="owner"), by=by, trace=trace)
         log.info("tenant.created", tenant=slug, isolation=tenant.isolation, trace=trace)
         return tenant, agent

@@ -12,7 +12,7 @@ from gateway import envelope
 from gateway.problems import failure_of
 from gateway.push.connection import Peer
 from gateway.push.queued import QueuedConnection
-from gateway.push.session import Sessions
+from gateway.push.sessions import Sessions
 from gateway.webhooks import Webhooks
 
 
@@ -74,7 +74,8 @@ def push_blueprint(sessions: Sessions) -> Blueprint:
     blueprint = Blueprint("push", __name__)
 
     @blueprint.websocket("/ws")
-    async def serve() -> None:
+    @blueprint.websocket("/app/<key>")
+    async def serve(key: str | None = None) -> None:
         peer = Peer(
             path=websocket.path,
             query=websocket.query_string.decode("latin-1"),

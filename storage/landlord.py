@@ -14,7 +14,7 @@ from typing import Any, Final, NoReturn
 
 from engine.domain.ids import ID_MAX
 from engine.errors import CommitConflict, Conflicting, NotFound
-from engine.reading import DirectoryEntry, Login, Page, Tenant, Token
+from engine.reading import DirectoryEntry, Login, Page, PushApp, Tenant, Token
 from storage.batch import clean, clean_json
 from storage.databases import DatabaseServer, transaction
 from storage.migrate import Migration, migrate
@@ -32,6 +32,7 @@ _tenants: Final = Reader(Tenant)
 _logins: Final = Reader(Login)
 _tokens: Final = Reader(Token)
 _entries: Final = Reader(DirectoryEntry)
+_apps: Final = Reader(PushApp)
 
 
 class LandlordStore:
@@ -273,6 +274,18 @@ class LandlordStore:
 
     async def remove_directory(self, platform: str, external_id: str, tenant_id: int) -> None:
         await self._pool.fetch(_SQL["remove_directory"], platform, clean(external_id), tenant_id)
+
+    # ---------------------------------------------------------------- push apps
+
+    async def push_apps(self) -> Sequence[PushApp]:
+        return [_apps.read(record) for record in await self._pool.fetch(_SQL["push_apps"])]
+
+    async def add_push_app(self, app: PushApp) -> PushApp:
+        record = await self._pool.fetchrow(
+            _SQL["add_push_app"], app.tenant_id, app.key, app.secret, app.created_at
+        )
+        assert record is not None, "it was added, or was there already"
+        return _apps.read(record)
 
     # ---------------------------------------------------------------- records
 

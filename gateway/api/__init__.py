@@ -13,6 +13,7 @@ from gateway.api import (
     landlord_tokens,
     messages,
     notes,
+    push,
     settings,
     tags,
     tokens,
@@ -39,6 +40,7 @@ ALL_ROUTES: tuple[Route, ...] = tuple(
         files,
         tokens,
         events,
+        push,
     )
     for route in area.routes.all
 )

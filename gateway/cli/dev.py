@@ -115,7 +115,7 @@ async def _develop(settings: Settings, wish: Wish) -> None:
         system = await stack.enter_async_context(running(_trusting(settings, urls.values())))
         landlord = await stack.enter_async_context(Api(system.base_url, system.local_token))
         sandbox = Sandbox(landlord, settings.data_dir, remembered, keys)
-        token, owner_id = await sandbox.prepare(urls)
+        token, owner_id, pusher = await sandbox.prepare(urls)
         callbacks = {name: f"{system.base_url}/api/webhooks/{name}" for name in keys}
         for name, callback_url in callbacks.items():
             if name in simulators:
@@ -135,6 +135,7 @@ async def _develop(settings: Settings, wish: Wish) -> None:
                 for name in keys
             },
             database_url=await _database_of(system),
+            pusher=pusher,
         )
         click.echo(ready.line() if wish.as_json else page(ready))
         await asked.wait()
@@ -178,6 +179,7 @@ Mijra is ready.
   API          {api}
   reference    {ready.base_url}/api/docs
   WebSocket    {ready.ws_url}
+  Pusher       app {ready.pusher.app_id}, key {ready.pusher.key}, secret {ready.pusher.secret}
   operator     {ready.operator_url}/health/ready   {ready.operator_url}/metrics
   agent        {ready.agent.email}   password {ready.agent.password}
   token        {ready.token}

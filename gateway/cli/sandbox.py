@@ -15,6 +15,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final
+from urllib.parse import urlsplit
 
 import httpx
 import msgspec
@@ -54,6 +55,16 @@ class Person(Struct, frozen=True, kw_only=True):
     password: str
 
 
+class PusherAccess(Struct, frozen=True, kw_only=True):
+    """What a Pusher library is configured with."""
+
+    app_id: str
+    key: str
+    secret: str
+    host: str
+    port: int
+
+
 class Ready(Struct, frozen=True, kw_only=True):
     """The line that `mijra dev --json` prints: these members and, in place of `platforms`, one for each
     platform under its name and its other spellings, with the account's keys, `webhook_url` (where its
@@ -69,6 +80,7 @@ class Ready(Struct, frozen=True, kw_only=True):
     agent: Person
     platforms: dict[str, dict[str, str]]
     database_url: str
+    pusher: PusherAccess
 
     def line(self) -> bytes:
         members = to_builtins(self)
@@ -141,15 +153,18 @@ class Sandbox:
         self._remembered = remembered
         self._accounts = accounts
 
-    async def prepare(self, simulator_urls: Mapping[str, str]) -> tuple[str, int]:
-        """Tenant, owner, token, a channel for each platform. Returns the token and the owner's id."""
+    async def prepare(self, simulator_urls: Mapping[str, str]) -> tuple[str, int, PusherAccess]:
+        """Tenant, owner, token, a channel for each platform. Returns the token, the owner's id, and the app
+        for Pusher."""
         await self._have_tenant()
         token, owner_id = await self._have_token()
         async with Api(self._landlord.base_url, token) as owner:
             channels = await owner.items(f"/api/{TENANT}/channels")
             for name, keys in self._accounts.items():
                 await self._have_channel(owner, channels, name, keys, simulator_urls[name])
-        return token, owner_id
+            app = await owner.get(f"/api/{TENANT}/push-app")
+        parts = urlsplit(self._landlord.base_url)
+        return token, owner_id, PusherAccess(**app, host=parts.hostname or "", port=parts.port or 80)
 
     async def _have_tenant(self) -> None:
         owner = {"email": EMAIL, "name": NAME, "password": self._remembered.password}

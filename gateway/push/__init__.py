@@ -8,9 +8,12 @@ Open a WebSocket to `/ws` and speak JSON in text frames. The first message, with
     ← {"type": "welcome", "epoch": "…", "cursor": 4711, "session": "…", "user_id": 7,
        "silence_seconds_max": 75}
 
-The token goes into a message and not into the URL, because URLs are logged on the way. Say something at
-least every `silence_seconds_max` seconds; `{"type": "ping"}` every 30 seconds is answered by `{"type":
-"pong"}`, and a client that misses the answer knows that the connection is dead.
+The token goes into a message and not into the URL, because URLs are logged on the way. Who can say nothing
+first makes a ticket, `POST /api/{tenant}/push-tickets`, and opens `/ws?ticket=…`: it is good once and for 30
+seconds (or says `{"type": "auth", "ticket": "…"}`).
+
+Say something at least every `silence_seconds_max` seconds; `{"type": "ping"}` every 30 seconds is answered by
+`{"type": "pong"}`, and a client that misses the answer knows that the connection is dead.
 
 Listen
 ------
@@ -27,7 +30,8 @@ Listen
 
 `unsubscribe {channel}` is answered by `unsubscribed {channel}`. What may not be listened to is answered by
 `error {code, message, channel}`, and the connection goes on. Rights are checked again when roles or
-assignments change; a channel that is lost is announced by the same `error`.
+assignments change, and when tokens end; a channel that is lost is announced by the same `error`. With `names`
+in the subscribe message, `"classes"` or `"laravel"`, events come under the class names of older systems.
 
 Resume
 ------
@@ -36,26 +40,30 @@ and is then sent once for each, so **keep the last cursor per channel**. After a
 with `since` = that cursor: everything after it comes once and in order, from memory or from the database,
 and then what is new. Without `since`, only what is new.
 
-    ← {"type": "gap", "channel": "inbox", "from": 4651, "to": 4655}
+    ← {"type": "gap", "channel": "inbox", "from": 4651, "to": 4655, "refetch": ["conversations"]}
 
-says that these cursors are no longer held, or that fetching anew is cheaper than so long a replay: load the
-channel's state by the API; what follows the gap goes on from there. A `welcome` with another `epoch` than
-last time means that the log started anew: forget all cursors. `GET /api/{tenant}/events?since=` reads the
-same log.
+says that these cursors are no longer held, or that fetching anew is cheaper than so long a replay: load what
+`refetch` names, paths below `/api/{tenant}/`; what follows the gap goes on from there. A `welcome` with
+another `epoch` than last time means that the log started anew: forget all cursors. The same log by pull is
+`GET /api/{tenant}/events?since=`, which with `wait=25` answers when there is something, or after 25 seconds.
 
 To open a view without a race: subscribe without `since`, wait for `subscribed`, fetch the view by the API,
 then apply the events. An event that the fetched view contains already has the same effect again.
 
 Others
 ------
-    → {"type": "typing", "channel": "presence-conversations.42", "state": true}
-    ← {"type": "typing", "channel": "presence-conversations.42", "user_id": 8, "name": "Noor", "state": true}
-    ← {"type": "presence", "channel": "presence-conversations.42", "user_ids": [7, 8]}
-    → {"type": "ack", "channel": "inbox", "cursor": 4660}
+On `presence-conversations.{id}`: who has come is told who is there, and then who comes and goes.
 
-Typing and presence are for those who are there; they are not stored and have no cursor. A `typing` with
-`state` true should be forgotten after some seconds without another. `ack` is optional: it shows operators
-how far behind a client is.
+    ← {"type": "presence", "channel": "presence-conversations.42", "users": [{"user_id": 7, "name": "Noor"}]}
+    ← {"type": "presence.changed", "channel": "…", "joined": [{"user_id": 8, "name": "Mei"}], "left": []}
+    → {"type": "typing", "channel": "presence-conversations.42", "state": true}
+    ← {"type": "typing", "channel": "presence-conversations.42", "user_ids": [8]}
+
+`typing` names all who type now, the latest five at most, oneself among them. Say it again every few seconds
+while somebody types: after six it ends by itself. Changes are told together, a quarter of a second to some
+seconds late in a crowd; who was lost without a word is told as gone after three seconds. Nothing of this is
+stored or has a cursor, and Pusher's clients are in the same room. `ack` is optional: it shows operators how
+far behind a client is.
 
 Closed
 ------
@@ -64,12 +72,14 @@ back later with growing pauses, 4200-4299 come back at once and resume. A client
 closed with 4201 or 4202 and loses nothing by it. A connection lost without a code: come back with growing
 pauses.
 
-Limits: 8 KiB per message, 200 messages at once and 20 per second, 200 subscriptions per connection.
+Limits: 16 KiB per message, 200 messages at once and 20 per second, 200 subscriptions per connection, 5000
+connections per tenant.
 
 Inside
 ------
-`hub` holds rings and subscriptions and argues why nothing is missed; `frames` encodes; `session` is one
-connection of the native protocol, `protocol` its messages, `codes` its ends. A session knows no transport:
-`connection` is the port between them, `queued` with its `queue` the transport that sends one frame after
-another. A lane that writes shared frames straight to sockets is another `Connection`, the Pusher protocol
-another `hub.Subscriber` and `frames.Encoder`."""
+`hub` holds rings and subscriptions and argues why nothing is missed; `presence` holds who is there; `frames`
+encodes. `session` is what a connection of any protocol does, `native` the native one with its messages in
+`protocol` and its ends in `codes`, `pusher` the other. A session knows no transport: `connection` is the port
+between them, `queued` with its `queue` the transport that sends one frame after another; a lane that writes
+shared frames straight to sockets is another `Connection`. `rights` is what sessions ask about people,
+`tickets` lets them in once, `news` wakes who waits for the log by pull."""

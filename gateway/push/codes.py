@@ -64,6 +64,33 @@ _REASONS = {
 }
 
 
+class PusherCode(IntEnum):
+    """What Pusher's protocol says in its own numbers where `CloseCode` has no better one."""
+
+    NO_SUCH_APP = 4001
+    SUSPENDED = 4003
+    BAD_VERSION = 4007
+    NO_VERSION = 4008
+    NOT_ALLOWED = 4009
+    BAD_MESSAGE = 4010
+    NO_PONG = 4201
+
+    @property
+    def reason(self) -> str:
+        return _PUSHER_REASONS[self]
+
+
+_PUSHER_REASONS = {
+    PusherCode.NO_SUCH_APP: "There is no app with this key.",
+    PusherCode.SUSPENDED: "This tenant is suspended.",
+    PusherCode.BAD_VERSION: "This version of the protocol is not spoken here; 7 is.",
+    PusherCode.NO_VERSION: "The URL names no version of the protocol: protocol=7.",
+    PusherCode.NOT_ALLOWED: "Not allowed.",
+    PusherCode.BAD_MESSAGE: "A message was not understood or too large.",
+    PusherCode.NO_PONG: "No pong came. Reconnect and resume.",
+}
+
+
 def close_code_of(error: BaseException) -> CloseCode:
     """The code for a connection that ends in `error`, by the error's family."""
     if isinstance(error, Unauthenticated):

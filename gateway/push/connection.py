@@ -27,12 +27,10 @@ class Peer(Struct, frozen=True, kw_only=True):
 
 
 class Ending(Struct, frozen=True, kw_only=True):
-    """How to close: RFC 6455 close code and reason (at most 123 bytes). What still waits is dropped;
-    `last_frame` goes out before the close frame, if it can within a moment."""
+    """How to close: RFC 6455 close code and reason (at most 123 bytes). What still waits is dropped."""
 
     code: int
     reason: str
-    last_frame: bytes | None = None
 
 
 class Outlet(Protocol):

@@ -91,12 +91,6 @@ class Subscriber(Protocol):
     def tenant_id(self) -> int: ...
 
     @property
-    def user_id(self) -> int: ...
-
-    @property
-    def encoder(self) -> Encoder: ...
-
-    @property
     def connection(self) -> Outlet: ...
 
     def start_replay(self, subscription: "Subscription") -> None:
@@ -107,19 +101,21 @@ class Subscriber(Protocol):
         """Whether it has a subscription to the channel, live or not yet."""
         ...
 
-    def recheck(self) -> None:
-        """The rights of this user may have changed: pause, ask again, go on or end. Must not block."""
+    def recheck(self, user_id: int | None = None) -> None:
+        """The rights of this user (or of anybody) may have changed: pause, ask again, go on or end. Must not
+        block."""
         ...
 
 
 class Subscription:
     """One channel for one connection. Made by `Hub.subscribe`, ended by `Hub.unsubscribe`."""
 
-    __slots__ = ("acked", "channel", "live", "paused", "position", "replaying", "subscriber")
+    __slots__ = ("acked", "channel", "encoder", "live", "paused", "position", "replaying", "subscriber")
 
-    def __init__(self, subscriber: Subscriber, channel: str, position: int) -> None:
+    def __init__(self, subscriber: Subscriber, channel: str, position: int, encoder: Encoder) -> None:
         self.subscriber = subscriber
         self.channel = channel
+        self.encoder = encoder
         self.position = position
         self.acked = position
         self.live = False
@@ -142,7 +138,6 @@ class _Tenant:
         self.ring_bytes = 0
         self.live: dict[str, dict[Subscription, None]] = {}  # insertion-ordered sets: fan-out is first come
         self.members: dict[Subscriber, None] = {}
-        self.presence: dict[str, dict[Subscription, None]] = {}
 
     def after(self, position: int) -> Sequence[LoggedEvent]:
         """The ring's events above `position`, which must not be below the floor."""
@@ -230,7 +225,7 @@ class Hub:
                 if event.cursor <= subscription.position or not subscription.live:
                     continue
                 subscription.position = event.cursor
-                encoder = subscription.subscriber.encoder
+                encoder = subscription.encoder
                 frame = shared.get(encoder.protocol)
                 if frame is None:
                     frame = shared[encoder.protocol] = encoder.event(event, channel)
@@ -303,8 +298,7 @@ class Hub:
         tenant) asks again what it may hear, and hears nothing until that is answered."""
         tenant = self._tenants.get(tenant_id)
         for subscriber in list(tenant.members) if tenant else ():
-            if user_id is None or subscriber.user_id == user_id:
-                subscriber.recheck()
+            subscriber.recheck(user_id)
 
     def recheck_channel(self, tenant_id: int, channel: str) -> None:
         """As recheck, for the connections that listen to this channel (or wait to)."""
@@ -315,7 +309,9 @@ class Hub:
 
     # -------------------------------------------------------------- subscriptions
 
-    async def subscribe(self, subscriber: Subscriber, channel: str, since: int | None) -> Subscription:
+    async def subscribe(
+        self, subscriber: Subscriber, channel: str, since: int | None, encoder: Encoder
+    ) -> Subscription:
         """Says `subscribed` to the client; what comes after `since`, or from now on, starts with `resume`.
 
         The caller has joined, has checked the right to listen, and calls `resume` at once unless that right
@@ -331,9 +327,10 @@ class Hub:
                 beyond = since
                 since = head
         position = tenant.last if since is None else max(0, since)
-        subscription = Subscription(subscriber, channel, position)
-        encoder = subscriber.encoder
-        subscriber.connection.offer(encoder.subscribed(channel, position))
+        subscription = Subscription(subscriber, channel, position, encoder)
+        subscribed = encoder.subscribed(channel, position)
+        if subscribed is not None:
+            subscriber.connection.offer(subscribed)
         if beyond is not None:
             subscriber.connection.offer(encoder.gap(channel, position + 1, beyond))
         return subscription
@@ -394,7 +391,7 @@ class Hub:
                 if not subscriber.connection.has_room():
                     return False
                 if subscription.channel in event.channels:
-                    subscriber.connection.offer(subscriber.encoder.event(event, subscription.channel))
+                    subscriber.connection.offer(subscription.encoder.event(event, subscription.channel))
                 subscription.position = event.cursor
         subscription.live = True
         tenant.live.setdefault(subscription.channel, {})[subscription] = None
@@ -427,7 +424,7 @@ class Hub:
             await subscriber.connection.wait_room()
             if not subscription.may_deliver():
                 return
-            subscriber.connection.offer(subscriber.encoder.event(event, subscription.channel))
+            subscriber.connection.offer(subscription.encoder.event(event, subscription.channel))
             subscription.position = event.cursor
         if len(page) < page_max:
             subscription.position = max(subscription.position, announced)
@@ -435,51 +432,8 @@ class Hub:
     def _declare_gap(self, subscription: Subscription, last: int) -> None:
         first = subscription.position + 1
         subscription.position = last
-        subscription.subscriber.connection.offer(
-            subscription.subscriber.encoder.gap(subscription.channel, first, last)
-        )
+        subscription.subscriber.connection.offer(subscription.encoder.gap(subscription.channel, first, last))
         self._metrics.push_gaps.inc()
-
-    # -------------------------------------------------------------- what is not stored
-
-    def whisper(
-        self, tenant_id: int, channel: str, frame: bytes, *, protocol: str, but: Subscriber | None = None
-    ) -> int:
-        """Offers a frame to those who are on the presence channel now and speak `protocol`. Nobody else will
-        ever see it. Returns how many took it."""
-        tenant = self._tenants.get(tenant_id)
-        listening = tenant.presence.get(channel) if tenant else None
-        taken = 0
-        for subscription in list(listening or ()):
-            subscriber = subscription.subscriber
-            if subscriber is not but and subscriber.encoder.protocol == protocol:
-                taken += subscriber.connection.offer(frame)
-        return taken
-
-    def enter(self, subscription: Subscription) -> bool:
-        """Makes the subscriber visible on a presence channel. True: the user was not there before."""
-        tenant = self._tenants[subscription.subscriber.tenant_id]
-        present = tenant.presence.setdefault(subscription.channel, {})
-        newcomer = all(other.subscriber.user_id != subscription.subscriber.user_id for other in present)
-        present[subscription] = None
-        return newcomer
-
-    def exit(self, subscription: Subscription) -> bool:
-        """Takes it back. True: no other connection of the user is left there. Idempotent."""
-        tenant = self._tenants.get(subscription.subscriber.tenant_id)
-        present = tenant.presence.get(subscription.channel) if tenant else None
-        if tenant is None or present is None or subscription not in present:
-            return False
-        del present[subscription]
-        if not present:
-            del tenant.presence[subscription.channel]
-        return all(other.subscriber.user_id != subscription.subscriber.user_id for other in present)
-
-    def present(self, tenant_id: int, channel: str) -> list[int]:
-        """The users on a presence channel, each once, first come first."""
-        tenant = self._tenants.get(tenant_id)
-        present = tenant.presence.get(channel) if tenant else None
-        return list(dict.fromkeys(subscription.subscriber.user_id for subscription in present or ()))
 
     def statistics(self) -> HubStatistics:
         return HubStatistics(

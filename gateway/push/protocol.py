@@ -8,7 +8,9 @@ import re
 from typing import Final
 
 import msgspec
-from msgspec import Struct, field
+from msgspec import Raw, Struct, field
+
+from gateway.push.names import Names
 
 _CHANNEL: Final = re.compile(
     r"(?:inbox|(?:conversations|presence-conversations|users|campaigns)\.[1-9][0-9]{0,15})"
@@ -28,17 +30,21 @@ def is_presence(channel: str) -> bool:
 
 
 class Auth(Struct, frozen=True, tag="auth", kw_only=True):
-    """The first message of a connection. `tenant` is the slug; it may be left out when the token has one."""
+    """The first message of a connection, with a token or a ticket. `tenant` is the slug; it may be left out
+    when the token has one, and says nothing beside a ticket."""
 
-    token: str
+    token: str | None = None
+    ticket: str | None = None
     tenant: str | None = None
 
 
 class Subscribe(Struct, frozen=True, tag="subscribe", kw_only=True):
-    """`since` is the last cursor that the client has of this channel; without it only what is new comes."""
+    """`since` is the last cursor that the client has of this channel; without it only what is new comes.
+    `names`: in which style events are named (`gateway/push/names.py`)."""
 
     channel: str
     since: int | None = None
+    names: Names = Names.DOTTED
 
 
 class Unsubscribe(Struct, frozen=True, tag="unsubscribe", kw_only=True):
@@ -93,11 +99,13 @@ class Unsubscribed(Struct, frozen=True, tag="unsubscribed", kw_only=True):
 
 
 class Gap(Struct, frozen=True, tag="gap", kw_only=True):
-    """The cursors from `from` to `to`, both included, are no longer held: refetch by the API."""
+    """The cursors from `from` to `to`, both included, are no longer held. `refetch` is what to load instead:
+    paths below `/api/{tenant}/`."""
 
     channel: str
     first: int = field(name="from")
     last: int = field(name="to")
+    refetch: list[str]
 
 
 class ErrorMessage(Struct, frozen=True, tag="error", kw_only=True, omit_defaults=True):
@@ -112,19 +120,36 @@ class Pong(Struct, frozen=True, tag="pong", kw_only=True):
     pass
 
 
-class TypingNotice(Struct, frozen=True, tag="typing", kw_only=True):
-    channel: str
+class Present(Struct, frozen=True, kw_only=True):
+    """Somebody on a presence channel."""
+
     user_id: int
     name: str
-    state: bool
 
 
 class Presence(Struct, frozen=True, tag="presence", kw_only=True):
-    """Who is on a presence channel now: sent whole to its subscribers whenever somebody comes or goes."""
+    """Who is on a presence channel: sent whole to whoever has just come."""
+
+    channel: str
+    users: list[Raw]
+
+
+class PresenceChange(Struct, frozen=True, tag="presence.changed", kw_only=True):
+    """Who has come since, and the ids of those who have gone."""
+
+    channel: str
+    joined: list[Raw]
+    left: list[int]
+
+
+class TypingNow(Struct, frozen=True, tag="typing", kw_only=True):
+    """All who type now; empty when nobody does any more. At most five, the latest."""
 
     channel: str
     user_ids: list[int]
 
 
-ServerMessage = Welcome | Subscribed | Unsubscribed | Gap | ErrorMessage | Pong | TypingNotice | Presence
+ServerMessage = (
+    Welcome | Subscribed | Unsubscribed | Gap | ErrorMessage | Pong | TypingNow | Presence | PresenceChange
+)
 encode: Final = msgspec.json.Encoder().encode

@@ -2,17 +2,13 @@
 that has an asynchronous `receive` and `send` and nothing faster."""
 
 from collections.abc import Awaitable, Callable
-from typing import Final
 
 import trio
 
 from gateway.push.codes import CloseCode
 from gateway.push.connection import Ending, Peer
 from gateway.push.queue import FrameQueue
-from gateway.push.session import Sessions
-
-LAST_FRAME_SECONDS_MAX: Final = 1.0
-"""For the frame before the close frame: a client that reads has it in milliseconds."""
+from gateway.push.sessions import Sessions
 
 
 class QueuedConnection:
@@ -63,9 +59,6 @@ class QueuedConnection:
             nursery.start_soon(self._write)
             ending = await self._sessions.run(self)
             nursery.cancel_scope.cancel()
-        if ending is not None and ending.last_frame is not None:
-            with trio.move_on_after(LAST_FRAME_SECONDS_MAX):
-                await self._send(ending.last_frame)
         return ending
 
     async def _write(self) -> None:

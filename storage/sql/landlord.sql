@@ -132,3 +132,14 @@ VALUES ($1, $2, $3, $4, $5, $6, $7, $8) ON CONFLICT (id) DO NOTHING;
 -- Who did what.
 INSERT INTO audit_log (id, user_id, action, subject, before, after, trace, at)
 VALUES ($1, $2, $3, $4, NULL, $5, $6, $7) ON CONFLICT (id) DO NOTHING;
+
+-- name: push_apps
+-- The apps of all tenants.
+SELECT * FROM push_apps;
+
+-- name: add_push_app
+-- A tenant's app, unless it has one already; answers the one it has. The update changes nothing: it is what
+-- makes PostgreSQL answer with a row that another call has added at the same moment.
+INSERT INTO push_apps (tenant_id, key, secret, created_at) VALUES ($1, $2, $3, $4)
+ON CONFLICT (tenant_id) DO UPDATE SET tenant_id = push_apps.tenant_id
+RETURNING *;

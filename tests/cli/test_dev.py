@@ -13,6 +13,7 @@ import pytest
 import trio
 
 from tests.cli.commands import Started, call, mijra, started
+from tests.gateway.push_house import hear, opened, talk
 
 pytestmark = [pytest.mark.slow, pytest.mark.real_time]
 
@@ -29,6 +30,7 @@ KEYS = {
     "messenger": dict,
     "instagram": dict,
     "database_url": str,
+    "pusher": dict,
 }
 STAYS = ("tenant", "token", "agent")
 PLATFORMS = {"whatsapp": "15550100123", "facebook": "7100000000000011", "instagram": "8100000000000031"}
@@ -84,6 +86,7 @@ async def test_dev_is_ready_when_it_says_so_and_comes_back_the_same(tmp_path: Pa
     async with started(data_dir, "dev", "--json", "--port", "0") as first:
         assert {name: type(value) for name, value in first.line.items()} == KEYS
         assert set(first.line["agent"]) == {"id", "email", "password"}
+        assert set(first.line["pusher"]) == {"app_id", "key", "secret", "host", "port"}
         assert await _conversations(first) == []  # the simulator is there and silent
         await _customer_writes(first, "Is this in stock?")
         (conversation,) = await _until(lambda: _conversations(first))
@@ -96,6 +99,8 @@ async def test_dev_is_ready_when_it_says_so_and_comes_back_the_same(tmp_path: Pa
         assert {name: second.line[name] for name in STAYS} == {name: first.line[name] for name in STAYS}
         for platform in PLATFORMS:
             assert _keys(second.line, platform) == _keys(first.line, platform)
+        assert second.line["pusher"]["secret"] == first.line["pusher"]["secret"]
+        await _resumes(second)
         (again,) = await _conversations(second)
         assert again["id"] == conversation["id"]
         await _customer_writes(second, "And in blue?")
@@ -158,6 +163,19 @@ async def _stand_in_posts(line: dict[str, Any]) -> None:
 async def _conversations_of(running: Started, count: int) -> list[dict[str, Any]]:
     found = await _conversations(running)
     return found if len(found) == count else []
+
+
+async def _resumes(running: Started) -> None:
+    """From before the restart: the rings are empty, so the log is read; each event once and in order."""
+    line = running.line
+    page = await call("GET", f"{line['base_url']}/api/demo/events?since=0&channel=inbox", line["token"])
+    held = [item["cursor"] for item in page["data"]["items"]]
+    assert len(held) > 2
+    async with opened(line["ws_url"]) as socket:
+        await talk(socket, {"type": "auth", "token": line["token"], "tenant": "demo"})
+        await talk(socket, {"type": "subscribe", "channel": "inbox", "since": held[0]})
+        heard = [await hear(socket) for _ in held[1:]]
+    assert [(each["type"], each["cursor"]) for each in heard] == [("event", cursor) for cursor in held[1:]]
 
 
 async def _comes_back_without_its_notes(first: Started, data_dir: Path) -> None:

@@ -20,6 +20,7 @@ from gateway.push.queue import FrameQueue
 from gateway.push.reassigned import Reassigned
 
 TENANT = 1
+GAP = {"type": "gap", "channel": "inbox", "refetch": ["conversations"]}
 
 
 class ModelLog:
@@ -95,13 +96,12 @@ class Client:
         self.hub = hub
         self.nursery = nursery
         self.tenant_id = tenant_id
-        self.user_id = 7
         self.encoder: Encoder = encoder or NativeEncoder()
         self.code: CloseCode | None = None
         self.connection = FrameQueue(
             bytes_max=bytes_max, age_seconds_max=age_seconds_max, overflowed=self._closed
         )
-        self.rechecks = 0
+        self.rechecks: list[int | None] = []
         self.channels: set[str] = set()
 
     def _closed(self, code: CloseCode) -> None:
@@ -110,15 +110,15 @@ class Client:
     def start_replay(self, subscription: Subscription) -> None:
         self.nursery.start_soon(self.hub.replay, subscription)
 
-    def recheck(self) -> None:
-        self.rechecks += 1
+    def recheck(self, user_id: int | None = None) -> None:
+        self.rechecks.append(user_id)
 
     def listens(self, channel: str) -> bool:
         return channel in self.channels
 
     async def listen(self, channel: str, since: int | None = None) -> Subscription:
         self.channels.add(channel)
-        subscription = await self.hub.subscribe(self, channel, since)
+        subscription = await self.hub.subscribe(self, channel, since, self.encoder)
         self.hub.resume(subscription)
         return subscription
 
@@ -306,7 +306,7 @@ async def test_what_retention_took_is_a_gap(autojump_clock: trio.testing.MockClo
         await client.listen("inbox", 1)
         await trio.sleep(1)
         frames = client.frames()
-        assert frames[1] == {"type": "gap", "channel": "inbox", "from": 2, "to": 4}
+        assert frames[1] == {**GAP, "from": 2, "to": 4}
         assert [frame["cursor"] for frame in frames[2:]] == [5, 6]
 
 
@@ -320,7 +320,7 @@ async def test_a_client_too_far_behind_is_told_to_refetch(autojump_clock: trio.t
         await hub.join(client)
         await client.listen("inbox", 3)
         await trio.sleep(1)
-        assert client.frames()[1:] == [{"type": "gap", "channel": "inbox", "from": 4, "to": 30}]
+        assert client.frames()[1:] == [{**GAP, "from": 4, "to": 30}]
         hub.committed([log.append("inbox")])
         assert client.cursors() == [31]
     assert log.reads == 0
@@ -337,7 +337,7 @@ async def test_a_cursor_from_the_future_is_a_gap(autojump_clock: trio.testing.Mo
         await client.listen("inbox", 99)
         assert client.frames() == [
             {"type": "subscribed", "channel": "inbox", "cursor": 1},
-            {"type": "gap", "channel": "inbox", "from": 2, "to": 99},
+            {**GAP, "from": 2, "to": 99},
         ]
         hub.committed([log.append("inbox")])
         assert client.cursors() == [2]
@@ -485,25 +485,19 @@ async def test_a_replay_without_a_database_fails_and_keeps_its_place(
     assert hub.statistics().replaying == 0
 
 
-async def test_a_recheck_reaches_the_user_or_the_whole_tenant(
+async def test_a_recheck_reaches_the_tenant_and_says_whom_it_is_about(
     autojump_clock: trio.testing.MockClock,
 ) -> None:
-    """With a user only that user's connections ask again; without one all of the tenant's."""
+    """Each connection of the tenant knows by itself whose it is."""
     log = ModelLog()
     hub = make_hub(log)
     async with trio.open_nursery() as nursery:
-        ours, colleague, stranger = (
-            Client(hub, nursery),
-            Client(hub, nursery),
-            Client(hub, nursery, tenant_id=2),
-        )
-        colleague.user_id = 8
-        for client in (ours, colleague, stranger):
+        ours, stranger = Client(hub, nursery), Client(hub, nursery, tenant_id=2)
+        for client in (ours, stranger):
             await hub.join(client)
         hub.recheck(TENANT, 7)
-        assert (ours.rechecks, colleague.rechecks, stranger.rechecks) == (1, 0, 0)
         hub.recheck(TENANT)
-        assert (ours.rechecks, colleague.rechecks, stranger.rechecks) == (2, 1, 0)
+        assert (ours.rechecks, stranger.rechecks) == ([7, None], [])
 
 
 async def test_a_reassignment_makes_those_ask_again_who_listen_to_the_conversation(
@@ -525,9 +519,9 @@ async def test_a_reassignment_makes_those_ask_again_who_listen_to_the_conversati
         event = log.append("inbox", "conversations.42")
 
         watch.committed([event])
-        assert [client.rechecks for client in (listener, viewer, other)] == [0, 0, 0]
+        assert [len(client.rechecks) for client in (listener, viewer, other)] == [0, 0, 0]
         watch.committed([structs.replace(event, name="conversation.transferred")])
-        assert [client.rechecks for client in (listener, viewer, other)] == [1, 1, 0]
+        assert [len(client.rechecks) for client in (listener, viewer, other)] == [1, 1, 0]
 
 
 def test_an_event_frame_is_json_with_the_public_members() -> None:

@@ -1,171 +1,36 @@
 """The native protocol: sessions under virtual time, then the route over real sockets."""
 
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
-from typing import Any
-
 import msgspec
 import pytest
 import trio
 import trio.lowlevel
 import trio.testing
-from prometheus_client import CollectorRegistry
-from quart_trio import QuartTrio
 from structlog.testing import capture_logs
-from trio_websocket import ConnectionClosed, WebSocketConnection, open_websocket_url
+from trio_websocket import ConnectionClosed
 
-from engine.errors import Forbidden, MijraError, StoreUnavailable, Unauthenticated
-from gateway.lane.push.lane import PushLane
+from engine.errors import StoreUnavailable, Unauthenticated
 from gateway.lane.push.socket import SocketLimits
-from gateway.metrics import Metrics
-from gateway.push.codes import CloseCode, close_code_of
-from gateway.push.connection import Peer
-from gateway.push.hub import Hub, RingLimits
+from gateway.push.codes import CloseCode, PusherCode, close_code_of
+from gateway.push.connection import Gone, Peer
+from gateway.push.hub import RingLimits
 from gateway.push.protocol import is_channel
 from gateway.push.queued import QueuedConnection
-from gateway.push.session import SessionLimits, Sessions, Viewer
-from gateway.routes import push_blueprint
-from gateway.serving import ServingLimits, serve
-from tests.gateway.test_hub import TENANT, ModelLog
-
-Message = dict[str, Any]
-AUTH: Message = {"type": "auth", "token": "1|good"}
-
-
-class House:
-    """A hub with sessions, and the two things that decide about them: tokens and rights."""
-
-    def __init__(
-        self,
-        *,
-        limits: SessionLimits | None = None,
-        ring: RingLimits | None = None,
-        origins: tuple[str, ...] = ("*",),
-    ) -> None:
-        self.log = ModelLog()
-        self.metrics = Metrics(CollectorRegistry())
-        self.hub = Hub(self.log, self.metrics, ring=ring)
-        self.tokens = {"1|good": 7, "2|good": 8}
-        self.forbidden: set[str] = set()
-        self.auth_error: MijraError | None = None
-        self.rights_error: Exception | None = None
-        self.rights_held: trio.Event | None = None
-        self.sessions = Sessions(
-            self.hub,
-            self.metrics,
-            authenticate=self._authenticate,
-            may_subscribe=self._may_subscribe,
-            epoch_of=self._epoch_of,
-            origins=origins,
-            limits=limits,
-        )
-
-    async def _authenticate(self, token: str, tenant: str | None) -> Viewer:
-        await trio.lowlevel.checkpoint()
-        if self.auth_error is not None:
-            raise self.auth_error
-        if token not in self.tokens:
-            raise Unauthenticated("No such token.")
-        if tenant not in (None, "acme"):
-            raise Forbidden("Not your tenant.")
-        user_id = self.tokens[token]
-        return Viewer(tenant_id=TENANT, user_id=user_id, name=f"Agent {user_id}")
-
-    async def _may_subscribe(self, viewer: Viewer, channel: str) -> bool:
-        answer = channel not in self.forbidden  # as it was when asked
-        await trio.lowlevel.checkpoint()
-        if self.rights_held is not None:
-            await self.rights_held.wait()
-        if self.rights_error is not None:
-            raise self.rights_error
-        return answer
-
-    async def _epoch_of(self, tenant_id: int) -> str:
-        return f"epoch-{tenant_id}"
-
-    def commit(self, *channels: str) -> int:
-        event = self.log.append(*channels)
-        self.hub.committed([event])
-        return event.cursor
-
-    def nobody_is_left(self) -> bool:
-        statistics = self.hub.statistics()
-        tenants = self.hub._tenants.values()
-        listening = any(tenant.live or tenant.presence for tenant in tenants)
-        return not (statistics.connections or statistics.replaying or len(self.sessions) or listening)
-
-
-class Client:
-    """The client's end of a session, without a network."""
-
-    def __init__(self, house: House) -> None:
-        self.house = house
-        self._to_session, self._from_client = trio.open_memory_channel[str](100)
-        self.sent: list[Message] = []
-        self.code: CloseCode | None = None
-        self.reading = True
-        self._go_on = trio.Event()
-
-    async def run(self) -> None:
-        connection = QueuedConnection(
-            self.house.sessions, Peer(path="/ws"), self._from_client.receive, self._send
-        )
-        ending = await connection.run()
-        self.code = None if ending is None else CloseCode(ending.code)
-
-    async def _send(self, frame: bytes) -> None:
-        await trio.lowlevel.checkpoint()
-        if not self.reading:
-            await self._go_on.wait()
-        self.sent.append(msgspec.json.decode(frame))
-
-    async def say(self, *messages: Message | str) -> list[Message]:
-        """Sends, and returns what came back until everything is quiet."""
-        for message in messages:
-            text = message if isinstance(message, str) else msgspec.json.encode(message).decode()
-            await self._to_session.send(text)
-        return await self.heard()
-
-    async def heard(self) -> list[Message]:
-        await trio.testing.wait_all_tasks_blocked(0.001)
-        await trio.sleep(0.1)  # the model log's answers take hundredths
-        await trio.testing.wait_all_tasks_blocked(0.001)
-        taken, self.sent = self.sent, []
-        return taken
-
-
-@asynccontextmanager
-async def connected(house: House, *auths: Message) -> AsyncIterator[list[Client]]:
-    """Peers that have said their auth message and heard the welcome."""
-    async with trio.open_nursery() as nursery:
-        peers = []
-        for auth in auths or (AUTH,):
-            peer = Client(house)
-            nursery.start_soon(peer.run)
-            (welcome,) = await peer.say(auth)
-            assert welcome["type"] == "welcome"
-            peers.append(peer)
-        yield peers
-        nursery.cancel_scope.cancel()
-    assert house.nobody_is_left()
-
-
-async def end_of(house: House, *messages: Message | str) -> tuple[CloseCode | None, list[Message]]:
-    """How a connection ends that says this and then waits."""
-    peer = Client(house)
-    heard: list[Message] = []
-    async with trio.open_nursery() as nursery:
-        nursery.start_soon(peer.run)
-        for message in messages:
-            heard += await peer.say(message)
-        with trio.move_on_after(1000):
-            while peer.code is None:  # noqa: ASYNC110  # virtual time
-                await trio.sleep(0.1)
-        heard += await peer.heard()
-        nursery.cancel_scope.cancel()
-    assert house.nobody_is_left()
-    return peer.code, heard
-
+from gateway.push.session import SessionLimits
+from gateway.serving import ServingLimits
+from tests.gateway.push_house import (
+    AUTH,
+    Client,
+    House,
+    Message,
+    connected,
+    end_of,
+    hear,
+    opened,
+    served,
+    talk,
+    until,
+)
+from tests.gateway.test_hub import TENANT
 
 # ------------------------------------------------------------------ coming in
 
@@ -202,7 +67,7 @@ async def test_a_good_token_is_welcomed(autojump_clock: trio.testing.MockClock) 
         ("", CloseCode.BAD_MESSAGE),
         ("[" * 5_000, CloseCode.BAD_MESSAGE),
         ("\ud800", CloseCode.BAD_MESSAGE),
-        ('{"type":"auth","token":"' + "x" * 9_000 + '"}', CloseCode.BAD_MESSAGE),
+        ('{"type":"auth","token":"' + "x" * 17_000 + '"}', CloseCode.BAD_MESSAGE),
     ],
     ids=range(11),
 )
@@ -211,24 +76,24 @@ async def test_whoever_does_not_say_who_he_is_does_not_get_in(
 ) -> None:
     """Each refusal has its code, all of them of the range that says not to come back unchanged."""
     given: Message | str = first
-    ended, heard = await end_of(House(), given)
+    ended, heard = await end_of(Client(House()), given)
     assert (ended, heard) == (code, [])
     assert not code.comes_back
 
 
 async def test_silence_before_auth_ends_soon(autojump_clock: trio.testing.MockClock) -> None:
     """Ten seconds, so that empty connections cost little."""
-    ended, _ = await end_of(House())
-    assert ended is CloseCode.AUTH_TIMEOUT
+    ended, _ = await end_of(Client(House()))
+    assert ended == CloseCode.AUTH_TIMEOUT
     assert trio.current_time() < 15
 
 
 async def test_a_store_that_is_away_says_come_back_later(autojump_clock: trio.testing.MockClock) -> None:
     """An outage is not a bad token."""
     house = House()
-    house.auth_error = StoreUnavailable("away")
-    ended, _ = await end_of(house, AUTH)
-    assert ended is CloseCode.UNAVAILABLE
+    house.rights.auth_error = StoreUnavailable("away")
+    ended, _ = await end_of(Client(house), AUTH)
+    assert ended == CloseCode.UNAVAILABLE
 
 
 async def test_a_tenant_has_a_limit_of_connections(autojump_clock: trio.testing.MockClock) -> None:
@@ -239,7 +104,7 @@ async def test_a_tenant_has_a_limit_of_connections(autojump_clock: trio.testing.
         async with trio.open_nursery() as nursery:
             nursery.start_soon(late.run)
             await late.say(AUTH)
-        assert late.code is CloseCode.OVER_CAPACITY
+        assert late.code == CloseCode.OVER_CAPACITY
     async with connected(house):
         pass
 
@@ -252,7 +117,7 @@ async def test_a_silent_client_is_let_go_and_a_ping_keeps_it(autojump_clock: tri
             await trio.sleep(60)
             assert await peer.say({"type": "ping"}) == [{"type": "pong"}]
         await trio.sleep(80)
-        assert peer.code is CloseCode.SILENT
+        assert peer.code == CloseCode.SILENT
 
 
 async def test_a_flood_of_messages_ends_the_connection(autojump_clock: trio.testing.MockClock) -> None:
@@ -263,24 +128,24 @@ async def test_a_flood_of_messages_ends_the_connection(autojump_clock: trio.test
         await trio.sleep(10)
         assert len(await peer.say(*[{"type": "ping"}] * 5)) == 5
         await peer.say({"type": "ping"})
-        assert peer.code is CloseCode.RATE_LIMITED
+        assert peer.code == CloseCode.RATE_LIMITED
 
 
 async def test_a_message_that_is_not_understood_ends_the_connection(
     autojump_clock: trio.testing.MockClock,
 ) -> None:
     """Later messages are judged like the first."""
-    ended, _ = await end_of(House(), AUTH, {"type": "subscribe", "channel": 5})
-    assert ended is CloseCode.BAD_MESSAGE
+    ended, _ = await end_of(Client(House()), AUTH, {"type": "subscribe", "channel": 5})
+    assert ended == CloseCode.BAD_MESSAGE
 
 
 async def test_a_defect_closes_one_session_and_is_logged(autojump_clock: trio.testing.MockClock) -> None:
     """The client hears 'internal' and may come back; the log has the traceback."""
     house = House()
-    house.rights_error = RuntimeError("a bug")
+    house.rights.error = RuntimeError("a bug")
     with capture_logs() as lines:
-        ended, _ = await end_of(house, AUTH, {"type": "subscribe", "channel": "inbox"})
-    assert ended is CloseCode.INTERNAL
+        ended, _ = await end_of(Client(house), AUTH, {"type": "subscribe", "channel": "inbox"})
+    assert ended == CloseCode.INTERNAL
     assert [line["event"] for line in lines if line["log_level"] == "error"] == ["push.crashed"]
 
 
@@ -343,7 +208,7 @@ async def test_what_may_not_be_heard_is_refused_and_the_connection_goes_on(
 ) -> None:
     """Forbidden, unknown and too many channels: an error with a code, and nothing else happens."""
     house = House(limits=SessionLimits(subscriptions_max=1))
-    house.forbidden.add("inbox")
+    house.rights.forbidden.add("inbox")
     async with connected(house) as (peer,):
         (error,) = await peer.say({"type": "subscribe", "channel": "inbox"})
         assert (error["type"], error["code"], error["channel"]) == ("error", "forbidden", "inbox")
@@ -392,7 +257,7 @@ async def test_a_slow_reader_is_closed_and_the_others_are_not(
         for _ in range(20):
             house.commit("inbox")
             await trio.sleep(0.01)
-        assert slow.code is CloseCode.SLOW_BYTES
+        assert slow.code == CloseCode.SLOW_BYTES
         assert len(await quick.heard()) == 20
         assert house.hub.connections(TENANT) == 1
 
@@ -404,7 +269,61 @@ async def test_a_shutdown_sends_everybody_away_to_resume(autojump_clock: trio.te
         house.sessions.close_all()
         await trio.sleep(1)
         assert [peer.code for peer in peers] == [CloseCode.GOING_AWAY] * 2
-    assert (await end_of(house, AUTH))[0] is CloseCode.GOING_AWAY
+    assert (await end_of(Client(house), AUTH))[0] == CloseCode.GOING_AWAY
+
+
+async def test_a_client_that_leaves_is_nobody_to_close(autojump_clock: trio.testing.MockClock) -> None:
+    """The transport says so in the middle of anything; nothing is left of the session, and it counts as
+    lost."""
+    house = House()
+    messages = [msgspec.json.encode(AUTH), b'{"type": "subscribe", "channel": "inbox"}']
+
+    async def receive() -> bytes:
+        await trio.sleep(0.1)
+        if not messages:
+            raise Gone
+        return messages.pop(0)
+
+    async def send(frame: bytes) -> None:
+        await trio.lowlevel.checkpoint()
+
+    connection = QueuedConnection(house.sessions, Peer(path="/ws"), receive, send)
+    assert await connection.run() is None
+    assert not connection.offer(b"{}")
+    assert house.nobody_is_left()
+    closes = house.metrics.registry.get_sample_value("mijra_push_closes_total", {"code": "1006"})
+    assert closes == 1
+
+
+@pytest.mark.parametrize(
+    ("path", "origin", "status"),
+    [
+        ("/ws", None, None),
+        ("/app/a-key", None, None),
+        ("/ws", "https://inbox.example.com", None),
+        ("/ws", "https://evil.example", 403),
+        ("/app/a-key", "null", 403),
+        ("/ws/", None, 404),
+        ("/app/", None, 404),
+        ("/app/a/b", None, 404),
+        ("/api/ws", None, 404),
+    ],
+)
+def test_handshakes_that_are_refused(path: str, origin: str | None, status: int | None) -> None:
+    """By path and by the page's origin, before anything is accepted."""
+    house = House(origins=("https://inbox.example.com",))
+    assert house.sessions.refusal(Peer(path=path, origin=origin)) == status
+
+
+async def test_older_names_for_who_asks_natively(autojump_clock: trio.testing.MockClock) -> None:
+    """Per subscription; a style that is none ends the connection like any message not understood."""
+    house = House()
+    async with connected(house) as (peer,):
+        await peer.say({"type": "subscribe", "channel": "inbox", "names": "classes"})
+        house.commit("inbox")
+        assert [each["name"] for each in await peer.heard()] == ["NewMessageReceived"]
+        await peer.say({"type": "subscribe", "channel": "inbox", "names": "odd"})
+        assert peer.code == CloseCode.BAD_MESSAGE
 
 
 # ------------------------------------------------------------------ rights that change
@@ -417,7 +336,7 @@ async def test_a_lost_right_ends_the_subscription(autojump_clock: trio.testing.M
         await peer.say(
             {"type": "subscribe", "channel": "inbox"}, {"type": "subscribe", "channel": "conversations.1"}
         )
-        house.forbidden.add("inbox")
+        house.rights.forbidden.add("inbox")
         house.hub.recheck(TENANT, 7)
         house.commit("inbox", "conversations.1")  # committed while the rights are looked up
         heard = await peer.heard()
@@ -434,12 +353,12 @@ async def test_nothing_is_heard_while_the_rights_are_in_doubt(autojump_clock: tr
     house = House()
     async with connected(house) as (peer,):
         await peer.say({"type": "subscribe", "channel": "inbox"})
-        house.rights_held = trio.Event()
+        house.rights.held = trio.Event()
         house.hub.recheck(TENANT)
         for _ in range(3):
             house.commit("inbox")
         assert await peer.heard() == []
-        house.rights_held.set()
+        house.rights.held.set()
         assert [event["cursor"] for event in await peer.heard()] == [1, 2, 3]
 
 
@@ -448,16 +367,33 @@ async def test_a_right_that_is_lost_while_it_is_looked_up_is_not_granted(
 ) -> None:
     """The answer to a subscribe may be older than the change that came meanwhile: it is asked again."""
     house = House()
-    house.rights_held = trio.Event()
+    house.rights.held = trio.Event()
     async with connected(house) as (peer,):
         await peer.say({"type": "subscribe", "channel": "inbox"})  # allowed, and the answer is on its way
-        house.forbidden.add("inbox")
+        house.rights.forbidden.add("inbox")
         house.hub.recheck(TENANT, 7)
         await trio.sleep(1)  # the recheck is over: it found no subscription to ask about
         house.commit("inbox")
-        house.rights_held.set()
+        house.rights.held.set()
         heard = await peer.heard()
         house.commit("inbox")
+        heard += await peer.heard()
+        assert [message["type"] for message in heard] == ["subscribed", "error"]
+
+
+async def test_a_conversation_that_goes_elsewhere_while_it_is_looked_up_is_not_granted(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    """The reassignment asks those who listen, and also those who are about to."""
+    house = House()
+    house.rights.held = trio.Event()
+    async with connected(house) as (peer,):
+        await peer.say({"type": "subscribe", "channel": "conversations.1"})
+        house.rights.forbidden.add("conversations.1")
+        house.hub.recheck_channel(TENANT, "conversations.1")
+        house.rights.held.set()
+        heard = await peer.heard()
+        house.commit("conversations.1")
         heard += await peer.heard()
         assert [message["type"] for message in heard] == ["subscribed", "error"]
 
@@ -468,12 +404,12 @@ async def test_a_second_change_during_the_recheck_counts(autojump_clock: trio.te
     async with connected(house) as (peer,):
         await peer.say({"type": "subscribe", "channel": "inbox"})
         first, second = trio.Event(), trio.Event()
-        house.rights_held = first
+        house.rights.held = first
         house.hub.recheck(TENANT)
         await trio.sleep(0.1)  # the first question is on its way, with a yes
-        house.forbidden.add("inbox")
+        house.rights.forbidden.add("inbox")
         house.hub.recheck(TENANT)
-        house.rights_held = second
+        house.rights.held = second
         first.set()
         await trio.sleep(0.1)
         house.commit("inbox")
@@ -489,10 +425,10 @@ async def test_a_revoked_token_ends_the_connection(autojump_clock: trio.testing.
     house = House()
     async with connected(house) as (peer,):
         await peer.say({"type": "subscribe", "channel": "inbox"})
-        del house.tokens["1|good"]
+        del house.rights.tokens["1|good"]
         house.hub.recheck(TENANT, 7)
         await trio.sleep(1)
-        assert peer.code is CloseCode.REVOKED
+        assert peer.code == CloseCode.REVOKED
         assert not CloseCode.REVOKED.comes_back
 
 
@@ -503,88 +439,17 @@ async def test_rights_that_cannot_be_looked_up_are_not_assumed(
     house = House()
     async with connected(house) as (peer,):
         await peer.say({"type": "subscribe", "channel": "inbox"})
-        house.rights_error = StoreUnavailable("away")
+        house.rights.error = StoreUnavailable("away")
         house.hub.recheck(TENANT)
         house.commit("inbox")
         await trio.sleep(1)
-        assert peer.code is CloseCode.UNAVAILABLE
+        assert peer.code == CloseCode.UNAVAILABLE
         assert peer.sent == []
-
-
-# ------------------------------------------------------------------ presence and typing
-
-
-async def test_typing_reaches_the_others_on_the_presence_channel(
-    autojump_clock: trio.testing.MockClock,
-) -> None:
-    """Not the sender, not who is elsewhere, not the log; and only from somebody who is there."""
-    house = House()
-    channel = "presence-conversations.3"
-    async with connected(house, AUTH, {**AUTH, "token": "2|good"}, AUTH) as (writer, other, elsewhere):
-        await elsewhere.say({"type": "subscribe", "channel": "conversations.3"})
-        (error,) = await writer.say({"type": "typing", "channel": channel})
-        assert error["code"] == "not_subscribed"
-        for peer in (writer, other):
-            await peer.say({"type": "subscribe", "channel": channel})
-        await writer.heard()
-        assert await writer.say({"type": "typing", "channel": channel}) == []
-        assert await other.heard() == [
-            {"type": "typing", "channel": channel, "user_id": 7, "name": "Agent 7", "state": True}
-        ]
-        assert await elsewhere.heard() == []
-    assert house.log.events == []
-
-
-async def test_presence_tells_who_is_there_as_they_come_and_go(
-    autojump_clock: trio.testing.MockClock,
-) -> None:
-    """A user with two windows is there once, and gone with the last of them, also when it was lost."""
-    house = House()
-    channel = "presence-conversations.3"
-    subscribe: Message = {"type": "subscribe", "channel": channel}
-    async with connected(house, {**AUTH, "token": "2|good"}) as (watcher,):
-        heard = await watcher.say(subscribe)
-        assert heard[-1] == {"type": "presence", "channel": channel, "user_ids": [8]}
-        async with connected(house, AUTH) as (first,), _second(house) as second:
-            await first.say(subscribe)
-            assert (await watcher.heard())[-1]["user_ids"] == [8, 7]
-            assert (await second.say(subscribe))[-1]["user_ids"] == [8, 7]
-            await first.say({"type": "unsubscribe", "channel": channel})
-            assert await watcher.heard() == []
-            second.lose()
-            assert (await watcher.heard())[-1]["user_ids"] == [8]
-            await first.heard()
-            house.sessions.close_all()
-            await trio.sleep(1)
-
-
-class _Losable(Client):
-    def __init__(self, house: House) -> None:
-        super().__init__(house)
-        self._scope = trio.CancelScope()
-
-    async def run(self) -> None:
-        with self._scope:
-            await super().run()
-
-    def lose(self) -> None:
-        """As when the network is gone: the route cancels the session."""
-        self._scope.cancel()
-
-
-@asynccontextmanager
-async def _second(house: House) -> AsyncIterator[_Losable]:
-    peer = _Losable(house)
-    async with trio.open_nursery() as nursery:
-        nursery.start_soon(peer.run)
-        await peer.say(AUTH)
-        yield peer
-        nursery.cancel_scope.cancel()
 
 
 def test_every_close_code_has_a_sentence_that_fits_its_frame() -> None:
     """RFC 6455: a close frame holds 123 bytes of reason; and the range is the advice."""
-    for code in CloseCode:
+    for code in (*CloseCode, *PusherCode):
         assert 0 < len(code.reason.encode()) <= 123
     assert {code.value // 100 for code in CloseCode if code.comes_back} == {41, 42}
 
@@ -603,65 +468,6 @@ def test_errors_become_codes_by_their_family() -> None:
 def way(request: pytest.FixtureRequest) -> str:
     """Both ways to a session: the push lane, and Hypercorn with Quart."""
     return str(request.param)
-
-
-@asynccontextmanager
-async def served(
-    house: House, way: str, *, limits: ServingLimits | None = None, sockets: SocketLimits | None = None
-) -> AsyncIterator[tuple[str, trio.Event]]:
-    app = QuartTrio("test")
-    app.register_blueprint(push_blueprint(house.sessions))
-    stop = trio.Event()
-    async with trio.open_nursery() as nursery:
-
-        async def run(task_status: trio.TaskStatus[int]) -> None:
-            await serve(
-                app,  # type: ignore[arg-type]
-                host="127.0.0.1",
-                port=0,
-                stop=stop,
-                metrics=house.metrics,
-                limits=limits,
-                lanes=[PushLane(house.sessions, house.metrics, sockets=sockets)] if way == "lane" else [],
-                task_status=task_status,
-            )
-
-        port = await nursery.start(run)
-        yield f"ws://127.0.0.1:{port}/ws", stop
-        house.sessions.close_all()
-        stop.set()
-
-
-@asynccontextmanager
-async def opened(url: str) -> AsyncIterator[WebSocketConnection]:
-    """A client that lets go of its socket also when the server closed first (the library keeps it then)."""
-    sockets: list[WebSocketConnection] = []
-    try:
-        async with open_websocket_url(url) as socket:
-            sockets.append(socket)
-            yield socket
-    finally:
-        for socket in sockets:
-            await trio.aclose_forcefully(socket._stream)
-
-
-async def talk(socket: WebSocketConnection, message: Message) -> Message:
-    await socket.send_message(msgspec.json.encode(message).decode())
-    return await hear(socket)
-
-
-async def hear(socket: WebSocketConnection) -> Message:
-    with trio.fail_after(5):
-        text = await socket.get_message()
-    assert isinstance(text, str), "frames are text frames"
-    decoded: Message = msgspec.json.decode(text)
-    return decoded
-
-
-async def until(condition: Callable[[], bool]) -> None:
-    with trio.fail_after(5):
-        while not condition():  # noqa: ASYNC110  # what is waited for has no event of its own
-            await trio.sleep(0.01)
 
 
 @pytest.mark.real_time

@@ -13,7 +13,7 @@ from engine.domain.config import TenantConfig
 from engine.domain.outbound import SendText
 from engine.errors import CommitConflict, Conflicting, InvalidInput, NotFound
 from engine.ports import ContactRequest, ConversationQuery, FoundMessage, MessageQuery
-from engine.reading import ConversationFilter
+from engine.reading import ConversationFilter, PushApp
 from storage.contacts import Contacts
 from storage.databases import DatabaseServer
 from storage.events import Events
@@ -388,6 +388,22 @@ async def test_rows_written_apart_take_no_ownership(world: World) -> None:
         await world.tenants.write_apart(1, [event()])
     with pytest.raises(CommitConflict):
         await world.tenants.write_apart(1, [message(id=1), message(id=1, seq=2)])
+
+
+async def test_a_tenant_has_one_push_app(world: World) -> None:
+    """However many are made for it at once: all get the same, and it is there for the next start."""
+    made: list[PushApp] = []
+
+    async def make(number: int) -> None:
+        app = PushApp(tenant_id=1, key=f"key-{number}", secret=b"sealed", created_at=T0)
+        made.append(await world.landlord.add_push_app(app))
+
+    async with trio.open_nursery() as nursery:
+        for number in range(5):
+            nursery.start_soon(make, number)
+    assert len(made) == 5
+    assert list(await world.landlord.push_apps()) == [made[0]]
+    assert all(each == made[0] for each in made)
 
 
 async def test_a_tenant_half_created_is_finished(databases: DatabaseServer, landlord_database: str) -> None:
