@@ -1,9 +1,9 @@
 """Who is this? Names and pictures of customers whom webhooks bring by an id alone.
 
 Why         Some platforms' webhooks say who wrote by an opaque id, and an inbox of numbers helps nobody. The
-            name is decoration: no message waits for it, and nothing is lost without it. Owns the contacts
-            that wait to be asked about, `WAITING_MAX` at most; more are left nameless until their next
-            conversation begins.
+            name is decoration: no message waits for it, and nothing is lost without it.
+Owns        the contacts that wait to be asked about, `WAITING_MAX` at most; more are left nameless until
+            their next conversation begins.
 Promises    One look-up for each new conversation of a contact that nobody has named, `AT_ONCE` at a time,
             after the commit of what they wrote; the conversation writes the answer. A platform that refuses
             or is away is not asked again for this contact.

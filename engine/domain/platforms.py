@@ -25,9 +25,10 @@ class Capabilities(Struct, frozen=True, kw_only=True):
     refused. `statuses` are those that the platform tells of our messages. `media_bytes_max` is by kind of
     media. `window_seconds` is how long after the customer's message a free-form answer may go out (None:
     always), `human_window_seconds` how long a person's may where the account has the permission for it.
-    `profiles`: webhooks bring no names, which are
-    looked up. `takes_our_id`: our message's id travels with it, and what is told of it
-    later brings it back. `starts`: the business may write first. `limits` is the sending limit in words."""
+    `profiles`: webhooks bring no names, which are looked up. `takes_our_id`: our message's id travels with
+    it, and what is told of it later brings it back. `starts`: the business may write first. `limits` is the
+    sending limit in words.
+    """
 
     receives: tuple[str, ...]
     sends: tuple[str, ...]

@@ -246,6 +246,23 @@ def test_an_echo_settles_an_unknown_outcome() -> None:
     assert story.written(OutboxPatch)[-1].state == "done"
 
 
+def test_an_echo_of_choices_looks_like_a_template() -> None:
+    """And is ours all the same; quick replies come back as their text."""
+    for content, text in (
+        ({"body": "template", "shared": [{"type": "template"}]}, "template"),
+        ({}, "Which one?"),
+    ):
+        story = on("instagram")
+        story.customer_writes()
+        shown = {"kind": "buttons", "body": "Which one?", "options": []}
+        message = story.tell(story.reply("Which one?", type="interactive", content=shown)).reply.id
+        echoed = structs.replace(
+            echo(story, text, "aWdf5", maybe_ours=True).event, content={"body": text, **content}
+        )
+        assert story.tell(story.receive(echoed)).reply.outcome == "applied"
+        assert statuses(story) == {message: "sent"}
+
+
 def test_what_a_colleague_wrote_in_the_app_is_a_message_of_its_own() -> None:
     """Other words than those on their way, or a platform that says whose echoes are."""
     for text, maybe_ours in (("Something else", True), ("On its way.", False)):

@@ -207,9 +207,24 @@ def _own_send(state: ContactState, event: MessageEchoed) -> Tracked | None:
         if not each.outbound or each.platform_id is not None or each.status not in UNDECIDED:
             continue
         shown = each.answer
-        if shown is not None and (shown.type, _said(shown.content)) == (event.type, _said(event.content)):
+        if shown is not None and _says_the_same(shown.type, shown.content, event):
             return each
     return None
+
+
+def _says_the_same(kind: str, content: dict[str, Any], event: MessageEchoed) -> bool:
+    """Echoes show what was sent as the platform shows it: choices as a template or under their text, a place
+    that went as text as text, a voice message as sound."""
+    said = _said(content)
+    match kind:
+        case "interactive":
+            return bool(event.content.get("shared")) or (bool(said) and said in event.text)
+        case "location":
+            return event.type == kind or ("sent_as" in content and f"{content['latitude']:.6f}" in event.text)
+        case "voice":
+            return event.type in ("voice", "audio") and said == _said(event.content)
+        case _:
+            return kind == event.type and said == _said(event.content)
 
 
 def _said(content: dict[str, Any]) -> str:
