@@ -199,7 +199,7 @@ class Run:
         self.wanted = drops
         self.drops = 0
         self._chance = random.Random(seed)
-        self.house = House(ring=RingLimits(events_max=200))
+        self.house = House(ring=RingLimits(events_max=10))
         self.house.hub._event_log = self.house.log = self.log = Log()
         self.followers = [Follower(self, native=number % 2 == 0) for number in range(clients)]
         self.port = 0
@@ -242,11 +242,9 @@ class Run:
         # Mostly the answers are cut; sometimes the client's own words.
         if cutting and self._chance.random() < 0.8:
             budgets[0] = 2**62
-        async with trio.open_nursery() as nursery:
+        async with server, trio.open_nursery() as nursery:
             for source, sink, budget in ((client, server, budgets[0]), (server, client, budgets[1])):
                 nursery.start_soon(self._pass_on, source, sink, budget, nursery.cancel_scope)
-        for stream in (client, server):
-            await trio.aclose_forcefully(stream)
 
     async def _pass_on(
         self, source: trio.SocketStream, sink: trio.SocketStream, budget: int, end: trio.CancelScope
