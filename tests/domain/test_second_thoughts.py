@@ -1,4 +1,4 @@
-"""What comes twice, late, by another door or after the fact: the edges that the simulation in tests/model
+"""What comes twice, late, by another door or after the fact: the edges that the simulation in tests/simulation
 and a second reading found."""
 
 from typing import Any
