@@ -50,12 +50,21 @@ FAULTS: Final[dict[str, tuple[float, ...]]] = {
     # Clients, for each call or frame.
     "client_hung_up": (0.0, 0.1),
     "client_repeated": (0.0, 0.3),
-    "screen_lost": (0.0, 0.02),
+    "screen_lost": (0.0, 0.06),
     "screen_slow": (0.0, 0.05),
 }
 """Kind of fault to the probabilities that a seed chooses from."""
 
-EVENTS: Final = ("kill", "split", "outage", "clock_jump", "token_revoked", "log_trimmed", "intruder")
+EVENTS: Final = (
+    "kill",
+    "clock_jump_and_kill",
+    "split",
+    "outage",
+    "clock_jump",
+    "token_revoked",
+    "log_trimmed",
+    "intruder",
+)
 """Faults that are planned as moments of the day, not rolled for."""
 
 

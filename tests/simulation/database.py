@@ -24,13 +24,15 @@ from engine.errors import Defect
 from engine.ports import LoggedEvent
 from storage.batch import PLANS, STATEMENTS, WriteSet
 from storage.errors import FOREIGN_ERRORS, translate
+from storage.statements import Statement
 
 Undo = list[Callable[[], object]]
 
 POISON: Final = "poison"
 """A message with this text is refused whenever it comes."""
 
-_ANNOUNCED: Final = re.compile(r"mijra\.tenants = '([0-9,{}]*)'")
+_PART: Final = re.compile(r"(?:^|\n\)), (\w+) AS \(\n")
+_HOUSEKEEPING: Final = frozenset({STATEMENTS["forget_batches"].sql, STATEMENTS["analyze"].sql})
 _REMOVALS: Final = {
     STATEMENTS[f"delete_{table}"].sql: table
     for table in ("users", "channels", "tags", "automated_replies", "timers")
@@ -250,7 +252,7 @@ class ModelPool:
     async def write(self, fn: Callable[..., Awaitable[Any]], *args: Any, tenants: Iterable[int] = ()) -> Any:
         """Runs `fn(connection, *args)`; see `Pool.write`."""
         model = self._model
-        connection = ModelConnection(model)
+        connection = ModelConnection(model, frozenset(tenants))
         try:
             await model.troubles.reach()
             await self._unless_dead()
@@ -274,14 +276,20 @@ class ModelPool:
         return await self.write(fn, *args, tenants=tenants)
 
 
+class TakenOver(asyncpg.PostgresError):  # type: ignore[misc]
+    """What mijra_kept raises (storage/sql/tenant/0002_one_statement.sql)."""
+
+    sqlstate = "MJ001"
+
+
 class ModelConnection:
     """A session: at most one transaction, which holds the whole database while it is open."""
 
-    def __init__(self, model: Database) -> None:
+    def __init__(self, model: Database, tenants: frozenset[int] = frozenset()) -> None:
         self._model = model
+        self._tenants = tenants
         self._undo: Undo = []
         self._calls: list[tuple[str, Sequence[Any]]] = []
-        self._tenants: frozenset[int] = frozenset()
         self._closed = False
         self.open = False
         self.victim: tuple[WriteSet, Exception] | None = None
@@ -290,32 +298,44 @@ class ModelConnection:
         return self._closed
 
     async def execute(self, sql: str, *args: Any) -> str:
-        if sql.startswith("BEGIN"):
-            await self._begin(sql)
-            return "BEGIN"
-        if sql == "ROLLBACK":
+        if sql == "BEGIN":
+            await self._begin()
+        elif sql == "ROLLBACK":
             self._roll_back()
-            return "ROLLBACK"
-        if sql == "COMMIT":
+        elif sql == "COMMIT":
             await self._commit()
-            return "COMMIT"
-        if sql in (STATEMENTS["forget_batches"].sql, STATEMENTS["analyze"].sql):
-            return "DELETE 0"
+        elif sql not in _HOUSEKEEPING:
+            await self.fetch(sql, *args)
+        return sql.split(maxsplit=1)[0]
+
+    async def fetch(self, sql: str, *args: Any) -> list[Any]:
+        """Outside of a transaction, a statement is one of its own."""
+        if self.open:
+            return self._statement(sql, args)
+        await self._begin()
+        try:
+            answer = self._statement(sql, args)
+        except BaseException:
+            self._roll_back()
+            raise
+        await self._commit()
+        return answer
+
+    def _statement(self, sql: str, args: Sequence[Any]) -> list[Any]:
+        if sql == STATEMENTS["take_ownership"].sql:
+            return self._take(*args)
+        gate, calls = _parts(sql, args)
+        if gate is not None:
+            self._open_batch(*gate)
         if self.victim is not None:
             raise self.victim[1]
         if self._model.troubles.breaks():
             self.close()
             raise asyncpg.ConnectionDoesNotExistError("the model's connection broke in the middle")
-        self._model.apply(sql, args, self._tenants, self._undo)
-        self._calls.append((_NAMES[sql], args))
-        return "OK"
-
-    async def fetch(self, sql: str, *args: Any) -> list[Any]:
-        if sql == STATEMENTS["take_ownership"].sql:
-            return self._take(*args)
-        if sql == STATEMENTS["open_batch"].sql:
-            return self._open_batch(*args)
-        raise Defect("The model does not know this query.")
+        for statement, columns in calls:
+            self._model.apply(statement.sql, columns, self._tenants, self._undo)
+            self._calls.append((statement.name, columns))
+        return []
 
     def _take(self, tenants: Sequence[int], node: str) -> list[tuple[int, int, int]]:
         model, taken = self._model, []
@@ -335,20 +355,24 @@ class ModelConnection:
         before: Sequence[int],
         after: Sequence[int],
         batch: object,
-    ) -> list[tuple[int]]:
+    ) -> None:
         model = self._model
         if batch in model.batches:
             raise _taken("batches_pkey", (batch,))
         model.batches.add(batch)
         self._undo.append(lambda: model.batches.discard(batch))
-        kept = []
+        lost = []
         for tenant_id, epoch, old, new in zip(tenants, epochs, before, after, strict=True):
             owner = model.owners.get(tenant_id)
             if owner is not None and (owner.epoch, owner.cursor) == (epoch, old):
                 self._own(tenant_id, Owner(owner.node, epoch, new))
-                kept.append((tenant_id,))
+            else:
+                lost.append(str(tenant_id))
+        if lost:
+            error = TakenOver("tenants were taken over by another node")
+            error.detail = ",".join(lost)
+            raise error
         self._calls.append(("open_batch", (tenants, epochs, before, after, batch)))
-        return kept
 
     def _own(self, tenant_id: int, after: Owner) -> None:
         owners = self._model.owners
@@ -360,12 +384,9 @@ class ModelConnection:
 
     # ---------------------------------------------------------------- transactions
 
-    async def _begin(self, sql: str) -> None:
+    async def _begin(self) -> None:
         await self._model.transacting.acquire()
         self.open = True
-        found = _ANNOUNCED.search(sql)
-        numbers = found.group(1).strip("{}") if found else ""
-        self._tenants = frozenset(int(number) for number in numbers.split(",") if number)
 
     async def _commit(self) -> None:
         """From BEGIN to here there was no checkpoint, so nobody has seen what is not committed yet."""
@@ -410,8 +431,7 @@ class ModelConnection:
     def _again(self, calls: Sequence[tuple[str, Sequence[Any]]]) -> None:
         """Plays the statements once more and makes them durable."""
         model = self._model
-        played = ModelConnection(model)
-        played._tenants = self._tenants
+        played = ModelConnection(model, self._tenants)
         for name, args in calls:
             if name == "take_ownership":
                 played._take(*args)
@@ -435,10 +455,28 @@ class ModelConnection:
         self._closed = True
 
 
-# -------------------------------------------------------------------- rows from columns
+# -------------------------------------------------------------------- statements and rows
 
 
-_NAMES: Final = {statement.sql: name for name, statement in STATEMENTS.items()}
+def _parts(
+    sql: str, args: Sequence[Any]
+) -> tuple[Sequence[Any] | None, list[tuple[Statement, Sequence[Any]]]]:
+    """What `storage.fused` has put into one: the gate's arguments if it opens a batch, and the statements."""
+    gate = (
+        STATEMENTS["open_batch"]
+        if sql.startswith(STATEMENTS["open_batch"].sql)
+        else STATEMENTS["opened_batch"]
+    )
+    calls, offset = [], gate.parameters
+    for name in _PART.findall(sql[len(gate.sql) :]):
+        statement = STATEMENTS[name]
+        calls.append((statement, args[offset : offset + statement.parameters]))
+        offset += statement.parameters
+    if not sql.startswith(gate.sql) or offset != len(args):
+        raise Defect("The model does not know this statement.")
+    return (args[: gate.parameters] if gate.parameters else None), calls
+
+
 _READERS: dict[type, Callable[[Sequence[Any]], Any]] = {}
 
 
@@ -537,6 +575,6 @@ def _check(row: Any) -> None:
 
 
 def _announced(tenant_id: int, tenants: frozenset[int]) -> None:
-    """Row-level security: a transaction touches the tenants that it has announced."""
+    """Row-level security: a session touches the tenants that it is set to."""
     if tenant_id not in tenants:
         raise asyncpg.InsufficientPrivilegeError("new row violates row-level security policy")

@@ -21,6 +21,9 @@ if TYPE_CHECKING:
     from tests.simulation.process import Process
     from tests.simulation.world import World
 
+KNOWN_SECONDS_MAX = 5.0
+"""How long the news of a status may be on its way from the database to the channel's actor."""
+
 RESEND_SECONDS_MIN = 8.0
 """What the simulated programs wait for the platform's word (`outbound_unknown_wait_seconds`)."""
 
@@ -215,6 +218,13 @@ class Platform:
         if last in unknown and waited < RESEND_SECONDS_MIN - 0.01:
             world.violate(
                 "outbox", f"{call.message_id} is sent again {waited:.3f} s after an unknown outcome", *about
+            )
+        known_for = call.at - world.decided.get(call.message_id, call.at)
+        if known_for > KNOWN_SECONDS_MAX and not world.reached.away:
+            world.violate(
+                "outbox",
+                f"{call.message_id} is sent again {known_for:.3f} s after a status decided it",
+                *about,
             )
         if last.outcome == "accepted" and last.process == call.process and last.heard_at is not None:
             world.violate("outbox", f"{call.message_id} is sent again after it was accepted", *about)

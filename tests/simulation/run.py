@@ -19,6 +19,7 @@ from msgspec import Struct
 from trio._core import _run as trio_run
 
 import gateway.push.session
+import gateway.webhooks
 import storage.writer
 from tests.simulation.checkers import CHECKERS
 from tests.simulation.patching import replaced
@@ -71,7 +72,7 @@ def run(scenario: Scenario, *, whole_story: bool = False) -> Report:
 
     with _determined(world):
         try:
-            trio.run(day, clock=_clock())
+            trio.run(day, clock=_clock(world))
         except Exception as error:  # noqa: BLE001  # whatever it was, it is a finding
             world.violate("crash", "".join(traceback.format_exception(error))[-4_000:])
     return Report(
@@ -94,20 +95,17 @@ def _story(world: World, *, whole: bool) -> list[str]:
     return world.record.timeline(_concerned(world, world.violations[0].about))
 
 
-class Spinning(Exception):
-    """Somebody runs and runs, at one moment or for ever."""
-
-
-def _clock() -> trio.testing.MockClock:
-    """Jumps to the next deadline whenever everybody sleeps; notices when somebody never does."""
+def _clock(world: World) -> trio.testing.MockClock:
+    """Jumps to the next deadline whenever everybody sleeps; ends the day when somebody never does."""
     clock = trio.testing.MockClock(autojump_threshold=0)
     sleep_time, seen = clock.deadline_to_sleep_time, [0.0, 0, 0]
 
     def counted(deadline: float) -> float:
         now = clock.current_time()
         seen[:] = [now, seen[1] + 1 if seen[0] == now else 0, seen[2] + 1]
-        if seen[1] > TURNS_MAX or seen[2] > TURNS_IN_ALL_MAX:
-            raise Spinning(f"at {now:.3f} s of the day")
+        if seen[1] == TURNS_MAX or seen[2] == TURNS_IN_ALL_MAX:
+            world.violate("spinning", "somebody runs and runs, at one moment or for ever")
+            world.cut()
         return sleep_time(deadline)
 
     clock.deadline_to_sleep_time = counted  # type: ignore[method-assign]
@@ -154,6 +152,7 @@ def _determined(world: World) -> Iterator[None]:
             replaced(trio_run, "_ALLOW_DETERMINISTIC_SCHEDULING", True),
             replaced(storage.writer, "batch_id", batch_id),
             replaced(gateway.push.session, "secrets", tokens),
+            replaced(gateway.webhooks, "os", SimpleNamespace(urandom=ids.randbytes)),
         ):
             yield
     finally:

@@ -10,14 +10,17 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 import trio
 
+from gateway.push.connection import Peer
 from gateway.push.frames import NativeEncoder
 from gateway.push.protocol import encode
+from gateway.push.queued import QueuedConnection
 
 if TYPE_CHECKING:
     from tests.simulation.process import Process
     from tests.simulation.world import World
 
 PING_SECONDS = 1_800.0
+PEER = Peer(path="/ws")
 
 
 class Screen:
@@ -71,9 +74,10 @@ class Screen:
                 to_server.send_nowait(_text(type="subscribe", channel=channel, since=since))
             nursery.start_soon(self._pings, to_server, process)
             self.connected = True
-            code = await process.sessions.run(receiving.receive, send)
+            connection = QueuedConnection(process.sessions, PEER, receiving.receive, send)
+            ending = await connection.run()
             nursery.cancel_scope.cancel()
-        return int(code)
+        return 0 if ending is None else ending.code
 
     async def _pings(self, to_server: trio.MemorySendChannel[str], process: "Process") -> None:
         while True:

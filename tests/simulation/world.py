@@ -67,11 +67,15 @@ class World:
         self.ledger = Ledger(self)
         self.supervision = Supervision(self)
         self.retried: set[int] = set()
+        self.decided: dict[int, float] = {}
+        """Messages that are known to have been sent, and since when."""
         self.written: dict[int, int] = {}
         """Messages in the order of their commits; ids follow clocks, which are set back and forth."""
         self._wall_offset_ms = 0
         self._traces = 0
         self._broken = trio.Event()
+        self.cut: Callable[[], None] = lambda: None
+        """Ends the day at once."""
         self.complete = False
         """Whether the day came to its end, so that it can be judged as a whole."""
         self._pending = 0
@@ -312,6 +316,10 @@ class World:
                 row = dict(zip(names, values, strict=True))
                 if statement == "insert_messages":
                     self.written.setdefault(row["id"], len(self.written))
+                elif statement == "patch_messages" and row["status"] in ("sent", "delivered", "read"):
+                    self.decided.setdefault(row["id"], trio.current_time())
+                elif statement == "patch_messages" and row["status"] is not None:
+                    self.decided.pop(row["id"], None)
                 self.tell("store", *_told(statement, row))
 
     # ---------------------------------------------------------------- processes
@@ -347,6 +355,12 @@ class World:
             self.tell("process", f"{process.number} is killed")
             process.kill()
             self.kill_soon(process)
+
+    async def _clock_jump_and_kill(self, random: Any) -> None:
+        """A clock that was ahead is set right, and the machine starts anew."""
+        self._wall_offset_ms -= round(random.uniform(60.0, 7_200.0) * 1000)
+        self.jumps += 1
+        await self._kill(random)
 
     async def _split(self, random: Any) -> None:
         """The next process starts while the last one, which everybody thinks dead, goes on for a while."""
@@ -443,7 +457,8 @@ class World:
                 self.later(operation.at, self._happen, operation)
             for screen in self.screens:
                 nursery.start_soon(screen.run)
-            nursery.start_soon(self._give_up_when_broken, nursery.cancel_scope)
+            self.cut = nursery.cancel_scope.cancel
+            nursery.start_soon(self._give_up_when_broken)
             await self._everything_has_happened()
             with trio.move_on_after(SETTLE_SECONDS_MAX) as patience:
                 await self._end()
@@ -454,10 +469,10 @@ class World:
             self.complete = not patience.cancelled_caught
             nursery.cancel_scope.cancel()
 
-    async def _give_up_when_broken(self, day: trio.CancelScope) -> None:
+    async def _give_up_when_broken(self) -> None:
         await self._broken.wait()
         await trio.sleep(AFTERMATH_SECONDS)
-        day.cancel()
+        self.cut()
 
     async def _happen(self, operation: Operation) -> None:
         random = self.chance.stream(f"operation {operation.number}")
