@@ -94,9 +94,6 @@ class Platform:
             world.record.add("signal", line.number, body)
             await trio.sleep(chance.uniform("signal", 0.0, 0.2))
             return _json(200, {"success": True})
-        if chance.strikes("send_unreachable"):
-            await trio.sleep(chance.uniform("send_unreachable", 0.0, 1.0))
-            raise httpx.ConnectError("no route", request=request)
         call = Call(
             message_id=int(body["biz_opaque_callback_data"]),
             recipient=body.get("to") or body.get("recipient") or "",
@@ -296,8 +293,16 @@ class _Transport(httpx.AsyncBaseTransport):
         self._process = process
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+        chance = self._platform.world.chance
         if self._process.dead:
             await trio.sleep_forever()
+        if chance.strikes("send_unreachable"):
+            await trio.sleep(chance.uniform("send_unreachable", 0.0, 1.0))
+            raise httpx.ConnectError("no route", request=request)
+        # The steps of a request that httpcore tells of and the sender waits for.
+        trace = request.extensions["trace"]
+        await trace("http11.send_request_headers.started", {})
+        await trace("http11.send_request_body.complete", {})
         return await self._platform.answer(request, self._process)
 
 
