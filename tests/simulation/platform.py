@@ -227,6 +227,9 @@ class Platform:
             world.violate("outbox", f"{call.message_id} is sent again after it was accepted", *about)
         if last.heard_at is None or last.jumps != world.jumps:
             return
+        if last.process != call.process or process.worker_crashed_at >= last.heard_at:
+            # Whoever heard the answer may have died before it was written down.
+            return
         least = {"throttled": 1.0, "declined": 1.0, "pair_limited": 4.0}.get(last.outcome, 0.0)
         least = max(least, last.retry_after)
         if call.at - last.heard_at < least - 0.01:

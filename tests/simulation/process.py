@@ -31,7 +31,9 @@ from gateway.metrics import Metrics
 from gateway.observing import EngineLog, JournalLog
 from gateway.push.hub import Hub, ReplayLimits, RingLimits
 from gateway.push.reassigned import Reassigned
-from gateway.push.session import SessionLimits, Sessions, Viewer
+from gateway.push.rights import Viewer
+from gateway.push.session import SessionLimits
+from gateway.push.sessions import Sessions
 from gateway.webhooks import Webhooks
 from storage.writer import WriterLimits
 from storage.writers import Writers
@@ -184,8 +186,7 @@ class Process:
         self.sessions = Sessions(
             self.hub,
             metrics,
-            authenticate=self._authenticate,
-            may_subscribe=self._may_subscribe,
+            rights=self,
             epoch_of=self._epoch_of,
             limits=SessionLimits(
                 silence_seconds_max=7_200.0, queue_bytes_max=options.choice((8 * 1024, 1024 * 1024))
@@ -303,7 +304,7 @@ class Process:
 
     # ---------------------------------------------------------------- screens
 
-    async def _authenticate(self, token: str, slug: str | None) -> Viewer:
+    async def authenticate(self, token: str, tenant: str | None, address: str) -> Viewer:
         """Tokens read `tenant/user`."""
         tenant_id, user_id = (int(part) for part in token.split("/"))
         config = await self.engine.config(tenant_id)
@@ -312,7 +313,19 @@ class Process:
             raise Forbidden("Nobody is known by this token.")
         return Viewer(tenant_id=tenant_id, user_id=user_id, name=agent.name, principal=agent.role)
 
-    async def _may_subscribe(self, viewer: Viewer, channel: str) -> bool:
+    async def redeem(self, ticket: str, address: str) -> Viewer:
+        raise Forbidden("Nobody has made a ticket.")
+
+    async def vouched(self, tenant_id: int, user_id: int, token_id: int | None) -> Viewer:
+        raise Forbidden("No app vouches for anybody.")
+
+    async def renew(self, viewer: Viewer) -> Viewer:
+        return await self.authenticate(f"{viewer.tenant_id}/{viewer.user_id}", None, "")
+
+    async def tenant_is_active(self, tenant_id: int) -> bool:
+        return True
+
+    async def may_subscribe(self, viewer: Viewer, channel: str) -> bool:
         kind, _, number = channel.removeprefix("presence-").partition(".")
         if kind == "inbox":
             return viewer.principal == "owner"

@@ -32,10 +32,12 @@ from engine.ports import (
     ContactSnapshot,
     ConversationQuery,
     FoundMessage,
+    FoundTracked,
     LoggedEvent,
-    MessageQuery,
     OpenWork,
+    StoreQuery,
     TrackedMessage,
+    TrackedQuery,
     WaitingConversation,
 )
 from storage.batch import clean
@@ -123,14 +125,25 @@ class ModelStore:
             complete=len(messages) <= recent_max,
         )
 
-    async def find(self, queries: Sequence[MessageQuery | ConversationQuery]) -> Sequence[object]:
+    async def find(self, queries: Sequence[StoreQuery]) -> Sequence[object]:
         await self._reached.read()
         return [self._find(query) for query in queries]
 
-    def _find(self, query: MessageQuery | ConversationQuery) -> object:
+    def _find(self, query: StoreQuery) -> object:
         tenant = query.tenant_id
         if isinstance(query, ConversationQuery):
             return _copied(self.row(tenant, "conversations", query.conversation_id))
+        if isinstance(query, TrackedQuery):
+            ours = [
+                row
+                for row in self.table(tenant, "messages")
+                if (row.channel_id, row.contact_key) == (query.channel_id, query.contact_key)
+                and row.direction == "outbound"
+                and row.status in query.statuses
+                and row.platform_message_id is not None
+            ]
+            newest = sorted(ours, key=lambda row: -row.id)[: query.limit]
+            return FoundTracked(messages=tuple(_tracked(row) for row in newest))
         unique = self._database_of[tenant].unique
         key: tuple[Any, ...] | None = (tenant, query.message_id)
         if query.platform_message_id is not None:
@@ -318,6 +331,8 @@ def _tracked(row: rows.MessageRow) -> TrackedMessage:
 def _item(row: rows.OutboxRow) -> OutboxItem:
     payload = msgspec.convert(row.payload, OutboxPayload)
     members = {
-        name: getattr(row, name) for name in OutboxItem.__struct_fields__ if name not in ("send", "reply_to")
+        name: getattr(row, name) for name in OutboxItem.__struct_fields__ if name in row.__struct_fields__
     }
-    return OutboxItem(**members, send=payload.send, reply_to=payload.reply_to)
+    # The rest travels in the payload, under the same names.
+    opened = {name: getattr(payload, name) for name in OutboxItem.__struct_fields__ if hasattr(payload, name)}
+    return OutboxItem(**members, **opened)

@@ -5,7 +5,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
 from typing import Final
 
@@ -17,7 +17,8 @@ from tests.simulation.mutants import Mutant, all_mutants
 
 ROOT: Final = Path(__file__).parents[3]
 COPIED: Final = ("engine", "storage", "adapters", "gateway", "tests")
-MISSED_MAX: Final = 1
+FOUND_MIN: Final = 19
+"""Of all of them. Which are missed is printed, so that seeds or checkers can be made for them."""
 
 
 class Outcome(Struct):
@@ -35,11 +36,13 @@ class Outcome(Struct):
 @click.option("--seeds", default=100, show_default=True, help="Days that may be tried for each.")
 @click.option("--jobs", default=cores(), show_default=True, help="How many at once.")
 def main(names: tuple[str, ...], seeds: int, jobs: int) -> None:
-    """Exits with 1 when an edit no longer applies or more than one bug is missed."""
+    """Exits with 1 when an edit no longer applies, or fewer than 19 are found (of named ones: not all)."""
     chosen = [one for one in all_mutants() if not names or one.name in names]
     with ThreadPoolExecutor(jobs) as pool:
         outcomes = []
-        for number, outcome in enumerate(pool.map(lambda one: _hunt(one, seeds), chosen), start=1):
+        hunts = [pool.submit(_hunt, one, seeds) for one in chosen]
+        for number, ended in enumerate(as_completed(hunts), start=1):
+            outcome = ended.result()
             outcomes.append(outcome)
             click.echo(f"[{number}/{len(chosen)}] {_line(outcome)}")
     missed = [one for one in outcomes if one.seed is None and not one.error]
@@ -49,7 +52,8 @@ def main(names: tuple[str, ...], seeds: int, jobs: int) -> None:
         click.echo(
             f"{'BROKEN' if one.error else 'MISSED'}  {one.mutant.name}: {one.error or 'no seed finds it'}"
         )
-    sys.exit(1 if broken or len(missed) > MISSED_MAX else 0)
+    found = len(outcomes) - len(missed) - len(broken)
+    sys.exit(1 if broken or found < min(FOUND_MIN, len(chosen)) else 0)
 
 
 def _hunt(mutant: Mutant, seeds: int) -> Outcome:
