@@ -2,7 +2,7 @@
 # (the one exception: on Debian without python3-venv, and as root, that package is fetched with apt-get).
 
 .DEFAULT_GOAL := help
-.PHONY: help install test lint format demo bench bench-check node-peers clean
+.PHONY: help install test lint format demo simulate simulate-mutants bench bench-check node-peers clean
 
 PY := .venv/bin/python
 # Written at the end of a complete installation; older than pyproject.toml means that one is due.
@@ -10,7 +10,7 @@ INSTALLED := .venv/.installed
 BENCH_INSTALLED := .venv/.installed-bench
 
 help: ## this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-17s %s\n", $$1, $$2}' Makefile
 
 install: $(INSTALLED) ## make .venv and install Mijra with its test and lint tools into it
 
@@ -35,6 +35,12 @@ format: install ## let ruff lay out and repair what it can
 
 demo: install ## a server, a WhatsApp simulator and customers that talk; SECONDS=n ends it after n seconds
 	.venv/bin/mijra demo $(if $(SECONDS),--seconds $(SECONDS))
+
+simulate: install ## the whole engine over simulated days with faults; SEEDS=n days (1000), FIRST=n the first one
+	$(PY) -m tests.simulation --seeds $(or $(FIRST),0)-$$(($(or $(FIRST),0) + $(or $(SEEDS),1000) - 1))
+
+simulate-mutants: install ## plant bugs into a copy and look which simulated day finds each; NAMES="a b", SEEDS=n
+	$(PY) -m tests.simulation.mutants $(NAMES) --seeds $(or $(SEEDS),100)
 
 node-peers:
 	@if command -v npm >/dev/null; then cd bench/peers/fanout/node && npm install --silent --no-audit --no-fund --no-package-lock; \

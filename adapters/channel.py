@@ -362,7 +362,8 @@ class _Channel:
                     wake_at = now + max(gate, _NAP_SECONDS_MIN)
                     break
                 self._start(nursery, line, now)
-            if not self._closing and self._halted is None:
+            if not self._closing and self._halted is None and self._in_hand < self._limits.concurrency:
+                # With its hands full, only the end of a call changes anything; a line may be due by then.
                 wake_at = min(wake_at, self._lines.next_due())
             changed = self._changed
             with trio.move_on_at(wake_at):

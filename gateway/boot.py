@@ -171,7 +171,7 @@ class _System:
         self.writers = Writers(
             self.placements.pool_named, self.placements.database, node=self.node, sink=self.sinks
         )
-        self.tenants = Tenants(self.placements, take=self.writers.take)
+        self.tenants = Tenants(self.placements, take=self.writers.take, newest_id=self.ids.above)
         self.outbox = Outbox(self.placements)
         self.events = Events(self.placements, head_of=self.writers.head)
         self.landlord = LandlordStore(server, self.placements, tenant_migrations=TENANT_MIGRATIONS)

@@ -49,15 +49,21 @@ _OPENED_BATCH: Final = STATEMENTS["opened_batch"]
 class Tenants:
     """The store of what is the tenant's as a whole.
 
-    `take` is called with the tenant's id before its configuration is read (storage.writers.Writers.take);
-    None for a process that only looks.
+    `take` is called with the tenant's id before its configuration is read (storage.writers.Writers.take), and
+    `newest_id` afterwards with the highest id that it has stored (engine.domain.ids.IdAllocator.above); None
+    for a process that only looks.
     """
 
     def __init__(
-        self, placements: Placements, *, take: Callable[[int], Awaitable[object]] | None = None
+        self,
+        placements: Placements,
+        *,
+        take: Callable[[int], Awaitable[object]] | None = None,
+        newest_id: Callable[[int], object] | None = None,
     ) -> None:
         self._placements = placements
         self._take = take
+        self._newest_id = newest_id
 
     async def load_config(self, tenant_id: int) -> TenantConfig:
         """Raises NotFound for a tenant that is not placed."""
@@ -65,6 +71,8 @@ class Tenants:
         if self._take is not None:
             await self._take(tenant_id)
         found = await self._placements.pool(tenant_id).run(_configuration, tenant_id, tenants=(tenant_id,))
+        if self._newest_id is not None:
+            self._newest_id(found["newest_id"][0][0])
         settings = {record["name"]: record["value"] for record in found["settings"]}
         hours = settings.get("work_hours")
         return TenantConfig(
@@ -132,7 +140,7 @@ async def _configuration(connection: Any, tenant_id: int) -> dict[str, list[Any]
     try:
         return {
             name: await connection.fetch(_SQL[name], tenant_id)
-            for name in ("users", "channels", "tags", "automated_replies", "settings")
+            for name in ("users", "channels", "tags", "automated_replies", "settings", "newest_id")
         }
     finally:
         if not connection.is_closed():

@@ -14,7 +14,8 @@ ID_MAX = (1 << 53) - 1
 
 
 class IdAllocator:
-    """Call it for the next id. Strictly increasing, also when the clock steps back."""
+    """Call it for the next id. Strictly increasing, also when the clock steps back, and over restarts if each
+    process is told (`above`) what the one before it has stored."""
 
     __slots__ = ("_clock_ms", "_last")
 
@@ -26,3 +27,8 @@ class IdAllocator:
         candidate = (self._clock_ms() - ID_EPOCH_MS) << COUNTER_BITS
         self._last = candidate if candidate > self._last else self._last + 1
         return self._last
+
+    def above(self, stored: int) -> None:
+        """Ids from now on are higher than this one. Order is by id in the outbox and among conversations, and
+        the clock may have been set back since the ids that are stored were given out."""
+        self._last = max(self._last, stored)

@@ -20,6 +20,15 @@ SELECT * FROM automated_replies WHERE tenant_id = $1;
 -- The tenant's settings.
 SELECT name, value FROM settings WHERE tenant_id = $1;
 
+-- name: newest_id
+-- The highest id that order depends on; 0 before the first.
+SELECT greatest(
+    (SELECT max(id) FROM conversations WHERE tenant_id = $1),
+    (SELECT max(id) FROM messages WHERE tenant_id = $1),
+    (SELECT max(id) FROM outbox WHERE tenant_id = $1),
+    0
+);
+
 -- name: agent_loads
 -- Open conversations by agent.
 SELECT assigned_to, count(*) AS load FROM conversations

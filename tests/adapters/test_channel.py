@@ -77,6 +77,16 @@ async def test_calls_in_hand_are_bounded(autojump_clock: MockClock) -> None:
     assert sorted(world.platform.sent) == list(range(1, 51))
 
 
+async def test_hands_that_are_full_wait_quietly(autojump_clock: MockClock) -> None:
+    """A line that becomes due while no call may be made does not keep the processor busy: under this clock no
+    time would ever pass."""
+    async with World(Platform(concurrency=1, seconds=5.0)).running() as world:
+        world.deliver(item(1), item_at(2, contact="b", seconds=1))
+        with trio.fail_after(60):
+            await world.drained()
+    assert world.platform.sent == [1, 2]
+
+
 async def test_agents_overtake_campaigns(autojump_clock: MockClock) -> None:
     """A realtime item that comes last goes next; normal before bulk."""
     async with World(Platform(concurrency=1)).running() as world:

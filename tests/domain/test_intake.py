@@ -3,7 +3,7 @@
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from random import Random
-from typing import Any
+from typing import Any, cast
 
 import pytest
 import trio
@@ -11,14 +11,18 @@ import trio
 from engine.domain.engine import Engine
 from engine.domain.inbound import Contact, MessageReceived
 from engine.domain.intake import PATIENCE_SECONDS, WAIT_SECONDS_MAX, Delivery, DeliveryReceipt
+from engine.domain.rows import ChannelRow
 from engine.errors import AskTimeout, MijraError, StoreUnavailable
 from engine.ports import Endpoint
 from engine.runtime import Lane
-from tests.domain.desk import CHANNEL, NOON, TENANT, config
-from tests.model.store import Faults, ModelStore, ModelWriter
+from storage.databases import Pool
+from storage.writers import Writers
+from tests.domain.desk import CHANNEL, NOON, TENANT
+from tests.simulation.database import Database
+from tests.simulation.store import ModelStore
 
 
-class Room(ModelWriter):
+class Room(Writers):
     """A writer that may be told to be away, or never to commit."""
 
     away = False
@@ -32,10 +36,31 @@ class Room(ModelWriter):
             super().submit(address, generation, rows, done)
 
 
+class Nobody:
+    def committed(self, events: object) -> None:
+        pass
+
+
 @asynccontextmanager
 async def opened() -> AsyncIterator[tuple[Engine, Room]]:
-    store = ModelStore(config(), Random(1), Faults())
-    writer = Room(store, ())
+    database = Database("d")
+    database.put(
+        ChannelRow(
+            tenant_id=TENANT,
+            id=CHANNEL,
+            platform="whatsapp",
+            name="Shop line",
+            external_id="1",
+            credentials=b"",
+            settings={},
+            status="active",
+            status_note=None,
+            created_at=NOON,
+            updated_at=NOON,
+        )
+    )
+    store = ModelStore({TENANT: database})
+    writer = Room(lambda _: cast("Pool", database.pool()), lambda _: "d", node="n", sink=Nobody())
     numbers = iter(range(1, 10_000))
     engine = Engine(
         conversation_store=store,
@@ -48,7 +73,7 @@ async def opened() -> AsyncIterator[tuple[Engine, Room]]:
         monotonic=trio.current_time,
     )
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(writer.run)
+        await nursery.start(writer.run)
         await nursery.start(engine.run)
         yield engine, writer
         nursery.cancel_scope.cancel()

@@ -1,5 +1,5 @@
-"""What comes twice, late, by another door or after the fact: the edges that the simulation in tests/model
-and a second reading found."""
+"""What comes twice, late, by another door or after the fact: the edges that the simulation and a second
+reading found."""
 
 from typing import Any
 

@@ -1,0 +1,179 @@
+"""Running one scenario: everything random and every clock from the seed, and what came of it as a report."""
+
+import hashlib
+import logging
+import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
+from itertools import count
+from random import Random
+from types import SimpleNamespace
+from typing import Any
+from uuid import UUID
+
+import msgspec
+import structlog
+import trio
+import trio.testing
+from msgspec import Struct
+from trio._core import _run as trio_run
+
+import gateway.push.session
+import gateway.webhooks
+import storage.writer
+from tests.simulation.checkers import CHECKERS
+from tests.simulation.patching import replaced
+from tests.simulation.plan import Scenario
+from tests.simulation.world import World
+
+TURNS_MAX = 20_000
+"""Turns of the scheduler at one moment of the day: a few hundred are a busy one, more are a loop that waits
+for nothing, and under virtual time it would never end."""
+
+TURNS_IN_ALL_MAX = 60_000
+"""A day takes some 10,000; one that needs so many goes in circles."""
+
+_UNTOLD = frozenset({"exc_info", "session"})
+
+
+class Report(Struct, kw_only=True):
+    """`violations`: what was not kept, as sentences. `story`: the timeline of what the first one concerns."""
+
+    seed: int
+    hash: str
+    steps: int
+    simulated_seconds: float
+    faults: dict[str, int]
+    violations: list[str]
+    kinds: list[str] = []
+    story: list[str] = []
+
+    def line(self) -> str:
+        """The one line for programs."""
+        members = ("seed", "hash", "steps", "simulated_seconds", "faults", "violations")
+        return msgspec.json.encode({name: getattr(self, name) for name in members}).decode()
+
+
+def run(scenario: Scenario, *, whole_story: bool = False) -> Report:
+    """One day, judged. Deterministic: the same scenario gives the same report in any process."""
+    world = World(scenario)
+    ended = [0.0]
+
+    async def day() -> None:
+        try:
+            await world.live()
+        finally:
+            ended[0] = trio.current_time()
+        for check in CHECKERS if world.complete else ():
+            try:
+                check(world)
+            except AssertionError as error:
+                world.violate(check.__name__.replace("_", " "), str(error))
+
+    with _determined(world):
+        try:
+            trio.run(day, clock=_clock(world))
+        except Exception as error:  # noqa: BLE001  # whatever it was, it is a finding
+            world.violate("crash", "".join(traceback.format_exception(error))[-4_000:])
+    return Report(
+        seed=scenario.seed,
+        hash=world.record.hash(),
+        steps=world.record.steps,
+        simulated_seconds=round(ended[0], 3),
+        faults=dict(sorted(world.chance.struck.items())),
+        violations=[f"{one.kind}: {one.what}" for one in world.violations],
+        kinds=[one.kind for one in world.violations],
+        story=_story(world, whole=whole_story),
+    )
+
+
+def _story(world: World, *, whole: bool) -> list[str]:
+    if whole:
+        return world.record.timeline(lines_max=1_000_000)
+    if not world.violations:
+        return []
+    return world.record.timeline(_concerned(world, world.violations[0].about))
+
+
+def _clock(world: World) -> trio.testing.MockClock:
+    """Jumps to the next deadline whenever everybody sleeps; ends the day when somebody never does."""
+    clock = trio.testing.MockClock(autojump_threshold=0)
+    sleep_time, seen = clock.deadline_to_sleep_time, [0.0, 0, 0]
+
+    def counted(deadline: float) -> float:
+        now = clock.current_time()
+        seen[:] = [now, seen[1] + 1 if seen[0] == now else 0, seen[2] + 1]
+        if seen[1] == TURNS_MAX or seen[2] == TURNS_IN_ALL_MAX:
+            world.violate("spinning", "somebody runs and runs, at one moment or for ever")
+            world.cut()
+        return sleep_time(deadline)
+
+    clock.deadline_to_sleep_time = counted  # type: ignore[method-assign]
+    return clock
+
+
+def _concerned(world: World, about: frozenset[Any]) -> frozenset[Any] | None:
+    """The names under which the timeline knows what a violation is about: all of its conversation."""
+    if not about:
+        return None
+    names = set(about)
+    for tenant_id in world.tenants:
+        rows = world.store.table(tenant_id, "messages")
+        found = {row.conversation_id for row in rows if {row.id, row.platform_message_id} & about}
+        found |= {row.id for row in world.store.table(tenant_id, "conversations") if row.id in about}
+        names |= found
+        for row in rows:
+            if row.conversation_id in found:
+                names |= {row.id, row.platform_message_id}
+    return frozenset(names - {None})
+
+
+@contextmanager
+def _determined(world: World) -> Iterator[None]:
+    """Trio's scheduler, batch ids and session ids from the seed; log lines into the record."""
+    seed = world.scenario.seed
+    ids = Random(f"{seed}/ids")
+    batches = count(1)
+
+    def batch_id() -> UUID:
+        return UUID(int=(next(batches) << 64) | ids.getrandbits(64))
+
+    log = structlog.get_config()
+    trio_run._r.seed(int.from_bytes(hashlib.sha256(f"{seed}/scheduler".encode()).digest()[:8]))
+    structlog.configure(
+        processors=[_recorder(world)],
+        wrapper_class=structlog.make_filtering_bound_logger(logging.INFO),
+        logger_factory=structlog.ReturnLoggerFactory(),
+        cache_logger_on_first_use=False,
+    )
+    tokens = SimpleNamespace(token_hex=lambda size: f"{ids.getrandbits(8 * size):x}")
+    try:
+        with (
+            replaced(trio_run, "_ALLOW_DETERMINISTIC_SCHEDULING", True),
+            replaced(storage.writer, "batch_id", batch_id),
+            replaced(gateway.push.session, "secrets", tokens),
+            replaced(gateway.webhooks, "os", SimpleNamespace(urandom=ids.randbytes)),
+        ):
+            yield
+    finally:
+        structlog.configure(**log)
+
+
+def _recorder(world: World) -> Any:
+    """Every log line goes into the hash, and the worse ones into the timeline."""
+
+    def record(_: Any, level: str, fields: dict[str, Any]) -> str:
+        shown = {name: value for name, value in fields.items() if name not in _UNTOLD}
+        if level in ("warning", "error", "exception"):
+            event = shown.pop("event")
+            about = [
+                value
+                for name, value in shown.items()
+                if name in ("message_id", "outbox_id", "conversation_id")
+            ]
+            world.tell("log", f"{event} {shown}", *about)
+        else:
+            world.record.add("log", shown)
+        raise structlog.DropEvent
+
+    return record
