@@ -18,25 +18,28 @@ Two ways of running asyncio stand behind one interface:
                   for one that was given up at its deadline: trio cannot leave a task behind.
 
 The thread was chosen by measurement, and trio-asyncio stays as an argument for machines where it turns out
-otherwise. `python -m bench.bridge --quick`, Python 3.11, embedded PostgreSQL 18 on the same two cores, which
-were shared with other work (load 2 to 4); medians of five interleaved rounds. Rows are batches of 100, each
-committed durably, beside a trio task that computes without pause in slices of 2 ms; the stall is how much
-later than asked another trio task wakes up meanwhile. A round's load lasts 0.6 s, so the stalls rest on few
-samples: take them for an order of magnitude.
+otherwise. `python -m bench.bridge --quick`, Python 3.11, embedded PostgreSQL 18 on the same two cores, quiet;
+medians of five interleaved rounds. Rows are batches of 100, each committed durably, beside a trio task that
+computes without pause in slices of 2 ms; the stall is how much later than asked another trio task wakes up
+meanwhile. A round's load lasts 0.6 s, so the stalls rest on few samples: take them for an order of magnitude.
 
     ======================  =======  =======  =======  =============  =============
     candidate               idle µs  calls/s  rows/s   stall p99 ms   stall max ms
     ======================  =======  =======  =======  =============  =============
-    thread, 0.5 ms              104   18,463   52,425           13.7           19.9
-    thread, 0.1 ms              151   11,886   58,706           11.4           21.0
-    thread, 5 ms (default)      107   17,393   44,199           15.7           19.1
-    trio-asyncio                229    4,609    2,328           10.5           11.3
-    uvloop without trio          26   45,550  154,000
+    thread, 0.5 ms              234    6,813   43,309            5.9            6.6
+    thread, 0.1 ms              246    6,447   47,952            5.9            7.2
+    thread, 5 ms (default)      239    6,183        0            3.4            3.4
+    trio-asyncio                390    3,236    3,978            4.5            4.8
+    storage process             320    6,832   19,305            3.7            3.9
+    uvloop without trio          67   31,330  179,000
     ======================  =======  =======  =======  =============  =============
 
-Under trio-asyncio each step of a query waits for a turn of the busy loop, hence its rows; its stalls are a
-little shorter. The default interval came close in this run and finished no batch at all in two rounds of the
-run before it; 0.1 ms costs calls and gains nothing certain.
+At the default interval the thread finished no batch at all beside the busy task. Under trio-asyncio each step
+of a query waits for a turn of the busy loop, hence its rows; its stalls are a little shorter. A process of
+its own behind a Unix socket (bench/peers/storage_process.py, without the checks that a real one would need)
+stalls trio least, but the arguments are encoded and copied once more on both sides, on the same two cores,
+and it wrote less than half of the thread's rows. 0.1 ms gained a tenth of the rows in this run and nothing
+in the calls.
 """
 
 import asyncio
