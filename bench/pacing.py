@@ -403,7 +403,6 @@ def contests() -> list[Contest]:
         ask("windows over 1,000 a second", "windows", 0, less=True),
         ask("windows over 80 a second", "windows", 0, less=True),
         ask("calls over the pair limit", "calls", 0, less=True),
-        ask("share of the pair limit", "%", 100, less=False),
     ]
 
 
@@ -418,15 +417,12 @@ async def one_round(contestant: Any, base_url: str, number: int, seconds: int) -
     if not slow and not fast and number == 0:
         raise StartFailed(f"{contestant.name}: nothing arrived in the first round, which is not counted")
     pair = [at for at, recipient in zip(slow, to, strict=True) if recipient == CHATTY]
-    allowed = PAIR_BURST + int(seconds / PAIR_SECONDS)
-    in_time = sum(at < slow[0] + seconds for at in pair) if slow else 0
     return [
         100 * share_used(fast, RATES[1], seconds),
         100 * share_used(slow, RATES[0], seconds),
         over_limit(fast, RATES[1], 1.0),
         over_limit(slow, RATES[0], 1.0),
         over_pair_limit(pair, seconds=PAIR_SECONDS, burst=PAIR_BURST),
-        100 * in_time / allowed,
     ]
 
 

@@ -45,6 +45,7 @@ class InFlight:
         self._metrics = metrics
         self._shed: Counter[tuple[str, int]] = Counter()
         self._shed_told_at = 0.0
+        self._late = 0
         metrics.webhook_in_flight.set_function(lambda: self._deliveries)
         metrics.webhook_in_flight_bytes.set_function(lambda: self._bytes)
 
@@ -56,9 +57,7 @@ class InFlight:
     def enter(self, size: int) -> None:
         """A delivery has arrived. Raises MailboxFull when there is no room for anybody's."""
         if self._deliveries >= self._deliveries_max or self._bytes + size > self._bytes_max:
-            raise MailboxFull(
-                "Too many deliveries are waiting for the store.", retry_after_seconds=_RETRY_AFTER_SECONDS
-            )
+            raise too_many()
         self._deliveries += 1
         self._bytes += size
 
@@ -89,7 +88,7 @@ class InFlight:
         self._room.limit = self._admission.limit
         self._room.give_back(tenant_id, 1)
         self._bytes_room.give_back(tenant_id, size)
-        if self._shed and not self._admission.standing:
+        if (self._shed or self._late) and not self._admission.standing:
             self._tell_shed()
 
     def sheds(self, platform: str, tenant_id: int) -> bool:
@@ -101,7 +100,22 @@ class InFlight:
             self._tell_shed()
         return True
 
+    def is_late(self, ready: float) -> bool:
+        """Whether a delivery that has been there since `ready` is refused unread because it has waited for
+        too long; then it is counted. Only while a queue stands."""
+        now = trio.current_time()
+        if now - ready < self._admission.patience(now):
+            return False
+        self._late += 1
+        if now - self._shed_told_at >= _SHED_TOLD_SECONDS:
+            self._tell_shed()
+        return True
+
     def _tell_shed(self) -> None:
+        if self._late:
+            self._metrics.webhook_late.inc(self._late)
+            _log.warning("webhook.late", refused=self._late)
+            self._late = 0
         for (platform, tenant), refused in self._shed.items():
             self._metrics.refuse_over_share(tenant, refused)
             self._metrics.webhook_deliveries.labels(platform, "shed").inc(refused)
@@ -118,4 +132,11 @@ def over_share() -> MailboxFull:
         "This account has its share of deliveries waiting for the store.",
         code=OVER_SHARE,
         retry_after_seconds=_RETRY_AFTER_SECONDS,
+    )
+
+
+def too_many() -> MailboxFull:
+    """The refusal of whoever comes while there is no room for anybody."""
+    return MailboxFull(
+        "Too many deliveries are waiting for the store.", retry_after_seconds=_RETRY_AFTER_SECONDS
     )

@@ -60,6 +60,11 @@ class Metrics:
             ("tenant",),
             registry=registry,
         )
+        self.webhook_late = Counter(
+            "mijra_webhook_late_total",
+            "Deliveries refused unread under overload because they had waited too long.",
+            registry=registry,
+        )
         self._named_tenants: set[int] = set()
         self._children: dict[tuple[MetricWrapperBase, tuple[str, ...]], Any] = {}
         self.push_events = Counter(

@@ -41,7 +41,7 @@ from engine.errors import InvalidInput, MijraError, NotFound, Unauthenticated
 from engine.ports import Endpoint, Receiver, WebhookRequest
 from gateway import envelope
 from gateway.directory import Directory, Signer, signer_of
-from gateway.in_flight import OVER_SHARE, InFlight, over_share
+from gateway.in_flight import OVER_SHARE, InFlight, over_share, too_many
 from gateway.metrics import Metrics
 from gateway.problems import failure_of
 from gateway.turnstile import Turnstile
@@ -264,17 +264,23 @@ class Webhooks:
         headers: Mapping[str, str],
         body: bytes,
         answered: Callable[[Answer], None],
+        ready: float,
     ) -> bool:
-        """`handle` for a POST, without a task: `answered` is called with the answer, once, perhaps before
-        this returns. False when the request has to wait for more than one tenant's commits: nothing was
-        done, and `handle` is to be asked. `expire` must be called now and then.
+        """`handle` for a POST that has been there since `ready` (trio's clock), without a task: `answered` is
+        called with the answer, once, perhaps before this returns. False when the request has to wait for
+        more than one tenant's commits: nothing was done, and `handle` is to be asked. `expire` must be called
+        now and then.
 
         `answered` must neither block nor raise; a caller who has hung up ignores it.
         """
-        work = self._work("POST", path, query, headers, body, None)
-        if self._in_flight.standing and self._is_shed(path, body):
-            answered(_traced(_SHED, work))
-            return True
+        work = self._work("POST", path, query, headers, body, None, ready)
+        if self._in_flight.standing:
+            if self._in_flight.is_late(ready):
+                answered(_traced(_LATE, work))
+                return True
+            if self._is_shed(path, body):
+                answered(_traced(_SHED, work))
+                return True
         try:
             return self._begin(work, answered)
         except Exception as error:  # noqa: BLE001  # as in `handle`
@@ -297,13 +303,14 @@ class Webhooks:
         headers: Mapping[str, str],
         body: bytes,
         trace: str | None,
+        ready: float | None = None,
     ) -> _Work:
         return _Work(
             trace=trace or os.urandom(16).hex(),
             platform="unknown",  # a label must not be the caller's choice
             request=WebhookRequest(method=method, path=path, query=query, headers=headers, body=body),
             started=trio.current_time(),
-            ready=self._ready_since(),
+            ready=self._ready_since() if ready is None else ready,
             received_at=self._clock_ms(),
         )
 
@@ -674,6 +681,7 @@ def _failure(failure: envelope.Failure) -> Answer:
 
 
 _SHED: Final = _failure(failure_of(over_share()))
+_LATE: Final = _failure(failure_of(too_many()))
 """Made once: what is refused in thousands should not be encoded each time."""
 
 

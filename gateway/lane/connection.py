@@ -68,6 +68,7 @@ class Begin(Protocol):
         headers: Mapping[str, str],
         body: bytes,
         answered: Callable[[Answer], None],
+        ready: float,
         /,
     ) -> bool: ...
 
@@ -154,6 +155,7 @@ class WebhookLane:
 
 class _Phase(Enum):
     IDLE = auto()
+    QUEUED = auto()
     HEAD = auto()
     BODY = auto()
     ANSWER = auto()
@@ -243,7 +245,7 @@ class _Connection:
         self._idle_since = trio.current_time()
         self._task = trio.lowlevel.current_task()
         self._lane.parked.add(self)
-        self._lane.poller.watch(self._descriptor, self._readable)
+        self._lane.poller.watch(self._descriptor, self)
 
         def abort(_: object) -> trio.lowlevel.Abort:
             self._unpark()
@@ -266,27 +268,39 @@ class _Connection:
         self._over = True
         self._wake()
 
-    def _readable(self) -> None:
+    def read(self) -> bool:
+        """The poller's word that there is something to read."""
         try:
             data = os.read(self._descriptor, _READ_BYTES)
         except BlockingIOError:
-            return
+            return False
         except OSError:
             self.dismiss()
-            return
+            return False
         if self._phase is _Phase.IDLE:
-            self._buffer = data
             if not data:
                 self.dismiss()
-            elif not self._begin():
-                self._wake()
-        else:
-            # Sent before the last one was answered, or no more to come: for the task to see to, afterwards.
+                return False
             self._buffer = data
-            self._over = not data
-            self._lane.poller.leave(self._descriptor)
+            self._phase = _Phase.QUEUED
+            return True
+        # Sent before the last one was answered, or no more to come: for the task to see to, afterwards.
+        if data:
+            self._buffer += data
+        else:
+            self._over = True
+        self._lane.poller.leave(self._descriptor)
+        return False
 
-    def _begin(self) -> bool:
+    def work(self, ready: float) -> None:
+        """The poller's word that it is this connection's turn."""
+        if self._task is None or self._phase is not _Phase.QUEUED:
+            return  # ended meanwhile
+        self._phase = _Phase.IDLE
+        if not self._begin(ready):
+            self._wake()
+
+    def _begin(self, ready: float) -> bool:
         """Start the request that makes up the buffer; False if it is for the task, as if it had not been
         read."""
         lane, received = self._lane, self._buffer
@@ -309,7 +323,7 @@ class _Connection:
         assert lane.begin is not None
         self._phase = _Phase.ANSWER
         self._buffer = b""
-        if lane.begin(head.path, head.query, head.headers, received[size:], self._answered):
+        if lane.begin(head.path, head.query, head.headers, received[size:], self._answered, ready):
             return True
         self._phase = _Phase.IDLE
         self._buffer = received

@@ -10,9 +10,18 @@ import trio
 import trio.testing
 from structlog.testing import capture_logs
 
-from gateway.admission import IN_FLIGHT_MIN, STANDING_SECONDS, WAIT_SECONDS, WINDOW_SECONDS, Admission
+from gateway.admission import (
+    BURST_SECONDS,
+    IN_FLIGHT_MIN,
+    PATIENCE_FIRST_SECONDS,
+    PATIENCE_SECONDS,
+    STANDING_SECONDS,
+    WAIT_SECONDS,
+    WINDOW_SECONDS,
+    Admission,
+)
 from gateway.webhooks import WebhookLimits
-from tests.gateway.test_webhooks import Edge, change, delivery, entry, failure
+from tests.gateway.test_webhooks import Edge, change, delivery, entry, failure, signed
 
 MOST = 2000
 
@@ -126,6 +135,51 @@ async def flooded(edge: Edge, flood: Callable[[], Awaitable[object]]) -> None:
         await trio.testing.wait_all_tasks_blocked()
         assert edge.intake.held is not None
         edge.intake.held.set()
+
+
+def test_patience_is_that_of_a_burst_first_and_of_an_overload_then() -> None:
+    """A queue that has only begun to stand may still be a burst that is done in time."""
+    admission = Admission(MOST)
+    admission.begin(10.0, 10.0)
+    admission.begin(11.0, 11.0)
+    assert admission.standing
+    assert admission.patience(11.0 + BURST_SECONDS / 2) == PATIENCE_FIRST_SECONDS
+    assert admission.patience(11.0 + BURST_SECONDS) == PATIENCE_SECONDS
+
+
+async def test_under_a_standing_queue_what_waited_too_long_is_refused_unread(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    """Whoever it is from: it would be late, and everything behind it. What came just now is taken. Without
+    a standing queue nothing is late."""
+    edge = Edge(entry("1", tenant=10, secret="s1"))
+
+    def ask(waited: float) -> list[int]:
+        """The answers so far, and whether it was taken shows in the intake."""
+        answers: list[int] = []
+        raw = json.dumps(delivery(change("1", f"waited {waited}"))).encode()
+        headers = signed(raw, "s1")
+        ready = trio.current_time() - waited
+        path = "/api/webhooks/whatsapp"
+        assert edge.webhooks.begin(path, "", headers, raw, lambda a: answers.append(a.status), ready)
+        return answers
+
+    edge.intake.held = trio.Event()
+    early = ask(0.0)
+    await trio.sleep(3 * STANDING_SECONDS)
+    ask(0.0)  # the queue is found to stand
+    await trio.sleep(BURST_SECONDS)
+    assert ask(2 * PATIENCE_SECONDS) == [503]
+    assert ask(PATIENCE_SECONDS / 2) == []
+    edge.intake.held.set()
+    await trio.sleep(0.01)
+    assert early == [200]
+    ask(PATIENCE_SECONDS)
+    await trio.sleep(0.01)
+    texts = [text for said in edge.intake.texts().values() for text in said]
+    assert sorted(texts) == sorted(
+        ["waited 0.0", "waited 0.0", f"waited {PATIENCE_SECONDS / 2}", f"waited {PATIENCE_SECONDS}"]
+    )
 
 
 async def test_what_names_no_account_is_read_as_ever(autojump_clock: trio.testing.MockClock) -> None:

@@ -140,8 +140,9 @@ class Server:
         headers: Mapping[str, str],
         body: bytes,
         answered: Callable[[Answer], None],
+        ready: float,
     ) -> bool:
-        if not self.edge.webhooks.begin(path, query, headers, body, answered):
+        if not self.edge.webhooks.begin(path, query, headers, body, answered, ready):
             return False
         self.in_lane.append(body)
         self._handed.set()

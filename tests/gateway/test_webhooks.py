@@ -185,7 +185,7 @@ class Edge:
                 answers.append(answer)
                 answered.set()
 
-            if self.webhooks.begin(target, "", headers, raw, take):
+            if self.webhooks.begin(target, "", headers, raw, take, trio.current_time()):
                 await answered.wait()
                 (answer,) = answers
                 return answer

@@ -140,7 +140,7 @@ class Mail:
             answers.append(answer)
             told.set()
 
-        if not process.webhooks.begin(path, "", headers, body, answered):
+        if not process.webhooks.begin(path, "", headers, body, answered, trio.current_time()):
             return None
         while not answers:
             with trio.move_on_after(1.0):
