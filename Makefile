@@ -33,7 +33,7 @@ format: install ## let ruff lay out and repair what it can
 	$(PY) -m ruff check --fix .
 	$(PY) -m ruff format .
 
-demo: install ## a server, a WhatsApp simulator and customers that talk; SECONDS=n ends it after n seconds
+demo: install ## a server, a simulator of each platform and customers that talk; SECONDS=n ends it after n seconds
 	.venv/bin/mijra demo $(if $(SECONDS),--seconds $(SECONDS))
 
 simulate: install ## the whole engine over simulated days with faults; SEEDS=n days (1000), FIRST=n the first one
