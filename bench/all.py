@@ -34,6 +34,7 @@ BENCHES: Final = {
     "outbox": "the outbox as a job queue: jobs per second, time from enqueueing to start",
     "pacing": "P8: how near to a platform's limits, and never over them",
     "fanout": "P5, P6: one event to many WebSockets, memory of an idle one",
+    "stalled": "what others feel of WebSockets that have stopped reading",
     "reconnect": "everybody comes back at once and resumes",
     "chaos": "what is lost, doubled or late while things break",
     "overload": "an open loop at three times the capacity: goodput, refusals, recovery",
