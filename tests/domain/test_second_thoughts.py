@@ -19,7 +19,14 @@ from engine.domain.conversation.messages import (
     Unassign,
 )
 from engine.domain.conversation.state import RECENT_MAX
-from engine.domain.inbound import Contact, MessageDeleted, MessageEdited, PlatformError
+from engine.domain.inbound import (
+    Contact,
+    ContactRenumbered,
+    MessageDeleted,
+    MessageEchoed,
+    MessageEdited,
+    PlatformError,
+)
 from engine.domain.outbound import (
     OutboxItem,
     OutcomeUnknown,
@@ -49,6 +56,7 @@ from tests.domain.desk import (
     ANN,
     CHANNEL,
     HOUR,
+    KEY,
     NOON,
     NOTHING_FOUND,
     TENANT,
@@ -632,6 +640,39 @@ def test_what_nobody_has_any_more_asks_for_an_agent() -> None:
     assert told(story.tell(Unassign(conversation_id=number, by=ANN)), Want)
     assert not told(story.tell(SetStatus(conversation_id=number, status="pending", by=ANN)), Want)
     assert told(story.tell(SetStatus(conversation_id=number, status="open", by=ANN)), Want)
+
+
+@pytest.mark.parametrize(
+    "first",
+    [
+        MessageEchoed(
+            contact=Contact(keys=(KEY,)),
+            platform_id="wamid.1",
+            at=NOON,
+            type="text",
+            content={"body": "Your table is free."},
+            text="Your table is free.",
+        ),
+        ContactRenumbered(
+            contact=Contact(keys=(KEY,)),
+            platform_id="wamid.1",
+            at=NOON,
+            new_key="15550002222",
+            new_phone="+15550002222",
+            content={"kind": "user_changed_number", "body": "changed"},
+            text="changed",
+        ),
+    ],
+    ids=lambda first: type(first).__name__,
+)
+def test_a_conversation_that_the_customer_did_not_begin_asks_for_an_agent(first: Any) -> None:
+    """Begun in the platform's own app, or by a changed number: it is open and nobody's like any other. It
+    does not wait until the customer writes or a restart counts it."""
+    story = Story(config(assignment=AUTOMATIC))
+
+    effects = story.tell(story.receive(first))
+
+    assert len(told(effects, Want)) == 1
 
 
 def test_an_offer_of_an_agent_who_has_left_is_declined_and_another_one_wanted() -> None:

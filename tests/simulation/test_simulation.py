@@ -19,6 +19,7 @@ REPEATED = (3, 6, 12)
 
 REGRESSIONS: dict[int, str] = {
     12: "a channel with refused credentials went on calling, set off by its own call for a person",
+    1087: "a conversation that an echo began got no agent until the customer wrote or a process restarted",
 }
 """Seeds that found a bug, and which. They run first."""
 

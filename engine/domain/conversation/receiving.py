@@ -195,6 +195,7 @@ def _echo(
     attachments = _attachments(change, row, event.media)
     append(change, conversation, row, attachments)
     change.message_event("message.sent", conversation, row, attachments)
+    want_agent(change, conversation)
     return change.done(
         Received(outcome="stored", conversation_id=conversation.id, message_id=row.id, seq=row.seq)
     )
@@ -544,6 +545,7 @@ def _renumbered(
     )
     append(change, conversation, row)
     change.message_event("message.received", conversation, row)
+    want_agent(change, conversation)
     return change.done(
         Received(outcome="stored", conversation_id=conversation.id, message_id=row.id, seq=row.seq)
     )
