@@ -41,6 +41,13 @@ def main() -> None:
         "--seed", type=int, default=0, help="of faults, moments and traffic; default: a new one"
     )
     parser.add_argument(
+        "--load-seconds",
+        type=float,
+        default=1.5,
+        metavar="S",
+        help="of load before each fault, at most; at least a third of it (default 1.5)",
+    )
+    parser.add_argument(
         "--platform-down",
         type=float,
         default=0,
@@ -63,6 +70,7 @@ def main() -> None:
         seconds=20 if chosen.quick else chosen.seconds,
         rate=chosen.rate,
         messages_max=chosen.messages_per_webhook,
+        before_seconds=(chosen.load_seconds / 3, chosen.load_seconds),
         platform_down_seconds=chosen.platform_down,
     )
     failed: list[str] = []
