@@ -278,7 +278,8 @@ def test_every_permission_is_needed_somewhere() -> None:
 
 def test_mutating_routes_need_more_than_viewing() -> None:
     """No route that changes something is open to a token with viewing permissions alone."""
-    exceptions = {"automated-replies.test_rules"}
+    # A question to the rules, and a stand-in for the caller's own token: both change nothing.
+    exceptions = {"automated-replies.test_rules", "push.create_ticket"}
     for route in ALL_ROUTES:
         if route.mutating and isinstance(route.needs, Permission) and route.name not in exceptions:
             assert not route.needs.value.endswith(".view"), route.name
