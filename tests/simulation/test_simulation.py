@@ -3,11 +3,12 @@
 import json
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 
 from tests.simulation.many import count
+from tests.simulation.mutants import Mutant, all_mutants
+from tests.simulation.mutants.hunting import ROOT, hunt
 from tests.simulation.plan import Scenario
 from tests.simulation.run import Report, run
 from tests.simulation.shrink import shrunk
@@ -59,24 +60,44 @@ def test_every_day_ends_with_all_promises_kept() -> None:
 @pytest.mark.parametrize("seed", REPEATED)
 def test_a_seed_tells_the_same_story_in_any_process(seed: int) -> None:
     """Fresh processes with different hash seeds come to the same trace, byte for byte."""
-    ends = [_replayed(seed, hash_seed) for hash_seed in ("0", "1234")]
+    ends = _replayed_twice(seed)
     assert ends[0] == ends[1]
     assert ends[0].keys() == {"seed", "hash", "steps", "simulated_seconds", "faults", "violations"}
     assert ends[0]["steps"] != 0
 
 
-def _replayed(seed: int, hash_seed: str) -> dict[str, object]:
-    ended = subprocess.run(
-        [sys.executable, "-m", "tests.simulation", "--seed", str(seed), "--json"],
-        cwd=Path(__file__).parents[2],
-        env={"PYTHONHASHSEED": hash_seed, "PATH": ""},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert ended.returncode == 0, ended.stdout[-3_000:] + ended.stderr[-3_000:]
-    line: dict[str, object] = json.loads(ended.stdout.splitlines()[-1])
-    return line
+def _replayed_twice(seed: int) -> list[dict[str, object]]:
+    """At the same time, one on each core."""
+    runs = [
+        subprocess.Popen(
+            [sys.executable, "-m", "tests.simulation", "--seed", str(seed), "--json"],
+            cwd=ROOT,
+            env={"PYTHONHASHSEED": hash_seed, "PATH": ""},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for hash_seed in ("0", "1234")
+    ]
+    told = [run.communicate() for run in runs]
+    assert [run.returncode for run in runs] == [0, 0], [(out[-3_000:], err[-3_000:]) for out, err in told]
+    return [json.loads(out.splitlines()[-1]) for out, _ in told]
+
+
+@pytest.mark.parametrize("mutant", all_mutants(), ids=lambda mutant: mutant.name)
+def test_a_planted_bug_fits_the_code_as_it_is(mutant: Mutant) -> None:
+    """An edit whose lines have moved on is rewritten with them; `make simulate-mutants` hunts them all."""
+    for path, text in mutant.planted(ROOT).items():
+        compile(text, path, "exec")
+
+
+@pytest.mark.slow
+@pytest.mark.real_time
+def test_a_planted_bug_is_found() -> None:
+    """That a promise can be broken, in a copy of the whole program."""
+    (mutant,) = (one for one in all_mutants() if one.name == "forgotten_dedup")
+    outcome = hunt(mutant, days=20)
+    assert outcome.seed is not None, outcome
 
 
 def test_different_seeds_are_different_days() -> None:

@@ -32,12 +32,18 @@ class Mutant(Struct, frozen=True):
 
     def plant(self, tree: Path) -> None:
         """Into the copy at `tree`. Raises LookupError where the code is no longer what it was."""
+        for path, text in self.planted(tree).items():
+            (tree / path).write_text(text)
+
+    def planted(self, tree: Path) -> dict[str, str]:
+        """The files with the bug, by path; nothing is written. Raises LookupError like `plant`."""
+        files: dict[str, str] = {}
         for edit in self.edits:
-            file = tree / edit.path
-            text = file.read_text()
+            text = files[edit.path] if edit.path in files else (tree / edit.path).read_text()
             if text.count(edit.old) != 1:
                 raise LookupError(f"{self.name}: {edit.path} does not have its lines exactly once")
-            file.write_text(text.replace(edit.old, edit.new))
+            files[edit.path] = text.replace(edit.old, edit.new)
+        return files
 
 
 def all_mutants() -> list[Mutant]:

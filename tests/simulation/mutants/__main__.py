@@ -1,86 +1,61 @@
 """Plants each bug into a copy of the tree and looks which seed finds it."""
 
-import json
-import shutil
-import subprocess
 import sys
-import tempfile
+import time
 from concurrent.futures import ThreadPoolExecutor, as_completed
-from pathlib import Path
 from typing import Final
 
 import click
-from msgspec import Struct
 
 from tests.simulation.many import cores
-from tests.simulation.mutants import Mutant, all_mutants
+from tests.simulation.mutants import all_mutants
+from tests.simulation.mutants.hunting import Outcome, hunt
 
-ROOT: Final = Path(__file__).parents[3]
-COPIED: Final = ("engine", "storage", "adapters", "gateway", "tests")
-FOUND_MIN: Final = 19
-"""Of all of them. Which are missed is printed, so that seeds or checkers can be made for them."""
-
-
-class Outcome(Struct):
-    """`seed` None: not found; `error`: it could not even be planted or run."""
-
-    mutant: Mutant
-    seed: int | None = None
-    seeds: int = 0
-    violation: str = ""
-    error: str = ""
+MISSED_MAX: Final = 3
+"""Of all of them. The days change with the program, so another bug may slip through now and then; when it
+does, make a fault more frequent or a checker more exact."""
 
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})
 @click.argument("names", nargs=-1)
-@click.option("--seeds", default=100, show_default=True, help="Days that may be tried for each.")
-@click.option("--jobs", default=cores(), show_default=True, help="How many at once.")
+@click.option("--seeds", type=click.IntRange(1), default=100, show_default=True, help="Days for each bug.")
+@click.option("--jobs", type=click.IntRange(1), default=cores(), show_default=True, help="How many at once.")
 def main(names: tuple[str, ...], seeds: int, jobs: int) -> None:
-    """Exits with 1 when an edit no longer applies, or fewer than 19 are found (of named ones: not all)."""
-    chosen = [one for one in all_mutants() if not names or one.name in names]
+    """Exits with 1 when an edit no longer applies, or more than 3 are missed (of named ones: any)."""
+    known = {one.name: one for one in all_mutants()}
+    unknown = [name for name in names if name not in known]
+    if unknown:
+        raise click.UsageError(f"There is no {', '.join(unknown)}. There are: {', '.join(known)}.")
+    chosen = [known[name] for name in dict.fromkeys(names)] or list(known.values())
+    began = time.monotonic()
+    outcomes = []
     with ThreadPoolExecutor(jobs) as pool:
-        outcomes = []
-        hunts = [pool.submit(_hunt, one, seeds) for one in chosen]
+        hunts = [pool.submit(hunt, one, days=seeds) for one in chosen]
         for number, ended in enumerate(as_completed(hunts), start=1):
-            outcome = ended.result()
-            outcomes.append(outcome)
-            click.echo(f"[{number}/{len(chosen)}] {_line(outcome)}")
-    missed = [one for one in outcomes if one.seed is None and not one.error]
+            outcomes.append(ended.result())
+            click.echo(f"[{number}/{len(chosen)}] {_line(outcomes[-1])}")
+    found = [one for one in outcomes if one.seed is not None]
     broken = [one for one in outcomes if one.error]
-    click.echo(f"{len(outcomes)} planted bugs: {sum(one.seed is not None for one in outcomes)} found")
+    missed = [one for one in outcomes if one.seed is None and not one.error]
+    click.echo(
+        f"{len(outcomes)} planted bugs: {len(found)} found, {len(missed)} missed, {len(broken)} not planted, "
+        f"in {time.monotonic() - began:.0f} s"
+    )
     for one in (*broken, *missed):
-        click.echo(
-            f"{'BROKEN' if one.error else 'MISSED'}  {one.mutant.name}: {one.error or 'no seed finds it'}"
-        )
-    found = len(outcomes) - len(missed) - len(broken)
-    sys.exit(1 if broken or found < min(FOUND_MIN, len(chosen)) else 0)
-
-
-def _hunt(mutant: Mutant, seeds: int) -> Outcome:
-    with tempfile.TemporaryDirectory(prefix="mutant-") as directory:
-        tree = Path(directory)
-        for name in COPIED:
-            shutil.copytree(ROOT / name, tree / name, ignore=shutil.ignore_patterns("__pycache__"))
-        try:
-            mutant.plant(tree)
-        except (LookupError, OSError) as error:
-            return Outcome(mutant, error=str(error))
-        command = [sys.executable, "-m", "tests.simulation", "--seeds", f"0-{seeds - 1}", "--first"]
-        ended = subprocess.run(command, cwd=tree, capture_output=True, text=True, check=False)
-        lines = ended.stdout.splitlines()
-        if not lines or not lines[-1].startswith("{"):
-            return Outcome(mutant, error=f"it does not run: {ended.stderr.strip()[-400:]}")
-        found = json.loads(lines[-1])
-        return Outcome(mutant, found["seed"], found["runs"], found["violation"])
+        click.echo(f"{'BROKEN' if one.error else 'MISSED'}  {one.mutant.name}: {_told(one)}")
+    sys.exit(1 if broken or len(missed) > (0 if names else MISSED_MAX) else 0)
 
 
 def _line(outcome: Outcome) -> str:
-    told = outcome.error or (
-        f"NOT FOUND in {outcome.seeds} days"
-        if outcome.seed is None
-        else f"found by seed {outcome.seed}: {outcome.violation.splitlines()[0][:110]}"
-    )
-    return f"{outcome.mutant.name:<28} {told}\n        {outcome.mutant.description}"
+    return f"{outcome.mutant.name:<28} {_told(outcome)}\n        {outcome.mutant.description}"
+
+
+def _told(outcome: Outcome) -> str:
+    if outcome.error:
+        return outcome.error
+    if outcome.seed is None:
+        return f"NOT FOUND in {outcome.days} days"
+    return f"found by seed {outcome.seed}: {outcome.violation.splitlines()[0][:110]}"
 
 
 if __name__ == "__main__":
