@@ -64,8 +64,11 @@ class Supervision:
             self.world.violate("supervision", f"poison was parked after {letter.attempts} tries")
 
     def undeliverable(self, process: "Process", address: "Address", message: Any, reason: str) -> None:
-        if not process.dead and process is self.world.newest:
-            # One that was fenced off discards what it has, as it should.
+        owner = self.world.databases[address.tenant].owners.get(address.tenant)
+        fenced_off = owner is not None and owner.node != f"n{process.number}"
+        # One that was fenced off discards what it has, as it should. Without leases that may also be the
+        # newest: its predecessor may take the tenant after it.
+        if not process.dead and process is self.world.newest and not fenced_off:
             self.world.violate("supervision", f"{address} lost {message!r:.300}: {reason}")
 
 
