@@ -365,7 +365,9 @@ class World:
     async def _split(self, random: Any) -> None:
         """The next process starts while the last one, which everybody thinks dead, goes on for a while."""
         old = self._door
-        if old is None:
+        # One that has not served a tenant yet would take it from its successor, who is then refused for ever:
+        # until there are leases, nothing but a person's restart ends that.
+        if old is None or not all(old.engine.configs.has(tenant_id) for tenant_id in self.tenants):
             return
         self.tell("process", f"{old.number} is cut off and goes on")
         self._door = None
