@@ -330,7 +330,8 @@ async def test_a_commit_in_doubt_is_settled(side: Side, fault: str) -> None:
         assert node.verdicts.all == [(number, None) for number in range(1, 6)]
         (figures,) = node.writers.statistics()
         assert figures.unavailable >= 1
-        assert figures.resolved == (0 if fault == "lost" else 1)
+        # A late one may come before or after the retry that it races with.
+        assert figures.resolved in {"lost": (0,), "answer": (1,), "late": (0, 1)}[fault]
         read = await node.events.read(1, after=0, limit=10)
         assert [(one.cursor, one.trace) for one in read] == [(n, str(n)) for n in range(1, 6)]
         assert [one.cursor for one in node.sink.of(1)] == [1, 2, 3, 4, 5]
