@@ -199,7 +199,7 @@ class Run:
         self.wanted = drops
         self.drops = 0
         self._chance = random.Random(seed)
-        self.house = House(ring=RingLimits(events_max=10))
+        self.house = House(ring=RingLimits(events_max=2))
         self.house.hub._event_log = self.house.log = self.log = Log()
         self.followers = [Follower(self, native=number % 2 == 0) for number in range(clients)]
         self.port = 0
