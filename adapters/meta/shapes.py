@@ -112,7 +112,7 @@ def _is_degree(value: Any, most: int) -> bool:
 
 
 def _shares(attachments: list[Json], text: str) -> Shape | None:
-    shared = [each for each in attachments if each.get("type") in _SHARED]
+    shared = [each for each in attachments if str(each.get("type")) in _SHARED]
     if not shared:
         return None
     words = [text] if text else []
