@@ -27,18 +27,17 @@ import trio
 from msgspec import Struct
 from prometheus_client import CollectorRegistry
 
-from adapters.channel import Channels
+from adapters.channel import Channels, Trouble
 from adapters.fetcher import Fetchers
 from adapters.guard import Guard
 from adapters.port import Account, Tools
 from adapters.profiles import Profiles
 from adapters.registry import adapters, describe_all
 from engine.domain.config import Channel
-from engine.domain.conversation.messages import SYSTEM
 from engine.domain.engine import Engine
 from engine.domain.ids import IdAllocator
 from engine.domain.outbound import Send
-from engine.domain.tenant.messages import Save
+from engine.domain.tenant.messages import NeedAttention
 from engine.errors import InvalidInput, MijraError
 from engine.ports import EventLog, EventSink, LoggedEvent
 from engine.reading import DirectoryEntry, Login, Reads, Tenant, Token
@@ -508,20 +507,27 @@ class _System:
                 }
         return {}
 
-    def _needs_attention(self, tenant_id: int, channel_id: int, note: str) -> None:
+    def _needs_attention(self, trouble: Trouble) -> None:
         """The channel's actor may not wait, so the change is made by a task of its own."""
         if self.nursery is not None:
-            self.nursery.start_soon(self._mark_attention, tenant_id, channel_id, note)
+            self.nursery.start_soon(self._mark_attention, trouble)
 
-    async def _mark_attention(self, tenant_id: int, channel_id: int, note: str) -> None:
-        values = {"status": "needs_attention", "status_note": note}
+    async def _mark_attention(self, trouble: Trouble) -> None:
+        mark = NeedAttention(
+            channel_id=trouble.channel_id,
+            note=trouble.note,
+            # The channel that found the trouble has stopped itself.
+            halts=False,
+            credentials_at=trouble.credentials_at,
+        )
         try:
-            await self.engine.ask_tenant(
-                tenant_id, Save(kind="channel", id=channel_id, values=values, by=SYSTEM)
-            )
+            await self.engine.ask_tenant(trouble.tenant_id, mark)
         except MijraError as error:
             log.warning(
-                "channel.attention_not_marked", tenant=tenant_id, channel_id=channel_id, reason=str(error)
+                "channel.attention_not_marked",
+                tenant=trouble.tenant_id,
+                channel_id=trouble.channel_id,
+                reason=str(error),
             )
 
     async def _log_epoch(self, tenant_id: int) -> str:
@@ -572,6 +578,8 @@ def _account_of(tenant_id: int, channel: Channel, credentials: dict[str, str]) -
         credentials=credentials,
         settings=channel.settings,
         active=channel.status != "disabled",
+        credentials_at=channel.credentials_at,
+        credentials_expire_at=channel.credentials_expire_at,
     )
 
 
