@@ -84,11 +84,13 @@ THREAD_REFERENCES_MAX = 20
 
 class Thread(Struct, frozen=True, kw_only=True):
     """Where an answer belongs, on platforms that thread by message ids: the customer's newest message and,
-    oldest first, those before it (at most `THREAD_REFERENCES_MAX`)."""
+    oldest first, those before it (at most `THREAD_REFERENCES_MAX`). `address` is where the customer wants
+    answers, if that is not where they wrote from."""
 
     message_id: str
     subject: str | None = None
     references: tuple[str, ...] = ()
+    address: str | None = None
 
 
 class OutboxItem(Struct, frozen=True, kw_only=True):
