@@ -14,7 +14,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from enum import Enum
-from typing import Any, ClassVar, Protocol
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 from msgspec import Struct
 
@@ -22,6 +22,9 @@ from adapters.guard import Guard
 from engine.domain.outbound import OutboxItem, Send
 from engine.domain.platforms import Platform
 from engine.ports import MediaStore, Receiver
+
+if TYPE_CHECKING:
+    from adapters.service import AccountService, Service, ServiceTools
 
 
 class ErrorClass(Enum):
@@ -314,6 +317,10 @@ class Adapter(ABC):
         them so; other classes are tried again. Raises Unavailable when the platform cannot be reached or has
         trouble of its own; nothing else. One call at a time for each account."""
         return None
+
+    def services(self, tools: "ServiceTools") -> "Sequence[Service | AccountService]":
+        """What runs as long as the process does: listeners, pollers (adapters/service.py)."""
+        return ()
 
     def stand_in(self) -> StandIn | None:
         """How the platform is played; None where nobody plays it."""

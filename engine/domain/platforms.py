@@ -26,8 +26,9 @@ class Capabilities(Struct, frozen=True, kw_only=True):
     media. `window_seconds` is how long after the customer's message a free-form answer may go out (None:
     always), `human_window_seconds` how long a person's may where the account has the permission for it.
     `profiles`: webhooks bring no names, which are looked up. `takes_our_id`: our message's id travels with
-    it, and what is told of it later brings it back. `starts`: the business may write first. `limits` is the
-    sending limit in words.
+    it, and what is told of it later brings it back. `starts`: the business may write first. `threads`: an
+    answer continues the customer's newest message, which sends are given (`OutboxItem.thread`). `limits` is
+    the sending limit in words.
     """
 
     receives: tuple[str, ...]
@@ -48,6 +49,7 @@ class Capabilities(Struct, frozen=True, kw_only=True):
     starts: bool = False
     takes_our_id: bool = True
     profiles: bool = False
+    threads: bool = False
     limits: str = ""
 
     @property
@@ -158,7 +160,8 @@ class Connection(Struct, frozen=True, kw_only=True):
 class Platform(Struct, frozen=True, kw_only=True):
     """A described platform. `name` is in webhook addresses, rows and the API; `aliases` are other spellings
     of it that the API, the command line and webhook addresses take. `by_phone`: contacts are known by
-    telephone numbers without '+', so that a conversation can be started with one."""
+    telephone numbers without '+', so that a conversation can be started with one. `delivery_bytes_max`: what
+    one webhook may have where that is more than the installation takes of others."""
 
     name: str
     label: str
@@ -166,6 +169,7 @@ class Platform(Struct, frozen=True, kw_only=True):
     connection: Connection
     aliases: tuple[str, ...] = ()
     by_phone: bool = False
+    delivery_bytes_max: int = 0
 
     @property
     def reply_window_ms(self) -> int | None:

@@ -330,6 +330,14 @@ class TimerRow(Upsert):
     due_at: int
 
 
+class ChannelCursorRow(Upsert):
+    """How far an account was read by a service of its adapter. `value` is that adapter's text."""
+
+    channel_id: int
+    value: str
+    updated_at: int
+
+
 class TimerDone(Row):
     """Removes a timer: it fired, in the same commit as what it caused, or is no longer wanted."""
 

@@ -394,6 +394,21 @@ ON CONFLICT (tenant_id, id) DO UPDATE SET
     kind = excluded.kind, channel_id = excluded.channel_id, contact_key = excluded.contact_key,
     conversation_id = excluded.conversation_id, due_at = excluded.due_at;
 
+-- name: upsert_channel_cursors
+-- How far accounts were read.
+INSERT INTO channel_cursors (
+    channel_id, value, updated_at, tenant_id
+)
+SELECT
+    new.channel_id, new.value, mijra_at(new.updated_at), new.tenant_id
+FROM unnest(
+    $1::bigint[], $2::text[], $3::bigint[], $4::bigint[]
+) AS new (
+    channel_id, value, updated_at, tenant_id
+), gate
+ON CONFLICT (tenant_id, channel_id) DO UPDATE SET
+    value = excluded.value, updated_at = excluded.updated_at;
+
 -- name: insert_deliveries
 -- Raw webhook deliveries.
 INSERT INTO deliveries (
