@@ -12,6 +12,7 @@ from msgspec import Struct
 
 from adapters.port import Adapter, ErrorClass
 from adapters.registry import adapters
+from engine.ports import Receiver
 
 HERE: Final = Path(__file__).parent
 PAYLOADS: Final = HERE.parent / "payloads"
@@ -23,7 +24,9 @@ class Case(Struct, frozen=True, kw_only=True):
     """`count(body)`: how many items a delivery holds, found without the adapter. `sign(body, secret)`: the
     headers of a signed delivery. `secret` and `secret_before` are credentials by name; without `sign` the
     platform signs nothing. `codes` are the documented error codes with the class of each. `samples` is the
-    folder of the field's samples, `foreign` says which of them are none of this receiver's."""
+    folder of the field's samples, `foreign` says which of them are none of this receiver's, `unsupported`
+    which the platform itself calls so. `receiver_then(header)`: for platforms whose signatures grow old, a
+    receiver at the time of this one."""
 
     count: Callable[[bytes], int]
     sign: Callable[[bytes, str], Mapping[str, str]] | None
@@ -32,6 +35,8 @@ class Case(Struct, frozen=True, kw_only=True):
     samples: str = ""
     codes: Mapping[str, ErrorClass]
     foreign: Callable[[str], bool] = lambda name: False
+    unsupported: frozenset[str] = frozenset()
+    receiver_then: Callable[[str], Receiver] | None = None
 
 
 class Payload(Struct, frozen=True, kw_only=True):
