@@ -44,7 +44,15 @@ from adapters.simulators.sends import OutboundMessage
 from adapters.simulators.settings import Settings
 from adapters.simulators.statuses import draw_failure, plan_statuses
 from adapters.simulators.talk import Talk
-from adapters.simulators.webhooks import Event, WebhookSender, handshake, now_ms
+from adapters.simulators.webhooks import (
+    UNSIGNED,
+    Event,
+    MetaSpeech,
+    Post,
+    WebhookSender,
+    handshake,
+    now_ms,
+)
 from engine.errors import Conflicting, DeliveryFailed, InvalidInput, NotFound, Unavailable
 
 _WINDOWS_MAX = 1_000_000
@@ -72,7 +80,13 @@ class Simulator:
         self.ledger = ledger or Ledger(self.settings.ledger_records_max)
         self._rng = random.Random(f"{seed}/behaviour")  # noqa: S311 - a script, no secret
         people = random.Random(f"{seed}/customers")  # noqa: S311
-        self.webhooks = WebhookSender(self.ledger, random.Random(f"{seed}/webhooks"), self._now_settings)  # noqa: S311
+        speech = MetaSpeech(_body_of)
+        self.webhooks = WebhookSender(
+            self.ledger,
+            random.Random(f"{seed}/webhooks"),  # noqa: S311
+            self._now_settings,
+            speech,
+        )
         self.faults = FaultBook(random.Random(f"{seed}/faults"))  # noqa: S311
         # Media ids look like the platform's 16 digits and differ from run to run, as message ids do.
         self.media = MediaStore(self.settings.media_url_seconds, 10**15 + time.time_ns() // 1_000)
@@ -286,8 +300,8 @@ class Simulator:
         """POST any bytes to the callback address, once, outside the ledger; returns the outcome."""
         account = self.account(phone_number_id)
         url = self._ensure_connected(account)
-        header = builders.signature(account.app_secret, body) if signed else None
-        return await self.webhooks.post_raw(account, url, body, header)
+        post = self.webhooks.speech.post_of(account, url, body) if signed else Post(body, UNSIGNED)
+        return await self.webhooks.post_raw(url, post)
 
     async def wait_quiet(self) -> None:
         """Wait until everything told is acknowledged or given up, and nobody is about to speak."""
@@ -542,3 +556,9 @@ class Simulator:
             return True
         heard = self._heard_at.get((account.phone_number_id, recipient))
         return heard is not None and now_ms() - heard < self.settings.window_seconds * 1_000
+
+
+def _body_of(events: Sequence[Event]) -> bytes:
+    return builders.webhook_bytes(
+        builders.merged([(event.account.waba_id, event.change) for event in events])
+    )

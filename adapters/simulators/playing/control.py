@@ -1,4 +1,4 @@
-"""The control API of the played Messenger and Instagram, under `/__sim/`: that of the played WhatsApp.
+"""The control API of a played platform: the same scripting as on the object, for other processes.
 
     GET    /__sim/health                        {"ok": true}
     GET    /__sim/accounts                      the accounts, their keys (simulated ones) and callbacks
@@ -8,25 +8,26 @@
     GET    /__sim/customers                     who there is
     POST   /__sim/connect                       {callback_url, account_id?, check?}
     POST   /__sim/messages                      {from, text?, kind?, name?, account_id?}, or
-                                                {from, item: a messaging[] item without sender and recipient}
-    POST   /__sim/echoes                        {to, text, account_id?}
+                                                {from, item: what the platform would tell}
+    POST   /__sim/echoes                        {to, text, account_id?}, where the platform has them
     POST   /__sim/webhooks                      {payload | text, signed?, account_id?}: one raw POST
     POST   /__sim/talk                          a `Talk`;  DELETE stops
     POST   /__sim/faults                        a `Fault`; GET lists; DELETE /__sim/faults[/{id}] clears
     POST   /__sim/throttle                      {per_second | null}
-    POST   /__sim/usage                         {percent}: what the usage headers say
     POST   /__sim/token                         {expired: true | false, account_id?}, or
                                                 {access_token, account_id?}
     POST   /__sim/down                          {seconds}: this API is gone as well meanwhile
     POST   /__sim/window                        {recipient, opened}
     PATCH  /__sim/settings                      some of the `Settings`; GET shows them
 
-Answers are JSON; refusals are `{"code", "message"}` with 4xx or 503.
+A platform may have more; its own module names them. Answers are JSON; refusals are `{"code", "message"}` with
+4xx or 503.
 """
 
 from __future__ import annotations
 
 import json
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -36,25 +37,28 @@ from msgspec import Struct, field
 from adapters.simulators.control import answer_of, number_of, page_of
 from adapters.simulators.faults import Fault
 from adapters.simulators.http import Request, Response
-from adapters.simulators.messaging.people import Said
 from adapters.simulators.talk import Talk
-from adapters.simulators.webhooks import now_ms
 from engine.errors import InvalidInput, NotFound
 
 if TYPE_CHECKING:
-    from adapters.simulators.messaging.platform import MessagingSimulator
+    from adapters.simulators.playing.platform import Played
+
+_CUSTOMERS_SHOWN_MAX = 10_000
+
+Action = Callable[[bytes], object]
+"""A call of the platform's own, from its body to its answer. Raises MijraError and msgspec's DecodeError."""
 
 
-class _Body(Struct, forbid_unknown_fields=True, kw_only=True):
+class Body(Struct, forbid_unknown_fields=True, kw_only=True):
     account_id: str | None = None
 
 
-class _Connect(_Body, kw_only=True):
+class _Connect(Body, kw_only=True):
     callback_url: str
     check: bool = True
 
 
-class _Say(_Body, kw_only=True):
+class _Say(Body, kw_only=True):
     sender: str = field(name="from")
     text: str | None = None
     kind: str = "text"
@@ -62,44 +66,41 @@ class _Say(_Body, kw_only=True):
     item: dict[str, Any] | None = None
 
 
-class _Echo(_Body, kw_only=True):
+class _Echo(Body, kw_only=True):
     to: str
     text: str
 
 
-class _Raw(_Body, kw_only=True):
+class _Raw(Body, kw_only=True):
     payload: Any = None
     text: str | None = None
     signed: bool = True
 
 
-class _Throttle(_Body, kw_only=True):
+class _Throttle(Body, kw_only=True):
     per_second: int | None
 
 
-class _Usage(_Body, kw_only=True):
-    percent: float
-
-
-class _Token(_Body, kw_only=True):
+class _Token(Body, kw_only=True):
     expired: bool | None = None
     access_token: str | None = None
 
 
-class _Down(_Body, kw_only=True):
+class _Down(Body, kw_only=True):
     seconds: float
 
 
-class _Window(_Body, kw_only=True):
+class _Window(Body, kw_only=True):
     recipient: str
     opened: bool
 
 
 class ControlApi:
-    """Turns control calls into calls on the simulator."""
+    """Turns control calls into calls on the simulator. `actions` are the platform's own POSTs by name."""
 
-    def __init__(self, simulator: MessagingSimulator) -> None:
+    def __init__(self, simulator: Played[Any], actions: Mapping[str, Action]) -> None:
         self._sim = simulator
+        self._actions = actions
 
     async def answer(self, request: Request) -> Response:
         """One call; never raises for what a caller can send."""
@@ -141,7 +142,8 @@ class ControlApi:
                     raise NotFound("no accepted send has this id")
                 return msgspec.to_builtins(send) | {"body": sim.ledger.payload(which)}
             case "customers":
-                return [{"id": one.key, "name": one.name} for one in sim.people.everybody[:10_000]]
+                everybody = sim.cast.everybody[:_CUSTOMERS_SHOWN_MAX]
+                return [{"id": one.key, "name": one.name} for one in everybody]
             case "faults":
                 return sim.faults.listing(trio.current_time())
             case "settings":
@@ -152,6 +154,9 @@ class ControlApi:
     async def _act(self, request: Request, what: str) -> object:
         sim, read = self._sim, msgspec.json.decode
         body = request.body
+        action = self._actions.get(what)
+        if action is not None:
+            return action(body)
         match what:
             case "connect":
                 connect = read(body, type=_Connect)
@@ -161,7 +166,7 @@ class ControlApi:
                 return {"id": self._say(read(body, type=_Say))}
             case "echoes":
                 echo = read(body, type=_Echo)
-                return {"id": sim.echo(sim.people.adopt(echo.to), echo.text, account_id=echo.account_id)}
+                return {"id": sim.echo(sim.cast.adopt(echo.to), echo.text, account_id=echo.account_id)}
             case "webhooks":
                 raw = read(body, type=_Raw)
                 content = raw.text.encode() if raw.text is not None else json.dumps(raw.payload).encode()
@@ -175,10 +180,6 @@ class ControlApi:
                 throttle = read(body, type=_Throttle)
                 sim.throttle(throttle.per_second)
                 return {"per_second": throttle.per_second}
-            case "usage":
-                usage = read(body, type=_Usage)
-                sim.set_usage(usage.percent)
-                return {"percent": usage.percent}
             case "token":
                 return self._token(read(body, type=_Token))
             case "down":
@@ -206,18 +207,8 @@ class ControlApi:
 
     def _say(self, say: _Say) -> str:
         sim = self._sim
-        customer = sim.people.find(say.sender) or sim.people.adopt(say.sender, say.name)
+        customer = sim.cast.find(say.sender) or sim.cast.adopt(say.sender, say.name)
         if say.item is None:
             return sim.send(customer, say.kind, say.text, account_id=say.account_id)
         account = sim.account(say.account_id)
-        item = {
-            "sender": {"id": customer.key},
-            "recipient": {"id": account.account_id},
-            "timestamp": now_ms(),
-            **say.item,
-        }
-        message = item.get("message")
-        mid = message.get("mid") if isinstance(message, dict) else None
-        if not isinstance(mid, str):
-            raise InvalidInput("item needs message with a mid")
-        return sim.tell(account, customer, Said(item, mid, "item"))
+        return sim.tell(account, customer, sim.said_by_hand(account, customer, say.item))
