@@ -9,7 +9,7 @@ account     does it work?
 
 from typing import TYPE_CHECKING
 
-from adapters.port import Account, Adapter, Checked, ErrorClass, Tools
+from adapters.port import Account, Adapter, Checked, ErrorClass, StandIn, Tools
 from adapters.tiktok.account import check_account
 from adapters.tiktok.describing import PLATFORM
 from adapters.tiktok.errors import classify
@@ -41,6 +41,12 @@ class TikTok(Adapter):
 
     def classify(self, code: str) -> ErrorClass:
         return classify(code)[0]
+
+    def stand_in(self) -> StandIn:
+        # Imported here: a server that talks to the real platform plays none.
+        from adapters.simulators.tiktok.standing import TikTokStandIn
+
+        return TikTokStandIn()
 
 
 ADAPTER = TikTok()
