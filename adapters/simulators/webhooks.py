@@ -12,6 +12,7 @@ Restart     Nothing is kept.
 import heapq
 import itertools
 import random
+import secrets
 import ssl
 import time
 from collections import deque
@@ -28,7 +29,7 @@ from adapters.simulators import builders
 from adapters.simulators.builders import Json
 from adapters.simulators.ledger import Attempt, Fact, Ledger
 from adapters.simulators.settings import Settings
-from engine.errors import MailboxFull
+from engine.errors import DeliveryFailed, MailboxFull
 
 _ANSWER_BYTES_MAX = 65_536
 """A callback's answer is of no interest beyond its status; a longer one ends the connection."""
@@ -389,15 +390,21 @@ class WebhookSender:
             self._quiet.unpark_all()
 
 
-async def handshake(account: Signing, url: str, challenge: str) -> tuple[int, str]:
-    """The platform's GET to a new callback address (section 1): the answer's status and body.
-
-    Raises httpx's `TransportError` when there is no answer within 10 seconds.
-    """
+async def shake_hands(account: Signing, url: str) -> None:
+    """Meta's GET to a new callback address (WhatsApp sheet, section 1). Raises DeliveryFailed unless it is
+    answered 200 with the challenge within 10 seconds."""
+    challenge = str(secrets.randbelow(10**10))
     query = {"hub.mode": "subscribe", "hub.challenge": challenge, "hub.verify_token": account.verify_token}
-    async with _client(1) as client:
-        response = await client.get(url, params=query)
-        return response.status_code, response.text
+    try:
+        async with _client(1) as client:
+            response = await client.get(url, params=query)
+    except (httpx.TransportError, httpx.InvalidURL) as error:
+        raise DeliveryFailed(f"no answer from the callback address: {type(error).__name__}") from error
+    if response.status_code != 200 or response.text != challenge:
+        raise DeliveryFailed(
+            f"the callback address answered {response.status_code} to the handshake and "
+            f"{'the challenge' if response.text == challenge else 'not the challenge'}"
+        )
 
 
 def _client(connections: int) -> httpx.AsyncClient:

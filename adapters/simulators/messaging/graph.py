@@ -64,7 +64,7 @@ class MessagingGraph(Calls):
         new_mid: Callable[[], str],
         accepted: Accepted,
         expired: Collection[str],
-        sends_per_second_max: Callable[[], int],
+        sends_per_second_max: Callable[[str], int],
         window_seconds: Callable[[], float | None],
     ) -> None:
         super().__init__(ledger=ledger, faults=faults)
@@ -186,7 +186,7 @@ class MessagingGraph(Calls):
         self._check_window(body, customer.heard_at)
         self._check_message(message)
         limit = self._limits[account.account_id]
-        limit.per_second = self._per_second()
+        limit.per_second = self._per_second(account.account_id)
         now = trio.current_time()
         if not limit.has_room(now):
             raise Refusal(613, "Calls to this API have exceeded the rate limit")

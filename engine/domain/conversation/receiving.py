@@ -36,6 +36,7 @@ from engine.domain.conversation.state import (
 from engine.domain.conversation.statuses import UNDECIDED
 from engine.domain.conversation.window import has_room
 from engine.domain.inbound import (
+    AccessWithdrawn,
     AccountNotice,
     Contact,
     ContactRenumbered,
@@ -92,7 +93,7 @@ def receive(state: ContactState, message: Receive, ctx: Context) -> Effects | Lo
             return _renumbered(state, message, event, ctx)
         case Unsupported():
             return _unsupported(state, message, event, ctx)
-        case AccountNotice():
+        case AccountNotice() | AccessWithdrawn():
             return Effects(reply=IGNORED)
 
 
