@@ -30,7 +30,8 @@ class Shop(Struct, kw_only=True):
     channel_id: int
 
     def customer(self) -> Customer:
-        return self.sim.cast.adopt(f"c0NvErSaTiOn+{next(_numbers):04d}==")
+        found: Customer = self.sim.cast.adopt(f"c0NvErSaTiOn+{next(_numbers):04d}==")
+        return found
 
     async def conversation(self, text: str = "Hello", customer: Customer | None = None) -> Json:
         """One that a customer has just opened."""
@@ -150,9 +151,8 @@ async def test_ten_messages_go_out_and_the_next_when_the_customer_has_written(sh
     customer = shop.customer()
     conversation = await shop.conversation(customer=customer)
     text = {"type": "text", "content": "Hi"}
-    for _ in range(WINDOW_MESSAGES_MAX):
-        sent = await shop.send(conversation, text)
-    await shop.agent.reaches(sent, "read")
+    sent = [await shop.send(conversation, text) for _ in range(WINDOW_MESSAGES_MAX)]
+    await shop.agent.reaches(sent[-1], "read")
     path = f"conversations/{conversation['id']}/messages"
     refused = await shop.agent.call("POST", path, text)
     assert (refused.status_code, refused.json()["code"]) == (409, "window_used_up")

@@ -61,7 +61,7 @@ class BusinessApi(Calls):
         accepted: Accepted,
         expired: Collection[str],
         renewed: Callable[[str, str, str], None],
-        per_second: Callable[[], int | None],
+        sends_per_second_max: Callable[[str], int],
         settings: Callable[[], Settings],
         base_url: Callable[[], str],
     ) -> None:
@@ -75,7 +75,7 @@ class BusinessApi(Calls):
         self._accepted = accepted
         self._expired = expired
         self._renewed = renewed
-        self._per_second = per_second
+        self._per_second = sends_per_second_max
         self._settings = settings
         self._base_url = base_url
         self._serial = itertools.count(1)
@@ -221,8 +221,7 @@ class BusinessApi(Calls):
         if customer is None:
             raise Refusal(NOT_FOUND, "The conversation does not exist")
         limit = self._limits[account.account_id]
-        given = self._per_second()
-        limit.per_second = CALLS_PER_SECOND if given is None else given
+        limit.per_second = self._per_second(account.account_id)
         now = trio.current_time()
         if not limit.has_room(now):
             raise Refusal(SLOW, "Too many requests")

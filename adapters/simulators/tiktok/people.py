@@ -8,10 +8,11 @@ Promises    The same seed gives the same people saying the same things. Ids are 
 import base64
 import hashlib
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Final
 
 from adapters.simulators.media import mp4_beginning, png
+from adapters.simulators.phrases import TONGUES, Tongue
 from adapters.simulators.playing.cast import Cast, Customer, Json, Said
 from adapters.simulators.tiktok.accounts import TikTokAccount
 from engine.errors import InvalidInput
@@ -26,21 +27,23 @@ PutFile = Callable[[str, str, bytes], str]
 """(account id, media type, content) -> media id"""
 
 
-class People(Cast):
+class People(Cast[Customer]):
     """All customers of the platform."""
 
     def __init__(self, rng: random.Random, new_mid: Callable[[], str], put_file: PutFile) -> None:
-        super().__init__(
-            rng,
-            kinds=KINDS,
-            key_pattern="[0-9A-Za-z+/=]{1,64}",
-            new_key=lambda rng: base64.b64encode(rng.randbytes(19)).decode(),
-        )
+        super().__init__(rng, kinds=KINDS, key_pattern="[0-9A-Za-z+/=]{1,64}")
         self._new_mid = new_mid
         self._put_file = put_file
 
-    def draw_kind(self, customer: Customer) -> str:
-        kind = super().draw_kind(customer)
+    def made(self, key: str, name: str, tongue: Tongue) -> Customer:
+        return Customer(key, name, tongue)
+
+    def invent(self) -> Customer:
+        tongue = self.rng.choice(TONGUES)
+        return self.made(base64.b64encode(self.rng.randbytes(19)).decode(), self.name(tongue), tongue)
+
+    def draw_kind(self, customer: Customer, weights: Mapping[str, float] | None = None) -> str:
+        kind = super().draw_kind(customer, weights)
         return "text" if kind == "reply" and not customer.heard else kind
 
     def say(

@@ -25,7 +25,7 @@ from adapters.simulators.playing.control import Action, Body
 from adapters.simulators.playing.platform import Played
 from adapters.simulators.settings import Settings
 from adapters.simulators.tiktok.accounts import TikTokAccount
-from adapters.simulators.tiktok.api import BusinessApi, body_limit
+from adapters.simulators.tiktok.api import CALLS_PER_SECOND, BusinessApi, body_limit
 from adapters.simulators.tiktok.people import People, between
 from adapters.simulators.webhooks import Event, Post, Verdict, now_ms
 from engine.errors import InvalidInput
@@ -78,7 +78,7 @@ class _Pictures(Body, kw_only=True):
     allowed: bool
 
 
-class TikTokSimulator(Played[TikTokAccount]):
+class TikTokSimulator(Played[TikTokAccount, Customer]):
     """See `adapters.simulators.playing.platform`. Beside its control calls there are
 
     POST /__sim/authorization {reason?, account_id?}   the owner takes the app's access away
@@ -110,7 +110,7 @@ class TikTokSimulator(Played[TikTokAccount]):
             accepted=self._accepted,
             expired=self.expired,
             renewed=self._renewed,
-            per_second=lambda: self.per_second,
+            sends_per_second_max=lambda account_id: self.per_second_max(account_id, CALLS_PER_SECOND),
             settings=lambda: self.settings,
             base_url=lambda: self.base_url,
         )
