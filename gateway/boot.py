@@ -30,17 +30,18 @@ from prometheus_client import CollectorRegistry
 from adapters.channel import Channels
 from adapters.fetcher import Fetchers
 from adapters.guard import Guard
-from adapters.port import Account, Tools
+from adapters.port import Account, Declined, ErrorClass, Outlet, Tools
 from adapters.profiles import Profiles
 from adapters.registry import adapters, describe_all
 from engine.domain.config import Channel
 from engine.domain.conversation.messages import SYSTEM
 from engine.domain.engine import Engine
 from engine.domain.ids import IdAllocator
+from engine.domain.inbound import Announced, InboundEvent
 from engine.domain.outbound import Send
 from engine.domain.tenant.messages import Save
-from engine.errors import InvalidInput, MijraError
-from engine.ports import EventLog, EventSink, LoggedEvent
+from engine.errors import InvalidInput, MijraError, Unavailable
+from engine.ports import Endpoint, EventLog, EventSink, LoggedEvent
 from engine.reading import DirectoryEntry, Login, Reads, Tenant, Token
 from gateway.app import create_app
 from gateway.authentication import hash_secret
@@ -141,7 +142,7 @@ async def running(settings: Settings) -> AsyncIterator[Running]:
         )
         system = _System(settings, key, server)
         await system.prepare()
-        for part in (*system.senders.values(), *system.media_sources.values()):
+        for part in (*system.senders.values(), *system.media_sources.values(), *system.readers.values()):
             await stack.enter_async_context(part)
         await stack.enter_async_context(system.fetchers)
         nursery = await stack.enter_async_context(trio.open_nursery())
@@ -191,6 +192,8 @@ class _System:
         self.senders = {name: each.sender(self.tools) for name, each in self.adapters.items()}
         sources = ((name, each.media_source(self.tools)) for name, each in self.adapters.items())
         self.media_sources = {name: source for name, source in sources if source is not None}
+        readers = ((name, each.reader(self.tools)) for name, each in self.adapters.items())
+        self.readers = {name: reader for name, reader in readers if reader is not None}
         self.channels = Channels(
             ask=self._ask,
             committer=self.writers,
@@ -258,6 +261,7 @@ class _System:
             metrics=self.metrics,
             new_id=self.ids,
             clock_ms=_wall_ms,
+            read=self._read_announced,
             limits=WebhookLimits(body_bytes_max=settings.webhook_bytes_max),
             ready_since=self.ticks.began,
         )
@@ -474,13 +478,29 @@ class _System:
             return None
         return _account_of(tenant_id, channel, credentials)
 
-    def _fit_send(self, platform: str, send: Send) -> str | None:
-        sender = self.senders.get(platform)
+    def _fit_send(self, channel: Channel, send: Send, answered: bool) -> str | None:
+        sender = self.senders.get(channel.platform)
         if sender is None:
             raise InvalidInput(
                 "Nothing can be sent on this platform: its adapter is not installed.", code="not_supported"
             )
-        return sender.fit(send).note
+        outlet = Outlet(external_id=channel.external_id, settings=channel.settings, answered=answered)
+        return self.adapters[channel.platform].fit(sender, send, outlet).note
+
+    async def _read_announced(self, endpoint: Endpoint, announced: Announced) -> Sequence[InboundEvent]:
+        reader = self.readers.get(endpoint.platform)
+        await self.engine.config(endpoint.tenant_id)
+        account = self._account(endpoint.tenant_id, endpoint.channel_id)
+        if reader is None or account is None:
+            raise Unavailable("The channel's account cannot be used.", code="account_unusable")
+        found = await reader.read(announced, account)
+        if not isinstance(found, Declined):
+            return found
+        if found.error_class is ErrorClass.AUTH:
+            self._needs_attention(endpoint.tenant_id, endpoint.channel_id, found.message)
+        raise Unavailable(
+            found.message, code="not_readable_now", retry_after_seconds=found.retry_after_seconds or 10.0
+        )
 
     def _link(self, tenant_id: int, storage_key: str) -> str:
         """The id that a file is known by ends the key it is stored under (gateway/api/files.py)."""

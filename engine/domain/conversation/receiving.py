@@ -36,6 +36,7 @@ from engine.domain.conversation.state import (
 from engine.domain.conversation.statuses import UNDECIDED
 from engine.domain.inbound import (
     AccountNotice,
+    Announced,
     Contact,
     ContactRenumbered,
     Media,
@@ -91,7 +92,8 @@ def receive(state: ContactState, message: Receive, ctx: Context) -> Effects | Lo
             return _renumbered(state, message, event, ctx)
         case Unsupported():
             return _unsupported(state, message, event, ctx)
-        case AccountNotice():
+        case Announced() | AccountNotice():
+            # What is only announced was read before it came here, or nobody can read it.
             return Effects(reply=IGNORED)
 
 

@@ -2,7 +2,7 @@
 
 import json
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cache
 from importlib import import_module
 from pathlib import Path
@@ -12,6 +12,7 @@ from msgspec import Struct
 
 from adapters.port import Adapter, ErrorClass
 from adapters.registry import adapters
+from engine.domain.inbound import InboundEvent
 
 HERE: Final = Path(__file__).parent
 PAYLOADS: Final = HERE.parent / "payloads"
@@ -23,7 +24,8 @@ class Case(Struct, frozen=True, kw_only=True):
     """`count(body)`: how many items a delivery holds, found without the adapter. `sign(body, secret)`: the
     headers of a signed delivery. `secret` and `secret_before` are credentials by name; without `sign` the
     platform signs nothing. `codes` are the documented error codes with the class of each. `samples` is the
-    folder of the field's samples, `foreign` says which of them are none of this receiver's."""
+    folder of the field's samples, `foreign` says which of them are none of this receiver's. `read` gives what
+    the platform only announces, as it is read."""
 
     count: Callable[[bytes], int]
     sign: Callable[[bytes, str], Mapping[str, str]] | None
@@ -32,6 +34,7 @@ class Case(Struct, frozen=True, kw_only=True):
     samples: str = ""
     codes: Mapping[str, ErrorClass]
     foreign: Callable[[str], bool] = lambda name: False
+    read: Callable[[], Sequence[InboundEvent]] = tuple
 
 
 class Payload(Struct, frozen=True, kw_only=True):
