@@ -22,7 +22,7 @@ from adapters.google_business.receiver import GoogleReceiver
 from adapters.google_business.reviews import READ_SECONDS_MAX, ReviewReader
 from adapters.google_business.sending import GoogleSender, fit_for
 from adapters.meta.media import AddressedMedia
-from adapters.port import Account, Adapter, Checked, ErrorClass, Fitted, Outlet, Tools
+from adapters.port import Account, Adapter, Checked, ErrorClass, Fitted, Outlet, StandIn, Tools
 from engine.domain.outbound import Send
 
 if TYPE_CHECKING:
@@ -61,6 +61,12 @@ class GoogleBusiness(Adapter):
 
     def classify(self, code: str) -> ErrorClass:
         return classify(code)[0]
+
+    def stand_in(self) -> StandIn:
+        # Imported here: a server that talks to the real platform plays none.
+        from adapters.simulators.google.standing import MessagesStandIn
+
+        return MessagesStandIn()
 
 
 def _wall_ms() -> int:

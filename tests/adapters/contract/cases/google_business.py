@@ -77,6 +77,8 @@ CASE = Case(
     secret="partner_key",
     secret_before="client_token",
     samples="google_business",
+    expired={"code": 401},
+    throttled={"code": 429},
     codes={code: error_class for error_class, codes in _TABLE.items() for code in codes.split()},
     foreign=foreign,
 )
