@@ -7,16 +7,18 @@ describing  what both can do, and what an account is made of       naming  names
 receiver    handshake, whom to believe, bytes into events          sending  sends into calls
 messages    Business Messages' webhooks                            composing  its texts, pictures and cards
 notifications, reviews   pushes of Pub/Sub, and what they name     calling, tokens, errors  Google's APIs
-oidc, keys  the proof that a push is Google's                      account  does it work?
+oidc, keys, keeping   the proof that a push is Google's            account  does it work?
 """
 
 import time
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from adapters.google_business.account import check_account
 from adapters.google_business.calling import GoogleCalls
 from adapters.google_business.describing import PLATFORM
 from adapters.google_business.errors import classify
+from adapters.google_business.keeping import key_services
 from adapters.google_business.keys import PublicKeys
 from adapters.google_business.receiver import GoogleReceiver
 from adapters.google_business.reviews import READ_SECONDS_MAX, ReviewReader
@@ -27,6 +29,7 @@ from engine.domain.outbound import Send
 
 if TYPE_CHECKING:
     from adapters.port import OpenMediaSource, OpenReader, OpenSender, Sender
+    from adapters.service import AccountService, Service, ServiceTools
     from engine.ports import Receiver
 
 _READ_CONNECTIONS_MAX = 64
@@ -46,6 +49,9 @@ class GoogleBusiness(Adapter):
     def reader(self, tools: Tools) -> "OpenReader":
         calls = GoogleCalls(tools.guard, connections_max=_READ_CONNECTIONS_MAX, seconds_max=READ_SECONDS_MAX)
         return ReviewReader(PLATFORM.name, calls, _wall_ms)
+
+    def services(self, tools: "ServiceTools") -> "Sequence[Service | AccountService]":
+        return key_services(self.keys, tools)
 
     def sender(self, tools: Tools) -> "OpenSender":
         return GoogleSender(PLATFORM.name, tools)

@@ -47,6 +47,8 @@ AGE_SECONDS_USUAL: Final = 3_600.0
 _SET_BYTES_MAX: Final = 65_536
 _CALL_SECONDS_MAX: Final = 10.0
 _AT_ONCE: Final = 4
+_IDLE_MAX: Final = 16
+"""Addresses that nobody uses any more and whose keys are still known: some 20 kB."""
 _MAX_AGE: Final = re.compile(r"(?:^|[,\s])max-age\s*=\s*\"?([0-9]{1,9})")
 
 _log = structlog.get_logger()
@@ -86,11 +88,13 @@ class PublicKeys:
     def drop(self, account: AccountKey) -> None:
         """Nothing is believed for the account any more. Idempotent."""
         url = self._urls.pop(account, None)
-        if url is not None:
-            ring = self._rings[url]
-            ring.users.discard(account)
-            if not ring.users:
-                del self._rings[url]
+        if url is None:
+            return
+        self._rings[url].users.discard(account)
+        # Kept for whoever comes back: a channel whose settings change is dropped and used again.
+        idle = [each for each, ring in self._rings.items() if not ring.users]
+        for each in idle[:-_IDLE_MAX]:
+            del self._rings[each]
 
     def find(self, account: AccountKey, kid: str) -> jwt.PyJWK | None:
         """The key of this id among those that count for the account. None asks for a refresh."""
@@ -124,13 +128,13 @@ class PublicKeys:
             event.set()
 
     def _next_due(self) -> float:
-        return min((ring.due_at for ring in self._rings.values()), default=inf)
+        return min((ring.due_at for ring in self._rings.values() if ring.users), default=inf)
 
     async def _refresh_due(self, client: httpx.AsyncClient) -> None:
         now, room = self._clock(), trio.CapacityLimiter(_AT_ONCE)
         async with trio.open_nursery() as nursery:
             for url, ring in list(self._rings.items()):
-                if ring.due_at <= now:
+                if ring.users and ring.due_at <= now:
                     ring.asked_at = now
                     # Until the answer says when: after a failure it is tried again.
                     ring.due_at = now + ASK_SECONDS
