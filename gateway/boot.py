@@ -508,7 +508,7 @@ class _System:
             endpoint=endpoint,
             account=self._account_at,
             cursors=DurableCursors(CursorReads(self.placements), self.writers, _wall_ms),
-            attention=self._in_trouble,
+            attention=self._service_found_trouble,
             new_trace=lambda: os.urandom(16).hex(),
             wall_ms=_wall_ms,
             listen=listen,
@@ -565,7 +565,7 @@ class _System:
         if not isinstance(found, Declined):
             return found
         if found.error_class is ErrorClass.AUTH:
-            self._in_trouble(account, found.message, code=found.platform_code)
+            self._service_found_trouble(account, found.message)
         raise Unavailable(
             found.message, code="not_readable_now", retry_after_seconds=found.retry_after_seconds or 10.0
         )
@@ -596,23 +596,23 @@ class _System:
                 }
         return {}
 
-    def _in_trouble(self, account: Account, note: str, *, code: str = "") -> None:
-        """Found beside the sending, which goes on."""
-        self._needs_attention(
-            Trouble(
-                tenant_id=account.tenant_id,
-                channel_id=account.channel_id,
-                code=code,
-                note=note,
-                halted=False,
-                credentials_at=account.credentials_at,
-            )
-        )
-
     def _needs_attention(self, trouble: Trouble) -> None:
         """The channel's actor may not wait, so the change is made by a task of its own."""
         if self.nursery is not None:
             self.nursery.start_soon(self._mark_attention, trouble)
+
+    def _service_found_trouble(self, account: Account, note: str) -> None:
+        """What a service or reader may not do with an account's credentials is no reason to keep back what is
+        sent with others of them."""
+        trouble = Trouble(
+            tenant_id=account.tenant_id,
+            channel_id=account.channel_id,
+            code="service",
+            note=note,
+            halted=False,
+            credentials_at=account.credentials_at,
+        )
+        self._needs_attention(trouble)
 
     async def _mark_attention(self, trouble: Trouble) -> None:
         mark = NeedAttention(
