@@ -67,7 +67,7 @@ from gateway.serving import serve as serve_http
 from gateway.settings import Settings
 from gateway.subscription_rights import SubscriptionRights
 from gateway.ticks import Ticks
-from gateway.webhooks import WebhookLimits, Webhooks
+from gateway.webhooks import PREFIX, WebhookLimits, Webhooks
 from storage.bridge import Bridge
 from storage.contacts import Contacts
 from storage.databases import ConnectionLimits, DatabaseServer, Pool
@@ -187,7 +187,7 @@ class _System:
         self.guard = guard
         describe_all()
         self.adapters = adapters()
-        self.tools = Tools(media=self.objects, guard=guard, link=self._link)
+        self.tools = Tools(media=self.objects, guard=guard, link=self._link, webhook=self._webhook)
         self.senders = {name: each.sender(self.tools) for name, each in self.adapters.items()}
         sources = ((name, each.media_source(self.tools)) for name, each in self.adapters.items())
         self.media_sources = {name: source for name, source in sources if source is not None}
@@ -260,6 +260,7 @@ class _System:
             clock_ms=_wall_ms,
             limits=WebhookLimits(body_bytes_max=settings.webhook_bytes_max),
             ready_since=self.ticks.began,
+            public_url=settings.public_url,
         )
         self.lanes: list[Lane] = []
         if settings.webhook_lane == "on":
@@ -474,13 +475,20 @@ class _System:
             return None
         return _account_of(tenant_id, channel, credentials)
 
-    def _fit_send(self, platform: str, send: Send) -> str | None:
+    def _fit_send(self, platform: str, send: Send) -> dict[str, Any]:
         sender = self.senders.get(platform)
         if sender is None:
             raise InvalidInput(
                 "Nothing can be sent on this platform: its adapter is not installed.", code="not_supported"
             )
-        return sender.fit(send).note
+        fitted = sender.fit(send)
+        return {**fitted.facts, **({} if fitted.note is None else {"sent_as": fitted.note})}
+
+    def _webhook(self, account: Account) -> str | None:
+        endpoint = self.directory.by_account(account.platform, account.external_id)
+        if endpoint is None or endpoint.channel_id != account.channel_id:
+            return None
+        return f"{self.base_url}{PREFIX}{account.platform}/{endpoint.endpoint_key}"
 
     def _link(self, tenant_id: int, storage_key: str) -> str:
         """The id that a file is known by ends the key it is stored under (gateway/api/files.py)."""

@@ -84,9 +84,10 @@ class AccountCheck(Struct, frozen=True, kw_only=True):
     facts: dict[str, Any] = {}
 
 
-FitSend = Callable[[str, Send], str | None]
-"""(platform, send): raises InvalidInput when the platform would refuse it. The answer tells the agent how it
-is sent otherwise where the platform cannot carry it as it is; None: as it is."""
+FitSend = Callable[[str, Send], Mapping[str, Any]]
+"""(platform, send): raises InvalidInput when the platform would refuse it. The answer is what the message's
+content says beside what was asked: `sent_as`, how it is sent where the platform cannot carry it as it is, and
+what else the agent should know."""
 
 VerifyAccount = Callable[[Channel, dict[str, str]], Awaitable[AccountCheck]]
 """Asks the platform. Raises Unavailable when the platform cannot be reached."""

@@ -1,15 +1,18 @@
 """Inbound events: what adapters make of a webhook. The closed set that conversations decide on.
 
 One delivery becomes a list of these, one per item, nothing dropped: what an adapter does not know
-becomes `Unsupported` with the raw JSON. Times are the platform's own, in milliseconds. `content` is
-already in the public shape of a message's content (engine/domain/content.py).
+becomes `Unsupported` with the raw JSON. Times are the platform's own, in milliseconds; `NO_TIME` where it
+tells none, and then the time of receipt counts. `content` is already in the public shape of a message's
+content (engine/domain/content.py).
 """
 
-from typing import Any
+from typing import Any, Final
 
 from msgspec import Struct
 
 Json = dict[str, Any]
+
+NO_TIME: Final = 0
 
 
 class Contact(Struct, frozen=True, kw_only=True):
@@ -34,11 +37,13 @@ class Media(Struct, frozen=True, kw_only=True):
 
 
 class PlatformError(Struct, frozen=True, kw_only=True):
-    """Why a platform refused, in its code and in a sentence a person understands."""
+    """Why a platform refused, in its code and in a sentence a person understands. `opted_out`: because the
+    customer wants no messages."""
 
     platform_code: str
     message: str
     retryable: bool = False
+    opted_out: bool = False
 
 
 class MessageReceived(Struct, frozen=True, tag=True, tag_field="event", kw_only=True):
@@ -53,6 +58,7 @@ class MessageReceived(Struct, frozen=True, tag=True, tag_field="event", kw_only=
     metadata: Json = {}
     opens_window: bool = False  # also where the type alone would not (Messenger: reactions, referrals)
     automated: bool = True  # whether rules may answer; not while another app has the conversation
+    opts: str | None = None  # out | in: the customer wants no more messages here, or wants them again
 
 
 class MessageEchoed(Struct, frozen=True, tag=True, tag_field="event", kw_only=True):
@@ -163,8 +169,10 @@ InboundEvent = (
 
 class RoutedEvent(Struct, frozen=True, kw_only=True):
     """An event with the account it came in on (`external_id`: WhatsApp's phone_number_id; `parent_id`:
-    its WABA). One delivery may hold several accounts, of several tenants."""
+    its WABA). One delivery may hold several accounts, of several tenants. `also_known_as`: other ids that the
+    account may be connected by, tried in order where nobody has the first (SMS: the service of a number)."""
 
     external_id: str | None
     parent_id: str | None
     event: InboundEvent
+    also_known_as: tuple[str, ...] = ()

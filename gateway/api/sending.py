@@ -133,9 +133,7 @@ async def outgoing(call: TenantCall, body: SendBody, platform: str) -> Outgoing:
     refuse."""
     _check_members(body)
     result = await _built(call, body)
-    note = call.deps.fit_send(platform, result.send)
-    if note is not None:
-        result.content = {**result.content, "sent_as": note}
+    result.content = {**result.content, **call.deps.fit_send(platform, result.send)}
     return result
 
 
