@@ -12,6 +12,7 @@ from msgspec import Struct
 
 from adapters.port import Adapter, ErrorClass
 from adapters.registry import adapters
+from engine.domain.outbound import Send
 
 HERE: Final = Path(__file__).parent
 PAYLOADS: Final = HERE.parent / "payloads"
@@ -23,7 +24,9 @@ class Case(Struct, frozen=True, kw_only=True):
     """`count(body)`: how many items a delivery holds, found without the adapter. `sign(body, secret)`: the
     headers of a signed delivery. `secret` and `secret_before` are credentials by name; without `sign` the
     platform signs nothing. `codes` are the documented error codes with the class of each. `samples` is the
-    folder of the field's samples, `foreign` says which of them are none of this receiver's."""
+    folder of the field's samples, `foreign` says which of them are none of this receiver's. `signed(body)`:
+    what of a body the signature covers. `sends`: messages by type in the platform's own form, where it does
+    not take everybody's."""
 
     count: Callable[[bytes], int]
     sign: Callable[[bytes, str], Mapping[str, str]] | None
@@ -32,6 +35,8 @@ class Case(Struct, frozen=True, kw_only=True):
     samples: str = ""
     codes: Mapping[str, ErrorClass]
     foreign: Callable[[str], bool] = lambda name: False
+    signed: Callable[[bytes], object] = lambda body: body
+    sends: Mapping[str, Send] = {}
 
 
 class Payload(Struct, frozen=True, kw_only=True):
