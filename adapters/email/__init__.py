@@ -1,0 +1,40 @@
+"""E-mail. `ADAPTER` is what the registry takes.
+
+describing   what mail can do and what an account is made of
+receiver     webhooks of Mailgun, SendGrid and Postmark into events
+reading      a mail's bytes into an event
+threading    message ids, reply tokens, references
+"""
+
+from typing import TYPE_CHECKING
+
+from adapters.email.describing import PLATFORM
+from adapters.port import Account, Adapter, Checked, ErrorClass, Tools
+
+if TYPE_CHECKING:
+    from adapters.port import OpenMediaSource, OpenSender
+    from engine.ports import Receiver
+
+
+class Email(Adapter):
+    """Implements `adapters.port.Adapter`."""
+
+    platform = PLATFORM
+
+    def receiver(self) -> "Receiver":
+        raise NotImplementedError
+
+    def sender(self, tools: Tools) -> "OpenSender":
+        raise NotImplementedError
+
+    def media_source(self, tools: Tools) -> "OpenMediaSource | None":
+        return None
+
+    async def check(self, account: Account, tools: Tools) -> Checked:
+        return Checked(ok=True, detail="Nothing was asked: the address is taken as it is.")
+
+    def classify(self, code: str) -> ErrorClass:
+        return ErrorClass.TRANSIENT if code.startswith("4") else ErrorClass.BAD_REQUEST
+
+
+ADAPTER = Email()
