@@ -10,7 +10,7 @@ media       files that customers send              account   does it work?
 
 from typing import TYPE_CHECKING
 
-from adapters.port import Account, Adapter, Checked, ErrorClass, Tools
+from adapters.port import Account, Adapter, Checked, ErrorClass, StandIn, Tools
 from adapters.sms.account import check_account
 from adapters.sms.describing import PLATFORM
 from adapters.sms.errors import classify
@@ -42,6 +42,12 @@ class Sms(Adapter):
 
     def classify(self, code: str) -> ErrorClass:
         return classify(code)[0]
+
+    def stand_in(self) -> StandIn:
+        # Imported here: a server that talks to the real platform plays none.
+        from adapters.simulators.sms.standing import SmsStandIn
+
+        return SmsStandIn()
 
 
 ADAPTER = Sms()
