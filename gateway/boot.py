@@ -28,7 +28,7 @@ import trio
 from msgspec import Struct
 from prometheus_client import CollectorRegistry
 
-from adapters.channel import Channels
+from adapters.channel import Channels, Trouble
 from adapters.cursors import DurableCursors
 from adapters.fetcher import Fetchers
 from adapters.guard import Guard
@@ -38,11 +38,10 @@ from adapters.registry import adapters, describe_all
 from adapters.service import Listen, ServiceTools
 from adapters.services import Services
 from engine.domain.config import Channel
-from engine.domain.conversation.messages import SYSTEM
 from engine.domain.engine import Engine
 from engine.domain.ids import IdAllocator
 from engine.domain.outbound import Send
-from engine.domain.tenant.messages import Save
+from engine.domain.tenant.messages import NeedAttention
 from engine.errors import InvalidInput, MijraError
 from engine.ports import Endpoint, EventLog, EventSink, LoggedEvent
 from engine.reading import DirectoryEntry, Login, Reads, Tenant, Token
@@ -505,15 +504,25 @@ class _System:
             endpoint=endpoint,
             account=self._account_at,
             cursors=DurableCursors(CursorReads(self.placements), self.writers, _wall_ms),
-            attention=lambda account, note: self._needs_attention(
-                account.tenant_id, account.channel_id, note
-            ),
+            attention=self._service_trouble,
             new_trace=lambda: os.urandom(16).hex(),
             wall_ms=_wall_ms,
             listen=listen,
             tls=self._tls_context,
             listening=self._is_listening,
         )
+
+    def _service_trouble(self, account: Account, note: str) -> None:
+        """What a service reads with may be other credentials than what sends, so sending goes on."""
+        trouble = Trouble(
+            tenant_id=account.tenant_id,
+            channel_id=account.channel_id,
+            code="service",
+            note=note,
+            halted=False,
+            credentials_at=account.credentials_at,
+        )
+        self._needs_attention(trouble)
 
     def _accounts_changed(self) -> None:
         self.services.changed()
@@ -580,20 +589,27 @@ class _System:
                 }
         return {}
 
-    def _needs_attention(self, tenant_id: int, channel_id: int, note: str) -> None:
+    def _needs_attention(self, trouble: Trouble) -> None:
         """The channel's actor may not wait, so the change is made by a task of its own."""
         if self.nursery is not None:
-            self.nursery.start_soon(self._mark_attention, tenant_id, channel_id, note)
+            self.nursery.start_soon(self._mark_attention, trouble)
 
-    async def _mark_attention(self, tenant_id: int, channel_id: int, note: str) -> None:
-        values = {"status": "needs_attention", "status_note": note}
+    async def _mark_attention(self, trouble: Trouble) -> None:
+        mark = NeedAttention(
+            channel_id=trouble.channel_id,
+            note=trouble.note,
+            # The channel that found the trouble has stopped itself.
+            halts=False,
+            credentials_at=trouble.credentials_at,
+        )
         try:
-            await self.engine.ask_tenant(
-                tenant_id, Save(kind="channel", id=channel_id, values=values, by=SYSTEM)
-            )
+            await self.engine.ask_tenant(trouble.tenant_id, mark)
         except MijraError as error:
             log.warning(
-                "channel.attention_not_marked", tenant=tenant_id, channel_id=channel_id, reason=str(error)
+                "channel.attention_not_marked",
+                tenant=trouble.tenant_id,
+                channel_id=trouble.channel_id,
+                reason=str(error),
             )
 
     async def _log_epoch(self, tenant_id: int) -> str:
@@ -644,6 +660,8 @@ def _account_of(tenant_id: int, channel: Channel, credentials: dict[str, str]) -
         credentials=credentials,
         settings=channel.settings,
         active=channel.status != "disabled",
+        credentials_at=channel.credentials_at,
+        credentials_expire_at=channel.credentials_expire_at,
     )
 
 

@@ -93,12 +93,28 @@ class Field(Struct, frozen=True, kw_only=True):
                 return None
 
 
+class Renewal(Struct, frozen=True, kw_only=True):
+    """Credentials that expire and can be renewed before they do.
+
+    `names`: the credentials that expire, or that the new ones are had with. `lifetime_seconds`: how long new
+    ones hold, by what the platform says; they are renewed when half to two thirds of it are over.
+    `age_seconds_min`: the platform renews none that are younger. `single_use`: a renewal may use up what it
+    is made with, so an answer that gets lost may lock the account out.
+    """
+
+    names: tuple[str, ...]
+    lifetime_seconds: int
+    age_seconds_min: int = 0
+    single_use: bool = False
+
+
 class Connection(Struct, frozen=True, kw_only=True):
     """What an account consists of: `mijra channel connect` and `POST channels` ask for it and check it.
 
     `account` is the id that deliveries name (`external_id` in the API), `parent` a higher account's
     (`business_account_id`). `settings` may be changed later and are not secret. `guide` says what is left to
-    do at the platform, in a sentence.
+    do at the platform, in a sentence. `renewal`: how credentials are kept from expiring; None where they do
+    not expire, or only a person can replace them.
     """
 
     account: Field
@@ -106,6 +122,7 @@ class Connection(Struct, frozen=True, kw_only=True):
     credentials: tuple[Field, ...] = ()
     settings: tuple[Field, ...] = ()
     guide: str = ""
+    renewal: Renewal | None = None
 
     def problems(
         self, credentials: Mapping[str, Any], settings: Mapping[str, Any], *, whole: bool

@@ -65,6 +65,8 @@ class ChannelRow(Upsert):
     status_note: str | None
     created_at: int
     updated_at: int
+    credentials_at: int = 0
+    credentials_expire_at: int | None = None
 
 
 class TagRow(Upsert):

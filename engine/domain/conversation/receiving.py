@@ -35,6 +35,7 @@ from engine.domain.conversation.state import (
 )
 from engine.domain.conversation.statuses import UNDECIDED
 from engine.domain.inbound import (
+    AccessWithdrawn,
     AccountNotice,
     Contact,
     ContactRenumbered,
@@ -91,7 +92,7 @@ def receive(state: ContactState, message: Receive, ctx: Context) -> Effects | Lo
             return _renumbered(state, message, event, ctx)
         case Unsupported():
             return _unsupported(state, message, event, ctx)
-        case AccountNotice():
+        case AccountNotice() | AccessWithdrawn():
             return Effects(reply=IGNORED)
 
 
