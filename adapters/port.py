@@ -308,10 +308,6 @@ class Adapter(ABC):
         webhooks do not tell; None when the platform does not say either. Raises Unavailable."""
         return None
 
-    def services(self, tools: "ServiceTools") -> "Sequence[Service | AccountService]":
-        """What runs as long as the process does: listeners, pollers (adapters/service.py)."""
-        return ()
-
     async def renew(self, account: Account, tools: Tools) -> Renewed | Declined | None:
         """New credentials in place of the account's, which still hold or whose successors can be had with
         them. Called where `platform.connection.renewal` says that they expire, by adapters/renewing.py, which
@@ -321,6 +317,10 @@ class Adapter(ABC):
         them so; other classes are tried again. Raises Unavailable when the platform cannot be reached or has
         trouble of its own; nothing else. One call at a time for each account."""
         return None
+
+    def services(self, tools: "ServiceTools") -> "Sequence[Service | AccountService]":
+        """What runs as long as the process does: listeners, pollers (adapters/service.py)."""
+        return ()
 
     def stand_in(self) -> StandIn | None:
         """How the platform is played; None where nobody plays it."""

@@ -504,25 +504,13 @@ class _System:
             endpoint=endpoint,
             account=self._account_at,
             cursors=DurableCursors(CursorReads(self.placements), self.writers, _wall_ms),
-            attention=self._service_trouble,
+            attention=self._service_found_trouble,
             new_trace=lambda: os.urandom(16).hex(),
             wall_ms=_wall_ms,
             listen=listen,
             tls=self._tls_context,
             listening=self._is_listening,
         )
-
-    def _service_trouble(self, account: Account, note: str) -> None:
-        """What a service reads with may be other credentials than what sends, so sending goes on."""
-        trouble = Trouble(
-            tenant_id=account.tenant_id,
-            channel_id=account.channel_id,
-            code="service",
-            note=note,
-            halted=False,
-            credentials_at=account.credentials_at,
-        )
-        self._needs_attention(trouble)
 
     def _accounts_changed(self) -> None:
         self.services.changed()
@@ -593,6 +581,19 @@ class _System:
         """The channel's actor may not wait, so the change is made by a task of its own."""
         if self.nursery is not None:
             self.nursery.start_soon(self._mark_attention, trouble)
+
+    def _service_found_trouble(self, account: Account, note: str) -> None:
+        """What a service may not do with an account's credentials is no reason to keep back what is sent with
+        others of them."""
+        trouble = Trouble(
+            tenant_id=account.tenant_id,
+            channel_id=account.channel_id,
+            code="service",
+            note=note,
+            halted=False,
+            credentials_at=account.credentials_at,
+        )
+        self._needs_attention(trouble)
 
     async def _mark_attention(self, trouble: Trouble) -> None:
         mark = NeedAttention(

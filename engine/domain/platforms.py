@@ -24,7 +24,8 @@ class Capabilities(Struct, frozen=True, kw_only=True):
     `interactive` are the kinds of interactive messages that go out as such; the others are degraded or
     refused. `statuses` are those that the platform tells of our messages. `media_bytes_max` is by kind of
     media. `window_seconds` is how long after the customer's message a free-form answer may go out (None:
-    always), `human_window_seconds` how long a person's may where the account has the permission for it.
+    always), `human_window_seconds` how long a person's may where the account has the permission for it,
+    `window_messages_max` how many messages may go out in one window (None: any number).
     `profiles`: webhooks bring no names, which are looked up. `takes_our_id`: our message's id travels with
     it, and what is told of it later brings it back. `starts`: the business may write first. `threads`: an
     answer continues the customer's newest message, which sends are given (`OutboxItem.thread`). `limits` is
@@ -46,6 +47,7 @@ class Capabilities(Struct, frozen=True, kw_only=True):
     read_marks: bool = False
     window_seconds: int | None = None
     human_window_seconds: int | None = None
+    window_messages_max: int | None = None
     starts: bool = False
     takes_our_id: bool = True
     profiles: bool = False
