@@ -9,6 +9,8 @@ threading    message ids, reply tokens, references
 from typing import TYPE_CHECKING
 
 from adapters.email.describing import PLATFORM
+from adapters.email.media import EmailMedia
+from adapters.email.receiver import EmailReceiver
 from adapters.port import Account, Adapter, Checked, ErrorClass, Tools
 
 if TYPE_CHECKING:
@@ -22,13 +24,13 @@ class Email(Adapter):
     platform = PLATFORM
 
     def receiver(self) -> "Receiver":
-        raise NotImplementedError
+        return EmailReceiver()
 
     def sender(self, tools: Tools) -> "OpenSender":
         raise NotImplementedError
 
-    def media_source(self, tools: Tools) -> "OpenMediaSource | None":
-        return None
+    def media_source(self, tools: Tools) -> "OpenMediaSource":
+        return EmailMedia(tools.media)
 
     async def check(self, account: Account, tools: Tools) -> Checked:
         return Checked(ok=True, detail="Nothing was asked: the address is taken as it is.")
