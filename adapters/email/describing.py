@@ -18,6 +18,11 @@ _ATTACHMENT_BYTES_MAX: Final = 10 * 1024 * 1024
 """Of what is sent. In base64 and with its text it stays below every provider's limit, the smallest of which
 is Postmark's 10 MB for all of a message."""
 
+AUTOMATIC_MAX: Final = 5
+AUTOMATIC_SECONDS: Final = 3 * 24 * 3_600
+"""RFC 3834 asks for one answer in some days. A customer may write in several matters, each with its rule; two
+robots that do not say what they are stop after these."""
+
 _FILES: Final = ("image", "video", "audio", "document")
 
 PLATFORM: Final = Platform(
@@ -35,6 +40,8 @@ PLATFORM: Final = Platform(
         },
         media_bytes_max=dict.fromkeys(_FILES, _ATTACHMENT_BYTES_MAX),
         threads=True,
+        automatic_max=AUTOMATIC_MAX,
+        automatic_seconds=AUTOMATIC_SECONDS,
         starts=True,
         limits="as the provider allows",
     ),
