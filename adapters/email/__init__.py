@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING
 
 from adapters.email.describing import PLATFORM
 from adapters.email.errors import classify
+from adapters.email.media import EmailMedia
+from adapters.email.receiver import EmailReceiver
 from adapters.email.sending import EmailSender
 from adapters.port import Account, Adapter, Checked, ErrorClass, Tools
 
@@ -26,13 +28,13 @@ class Email(Adapter):
     platform = PLATFORM
 
     def receiver(self) -> "Receiver":
-        raise NotImplementedError
+        return EmailReceiver()
 
     def sender(self, tools: Tools) -> "OpenSender":
         return EmailSender(tools)
 
-    def media_source(self, tools: Tools) -> "OpenMediaSource | None":
-        return None
+    def media_source(self, tools: Tools) -> "OpenMediaSource":
+        return EmailMedia(tools.media)
 
     async def check(self, account: Account, tools: Tools) -> Checked:
         return Checked(ok=True, detail="Nothing was asked: the address is taken as it is.")

@@ -23,6 +23,11 @@ is Postmark's 10 MB for all of a message."""
 _HOST: Final = r"^[A-Za-z0-9](?:[A-Za-z0-9.-]{0,251}[A-Za-z0-9])?$"
 _SECURITY: Final = "^(tls|starttls|none)$"
 _PORT: Final[dict[str, Any]] = {"least": 1, "most": 65_535}
+AUTOMATIC_MAX: Final = 5
+AUTOMATIC_SECONDS: Final = 3 * 24 * 3_600
+"""RFC 3834 asks for one answer in some days. A customer may write in several matters, each with its rule; two
+robots that do not say what they are stop after these."""
+
 _FILES: Final = ("image", "video", "audio", "document")
 
 PLATFORM: Final = Platform(
@@ -40,6 +45,8 @@ PLATFORM: Final = Platform(
         },
         media_bytes_max=dict.fromkeys(_FILES, _ATTACHMENT_BYTES_MAX),
         threads=True,
+        automatic_max=AUTOMATIC_MAX,
+        automatic_seconds=AUTOMATIC_SECONDS,
         starts=True,
         limits="as the provider allows",
     ),

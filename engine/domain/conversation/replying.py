@@ -30,6 +30,7 @@ from engine.domain.conversation.messages import (
     Started,
 )
 from engine.domain.conversation.state import OPEN_STATUSES, ContactState, Tracked, tracked_row
+from engine.domain.conversation.threads import thread_of
 from engine.domain.outbound import MarkRead, OutboxItem, OutboxPayload, Send, SendReaction, SendTemplate
 from engine.domain.outbox import Deliver, channel_address
 from engine.domain.platforms import rules_of
@@ -208,6 +209,7 @@ def retry(state: ContactState, message: Retry, ctx: Context) -> Effects | Lookup
                     resent=flagged,
                     window_ends_at=item.window_ends_at,
                     by_person=item.by_person,
+                    thread=item.thread,
                 )
             ),
             updated_at=ctx.now,
@@ -311,6 +313,7 @@ def _queue(
     by_person: bool = False,
 ) -> None:
     recipient = conversation.metadata.get("recipient") or _recipient(conversation)
+    thread = thread_of(conversation) if message_id is not None else None
     row = OutboxRow(
         tenant_id=conversation.tenant_id,
         id=outbox_id,
@@ -329,6 +332,7 @@ def _queue(
                 reply_to=reply_to,
                 window_ends_at=conversation.reply_window_ends_at,
                 by_person=by_person,
+                thread=thread,
             )
         ),
         error=None,
@@ -355,6 +359,7 @@ def _queue(
         created_at=row.created_at,
         window_ends_at=conversation.reply_window_ends_at,
         by_person=by_person,
+        thread=thread,
     )
     change.tell(Tell(channel_address(conversation.tenant_id, conversation.channel_id), Deliver(item), lane))
 
