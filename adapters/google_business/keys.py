@@ -82,7 +82,11 @@ class PublicKeys:
         """The account's pushes are signed by the keys at this address from now on."""
         self.drop(account)
         self._urls[account] = url
-        self._rings.setdefault(url, _Ring()).users.add(account)
+        ring = self._rings.setdefault(url, _Ring())
+        if not ring.users:
+            # Nobody has looked after it; what is known of it counts until the answer comes.
+            ring.due_at = -inf
+        ring.users.add(account)
         self._stir()
 
     def drop(self, account: AccountKey) -> None:

@@ -264,7 +264,7 @@ async def until(condition: Callable[[], object]) -> None:
 async def later(keys: PublicKeys, clock: Clock, seconds: float) -> None:
     """So much time has passed, and whoever waits for it is told."""
     clock.ahead += seconds
-    keys.use((9, 9), "http://127.0.0.1:9/")
+    keys.use((9, 9), f"http://127.0.0.1:9/{clock.ahead}")
     await trio.sleep(0.1)
 
 
