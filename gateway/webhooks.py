@@ -42,7 +42,14 @@ from msgspec import Struct
 from engine.domain.inbound import Announced, InboundEvent, RoutedEvent
 from engine.domain.intake import Delivery, DeliveryReceipt, Done
 from engine.errors import InvalidInput, MijraError, NotFound, Unauthenticated, Unavailable
-from engine.ports import Endpoint, Receiver, WebhookRequest
+from engine.ports import (
+    Acknowledgement,
+    Acknowledges,
+    Endpoint,
+    ReadsAddresses,
+    Receiver,
+    WebhookRequest,
+)
 from gateway import envelope
 from gateway.directory import Directory, Signer, signer_of
 from gateway.in_flight import OVER_SHARE, InFlight, over_share, too_many
@@ -226,12 +233,22 @@ class Webhooks:
         read: ReadAnnounced | None = None,
         limits: WebhookLimits | None = None,
         ready_since: Callable[[], float] = trio.current_time,
+        public_url: str | None = None,
     ) -> None:
-        """`ready_since`: when the request that is handled now was ready to be read, at the latest."""
+        """`ready_since`: when the request that is handled now was ready to be read, at the latest.
+        `public_url`: how the outside reaches us, for platforms that sign the address."""
         self._ready_since = ready_since
         self._receivers = {
             name: receiver for receiver in receivers for name in (receiver.platform, *receiver.aliases)
         }
+        # Looked at once: most receivers have neither, and pay nothing for those that do.
+        self._by_address = {each.platform: each for each in receivers if isinstance(each, ReadsAddresses)}
+        self._accepted_answers = {
+            each.platform: _acknowledged(each.acknowledgement)
+            for each in receivers
+            if isinstance(each, Acknowledges)
+        }
+        self._public_url = public_url
         self._directory = directory
         self._intake = intake
         self._landlord = landlord
@@ -256,13 +273,14 @@ class Webhooks:
         body: bytes,
         *,
         trace: str | None = None,
+        raw_path: str | None = None,
     ) -> Answer:
-        """The answer to one request. Header names are lower-case, `path` is without query and decoded;
-        `trace` is the request id if there is one already.
+        """The answer to one request. Header names are lower-case, `path` is without query and decoded,
+        `raw_path` as it was written where that may differ; `trace` is the request id if there is one already.
 
         Cancelled (the platform hung up): parts may be durable; the platform repeats, and dedup settles it.
         """
-        work = self._work(method, path, query, headers, body, trace)
+        work = self._work(method, path, query, headers, body, trace, raw_path=raw_path)
         if self._in_flight.standing and method == "POST" and self._is_shed(path, body):
             return _traced(_SHED, work)
         try:
@@ -318,11 +336,20 @@ class Webhooks:
         body: bytes,
         trace: str | None,
         ready: float | None = None,
+        raw_path: str | None = None,
     ) -> _Work:
         return _Work(
             trace=trace or os.urandom(16).hex(),
             platform="unknown",  # a label must not be the caller's choice
-            request=WebhookRequest(method=method, path=path, query=query, headers=headers, body=body),
+            request=WebhookRequest(
+                method=method,
+                path=path,
+                query=query,
+                headers=headers,
+                body=body,
+                raw_path=raw_path,
+                public_url=self._public_url,
+            ),
             started=trio.current_time(),
             ready=self._ready_since() if ready is None else ready,
             received_at=self._clock_ms(),
@@ -462,11 +489,17 @@ class Webhooks:
         if not signed:
             raise Unauthenticated("The signature is missing or wrong.", code="bad_signature")
         try:
-            routed = receiver.parse(work.request.body, work.request.headers)
+            routed = self._parse(work, receiver)
         except InvalidInput as error:
             return _NotUnderstood(signed, error.message)
         work.items = len(routed)
         return self._sort(work, receiver, routed, addressed, signed)
+
+    def _parse(self, work: _Work, receiver: Receiver) -> Sequence[RoutedEvent]:
+        by_address = self._by_address.get(work.platform)
+        if by_address is not None:
+            return by_address.parse_request(work.request)
+        return receiver.parse(work.request.body, work.request.headers)
 
     async def _delivery(self, work: _Work, read: _Sorted | _NotUnderstood) -> Answer:
         if isinstance(read, _NotUnderstood):
@@ -523,7 +556,7 @@ class Webhooks:
         if len(signers) <= SIGNERS_TRIED_MAX:
             return signers
         try:
-            routed = receiver.parse(work.request.body, work.request.headers)
+            routed = self._parse(work, receiver)
         except InvalidInput:
             return ()  # names no account, so there is nobody whose secret could be tried
         return _few_signers([target for event in routed for target in self._targets(work.platform, event)])
@@ -531,8 +564,11 @@ class Webhooks:
     def _targets(self, platform: str, event: RoutedEvent) -> Sequence[Endpoint]:
         """The endpoints that the event names. About a whole parent account: all accounts under it."""
         if event.external_id is not None:
-            endpoint = self._directory.by_account(platform, event.external_id)
-            return () if endpoint is None else (endpoint,)
+            for name in (event.external_id, *event.also_known_as):
+                endpoint = self._directory.by_account(platform, name)
+                if endpoint is not None:
+                    return (endpoint,)
+            return ()
         if event.parent_id is not None:
             return self._directory.by_parent(platform, event.parent_id)
         return ()
@@ -649,7 +685,7 @@ class Webhooks:
             shown = {name: value for name, value in said.items() if value}
             event = "webhook.accepted" if outcome == "accepted" else f"webhook.{outcome}"
             _log.info(event, **work.fields(), **shown)
-        return _OK
+        return self._accepted_answers.get(work.platform, _OK)
 
     def _failed(self, work: _Work, error: Exception) -> Answer:
         """The answer to whatever went wrong, counted and logged."""
@@ -694,6 +730,10 @@ _OK: Final = Answer(
     headers=_JSON_HEADERS,
     body=envelope.success_body(envelope.Answer(message="Accepted")),
 )
+
+
+def _acknowledged(how: Acknowledgement) -> Answer:
+    return Answer(status=how.status, headers={"Content-Type": how.content_type}, body=how.body)
 
 
 def _traced(answer: Answer, work: _Work) -> Answer:

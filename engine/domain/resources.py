@@ -18,6 +18,9 @@ from engine.domain.rows import NoteRow
 
 Json = dict[str, Any]
 
+OPTED_OUT = "opted_out_at"
+"""In a conversation's metadata: since when (ms) the contact wants no messages on this channel."""
+
 
 def rfc3339(ms: int | None) -> str | None:
     """Milliseconds since the epoch as `2026-01-31T12:00:00.000Z`."""
@@ -93,6 +96,7 @@ class ConversationResource(Struct, frozen=True, kw_only=True):
     unread_count: int
     last_seq: int
     reply_window: ReplyWindow
+    opted_out_at: str | None
     sla: None
     tags: tuple[TagRef, ...]
     metadata: Json
@@ -237,6 +241,7 @@ def conversation_resource(
         unread_count=row.unread_count,
         last_seq=row.last_seq,
         reply_window=reply_window(row.platform, row.reply_window_ends_at, now, channel),
+        opted_out_at=rfc3339(row.metadata.get(OPTED_OUT)),
         sla=None,
         tags=tag_refs(row.tag_ids, config),
         metadata=row.metadata,

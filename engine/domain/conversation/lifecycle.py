@@ -13,6 +13,7 @@ from engine.domain.conversation.changes import Change
 from engine.domain.conversation.messages import By
 from engine.domain.conversation.state import OPEN_STATUSES, snapshot, tracked_row
 from engine.domain.outbox import Fetch, media_address
+from engine.domain.resources import OPTED_OUT
 from engine.domain.rows import (
     AssignmentRow,
     AttachmentRow,
@@ -105,6 +106,8 @@ def new_conversation(
         metadata["recipient"] = recipient
     elif previous is not None and "recipient" in previous.metadata:
         metadata["recipient"] = previous.metadata["recipient"]
+    if previous is not None and OPTED_OUT in previous.metadata:
+        metadata[OPTED_OUT] = previous.metadata[OPTED_OUT]
     if previous is not None:
         state.adopt(previous)
     conversation = state.conversation = ConversationRow(
