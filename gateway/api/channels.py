@@ -29,7 +29,7 @@ Secret = Annotated[str, Meta(min_length=1, max_length=4096)]
 Secrets = Annotated[dict[str, Secret | None], Meta(max_length=50)]
 SettingsBody = Annotated[dict[str, str | int | bool | None], Meta(max_length=50)]
 PlatformName = Annotated[str, Meta(min_length=1, max_length=40)]
-ExternalId = Annotated[str, Meta(min_length=1, max_length=100, pattern="^[A-Za-z0-9._@+:-]+$")]
+ExternalId = Annotated[str, Meta(min_length=1, max_length=100, pattern="^[A-Za-z0-9._@+:/-]+$")]
 
 
 class ChannelBody(Input, frozen=True, kw_only=True):
