@@ -70,7 +70,7 @@ from engine.domain.outbound import (
     SendOutcome,
     Sent,
 )
-from engine.domain.outbox import CHANNEL_KIND, Deliver, Refresh, Settled, Wake
+from engine.domain.outbox import CHANNEL_KIND, Deliver, Halt, Refresh, Settled, Wake
 from engine.domain.rows import OutboxPatch
 from engine.errors import CommitFailed
 from engine.ports import OutboxStore
@@ -104,8 +104,20 @@ _OUTAGE: Final = frozenset({ErrorClass.TRANSIENT, ErrorClass.UNREACHABLE})
 """Declines that say that the platform cannot be talked to, for the circuit breaker."""
 
 
-OnAttention = Callable[[int, int, str], None]
-"""(tenant id, channel id, what a person has to do). Must not block."""
+class Trouble(Struct, frozen=True, kw_only=True):
+    """A person has to act on an account, says the platform of a call with the credentials of
+    `credentials_at`. `note` is a sentence for people. `halted`: nothing is sent until they are changed."""
+
+    tenant_id: int
+    channel_id: int
+    code: str
+    note: str
+    halted: bool
+    credentials_at: int
+
+
+OnAttention = Callable[[Trouble], None]
+"""Must not block."""
 
 
 class ChannelStatistics(Struct, frozen=True, kw_only=True):
@@ -276,6 +288,8 @@ class _Channel:
                     self._backlog.look_again()
                 case Refresh():
                     self._open_account()
+                case Halt(note):
+                    self._halted = note
                 case other:
                     self._log.error("channel.misaddressed", message_type=type(other).__name__)
             envelope.reply(None)
@@ -578,7 +592,7 @@ class _Channel:
             return
         step = retrying.after(declined, entry.attempts, self._shared.random)
         if declined.error_class is ErrorClass.ACCOUNT:
-            self._call_for_attention(declined)
+            self._call_for_attention(declined, account)
         match step:
             case retrying.GiveUp():
                 await self._refuse(
@@ -591,7 +605,7 @@ class _Channel:
                 # A call made with credentials that have been replaced since says nothing about the new ones.
                 if account is self._account:
                     self._halted = declined.message
-                    self._call_for_attention(declined)
+                    self._call_for_attention(declined, account)
                 await self._requeue(entry, declined, seconds=0.0, attempts=entry.attempts - 1)
             case retrying.RetryIn(seconds):
                 if declined.error_class is ErrorClass.RATE_PAIR:
@@ -703,13 +717,22 @@ class _Channel:
             self._backlog.offer(entry.again)
         self._stir()
 
-    def _call_for_attention(self, declined: Declined) -> None:
+    def _call_for_attention(self, declined: Declined, account: Account) -> None:
         """Once for each trouble and Refresh, not once for each message that meets it."""
         if self._attention == declined.platform_code:
             return
         self._attention = declined.platform_code
         self._log.error("channel.needs_attention", code=declined.platform_code, note=declined.message)
-        self._shared.on_attention(self._tenant_id, self._channel_id, declined.message)
+        self._shared.on_attention(
+            Trouble(
+                tenant_id=self._tenant_id,
+                channel_id=self._channel_id,
+                code=declined.platform_code,
+                note=declined.message,
+                halted=declined.error_class is ErrorClass.AUTH,
+                credentials_at=account.credentials_at,
+            )
+        )
 
     def _names(self, entry: Entry) -> dict[str, Any]:
         item = entry.item

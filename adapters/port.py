@@ -14,7 +14,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from enum import Enum
-from typing import Any, ClassVar, Protocol
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 from msgspec import Struct
 
@@ -22,6 +22,9 @@ from adapters.guard import Guard
 from engine.domain.outbound import OutboxItem, Send
 from engine.domain.platforms import Platform
 from engine.ports import MediaStore, Receiver
+
+if TYPE_CHECKING:
+    from adapters.service import AccountService, Service, ServiceTools
 
 
 class ErrorClass(Enum):
@@ -58,6 +61,8 @@ class Account(Struct, frozen=True, kw_only=True):
     """A connected account with its credentials opened. Its representation leaves the credentials out.
 
     `active` is False for a channel that its owner has disabled: nothing is sent, nothing is lost.
+    `credentials_at` (ms) is when the credentials were given or renewed, and names them;
+    `credentials_expire_at` (ms) is None where they do not expire, or nobody has said when.
     """
 
     tenant_id: int
@@ -67,6 +72,8 @@ class Account(Struct, frozen=True, kw_only=True):
     credentials: dict[str, str]
     settings: dict[str, Any]
     active: bool = True
+    credentials_at: int = 0
+    credentials_expire_at: int | None = None
 
     def __repr__(self) -> str:
         return f"<Account {self.platform} tenant={self.tenant_id} channel={self.channel_id}>"
@@ -182,6 +189,17 @@ class Checked(Struct, frozen=True, kw_only=True):
     facts: dict[str, Any] = {}
 
 
+class Renewed(Struct, frozen=True, kw_only=True):
+    """An account's new credentials by their names; what is not named stays. `expires_at` (ms): when they
+    expire; None when the platform does not say. Its representation leaves the credentials out."""
+
+    credentials: dict[str, str]
+    expires_at: int | None
+
+    def __repr__(self) -> str:
+        return f"<Renewed {sorted(self.credentials)} until {self.expires_at}>"
+
+
 class Profile(Struct, frozen=True, kw_only=True):
     """Who a customer is, as the platform shows them."""
 
@@ -290,6 +308,20 @@ class Adapter(ABC):
         """Who the contact of this key is, asked once for each where the capability `profiles` says that
         webhooks do not tell; None when the platform does not say either. Raises Unavailable."""
         return None
+
+    async def renew(self, account: Account, tools: Tools) -> Renewed | Declined | None:
+        """New credentials in place of the account's, which still hold or whose successors can be had with
+        them. Called where `platform.connection.renewal` says that they expire, by adapters/renewing.py, which
+        stores the answer. None: this account's do not expire, or it lacks what they are renewed with.
+
+        `Declined` of class AUTH or ACCOUNT: a person has to connect the account again, and `message` tells
+        them so; other classes are tried again. Raises Unavailable when the platform cannot be reached or has
+        trouble of its own; nothing else. One call at a time for each account."""
+        return None
+
+    def services(self, tools: "ServiceTools") -> "Sequence[Service | AccountService]":
+        """What runs as long as the process does: listeners, pollers (adapters/service.py)."""
+        return ()
 
     def stand_in(self) -> StandIn | None:
         """How the platform is played; None where nobody plays it."""

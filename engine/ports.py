@@ -160,6 +160,12 @@ class OutboxStore(Protocol):
         ...
 
 
+class CursorStore(Protocol):
+    """How far accounts were read by services of their adapters (written through the committer)."""
+
+    async def load_cursor(self, tenant_id: int, channel_id: int) -> str | None: ...
+
+
 class OpenWork(Struct, frozen=True, kw_only=True):
     channel_ids: tuple[int, ...]
     media: bool

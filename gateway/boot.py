@@ -15,8 +15,9 @@ import json
 import os
 import secrets
 import socket
+import ssl
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from pathlib import Path
 from random import SystemRandom
@@ -27,20 +28,22 @@ import trio
 from msgspec import Struct
 from prometheus_client import CollectorRegistry
 
-from adapters.channel import Channels
+from adapters.channel import Channels, Trouble
+from adapters.cursors import DurableCursors
 from adapters.fetcher import Fetchers
 from adapters.guard import Guard
 from adapters.port import Account, Tools
 from adapters.profiles import Profiles
 from adapters.registry import adapters, describe_all
+from adapters.service import Listen, ServiceTools
+from adapters.services import Services
 from engine.domain.config import Channel
-from engine.domain.conversation.messages import SYSTEM
 from engine.domain.engine import Engine
 from engine.domain.ids import IdAllocator
 from engine.domain.outbound import Send
-from engine.domain.tenant.messages import Save
+from engine.domain.tenant.messages import NeedAttention
 from engine.errors import InvalidInput, MijraError
-from engine.ports import EventLog, EventSink, LoggedEvent
+from engine.ports import Endpoint, EventLog, EventSink, LoggedEvent
 from engine.reading import DirectoryEntry, Login, Reads, Tenant, Token
 from gateway.app import create_app
 from gateway.authentication import hash_secret
@@ -70,6 +73,7 @@ from gateway.ticks import Ticks
 from gateway.webhooks import WebhookLimits, Webhooks
 from storage.bridge import Bridge
 from storage.contacts import Contacts
+from storage.cursors import CursorReads
 from storage.databases import ConnectionLimits, DatabaseServer, Pool
 from storage.embedded import embedded_postgres
 from storage.events import Events
@@ -103,7 +107,8 @@ LOCAL_LOGIN: Final = "local-operator@mijra.invalid"
 
 
 class Running(Struct, kw_only=True):
-    """A started system. `local_token` is good for every landlord route and for setting tenants
+    """A started system. `listening` has the addresses of the services that listen, by name, once they do.
+    `local_token` is good for every landlord route and for setting tenants
     up (users, channels, tokens, settings), not for reading what their customers wrote."""
 
     settings: Settings
@@ -119,6 +124,7 @@ class Running(Struct, kw_only=True):
     vault: Vault
     directory: Directory
     pool_of: Callable[[int], Pool]
+    listening: Mapping[str, str]
 
 
 @asynccontextmanager
@@ -230,6 +236,13 @@ class _System:
         self.profiles = Profiles(
             ask=self._ask, adapters=self.adapters, accounts=self._account, tools=lambda: self.tools
         )
+        self.listening: dict[str, str] = {}
+        self.directory = Directory(self._open_secrets, changed=self._accounts_changed)
+        self.services = Services(
+            {name: each.services(self._service_tools(name)) for name, each in self.adapters.items()},
+            self._accounts_on,
+            SystemRandom(),
+        )
         self.sinks.all = (
             self.engine.configs,
             JournalLog(),
@@ -237,9 +250,9 @@ class _System:
             Reassigned(self.hub),
             self.news,
             self.profiles,
+            self.services,
         )
         self.reads = ReadStore(self.placements, config_for=self.engine.configs.get, wall_ms=_wall_ms)
-        self.directory = Directory(self._open_secrets)
         self.base_url = settings.public_url or ""
         self.public_stop = trio.Event()
         self.public_ended: trio.Event | None = None
@@ -343,6 +356,7 @@ class _System:
         await self._wake_all()
         nursery.start_soon(self._keep_up_hourly)
         nursery.start_soon(self.profiles.run)
+        nursery.start_soon(self.services.run)
         operator_port = await nursery.start(
             _serve(self.operator, settings.operator_host, settings.operator_port, self.operator_stop)
         )
@@ -370,6 +384,7 @@ class _System:
             vault=self.vault,
             directory=self.directory,
             pool_of=self.placements.pool,
+            listening=self.listening,
         )
 
     async def _serve_public(self, *, task_status: trio.TaskStatus[int]) -> None:
@@ -392,8 +407,12 @@ class _System:
             self.public_stop.set()
             if self.public_ended is not None:
                 # What was taken is answered while there is still an engine to answer it.
-                with trio.move_on_after(self.settings.stop_seconds_max * DOOR_SHARE):
-                    await self.public_ended.wait()
+                seconds_max = self.settings.stop_seconds_max * DOOR_SHARE
+                async with trio.open_nursery() as closing:
+                    closing.cancel_scope.deadline = trio.current_time() + 2 * seconds_max
+                    closing.start_soon(self.services.stop, seconds_max)
+                    with trio.move_on_after(seconds_max):
+                        await self.public_ended.wait()
             if self.token is not None:
                 with suppress(MijraError):
                     await self.landlord.revoke_token(self.token.id, _wall_ms())
@@ -476,6 +495,56 @@ class _System:
             return None
         return _account_of(tenant_id, channel, credentials)
 
+    def _service_tools(self, platform: str) -> ServiceTools:
+        def endpoint(external_id: str) -> Endpoint | None:
+            return self.directory.by_account(platform, external_id)
+
+        listen = {name: Listen(host=host, port=port) for name, (host, port) in self.settings.listen.items()}
+        return ServiceTools(
+            tools=self.tools,
+            deliver=self.engine.intake.deliver,
+            endpoint=endpoint,
+            account=self._account_at,
+            cursors=DurableCursors(CursorReads(self.placements), self.writers, _wall_ms),
+            attention=self._service_found_trouble,
+            new_trace=lambda: os.urandom(16).hex(),
+            wall_ms=_wall_ms,
+            listen=listen,
+            tls=self._tls_context,
+            listening=self._is_listening,
+        )
+
+    def _accounts_changed(self) -> None:
+        self.services.changed()
+
+    async def _account_at(self, endpoint: Endpoint) -> Account | None:
+        await self.engine.config(endpoint.tenant_id)
+        return self._account(endpoint.tenant_id, endpoint.channel_id)
+
+    async def _accounts_on(self, platform: str) -> Sequence[Account]:
+        found = []
+        for endpoint in self.directory.on(platform):
+            try:
+                account = await self._account_at(endpoint)
+            except MijraError as error:
+                log.warning("service.account_unknown", tenant=endpoint.tenant_id, reason=str(error))
+                continue
+            if account is not None:
+                found.append(account)
+        return found
+
+    def _tls_context(self) -> ssl.SSLContext | None:
+        """Raises OSError (ssl.SSLError among them) for files that cannot be used."""
+        if self.settings.tls_certificate is None:
+            return None
+        context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+        context.load_cert_chain(self.settings.tls_certificate, self.settings.tls_key)
+        return context
+
+    def _is_listening(self, name: str, host: str, port: int) -> None:
+        log.info("service.listening", listener=name, host=host, port=port)
+        self.listening[name] = f"{_reachable(host)}:{port}"
+
     def _fit_send(self, platform: str, send: Send) -> str | None:
         sender = self.senders.get(platform)
         if sender is None:
@@ -510,20 +579,40 @@ class _System:
                 }
         return {}
 
-    def _needs_attention(self, tenant_id: int, channel_id: int, note: str) -> None:
+    def _needs_attention(self, trouble: Trouble) -> None:
         """The channel's actor may not wait, so the change is made by a task of its own."""
         if self.nursery is not None:
-            self.nursery.start_soon(self._mark_attention, tenant_id, channel_id, note)
+            self.nursery.start_soon(self._mark_attention, trouble)
 
-    async def _mark_attention(self, tenant_id: int, channel_id: int, note: str) -> None:
-        values = {"status": "needs_attention", "status_note": note}
+    def _service_found_trouble(self, account: Account, note: str) -> None:
+        """What a service may not do with an account's credentials is no reason to keep back what is sent with
+        others of them."""
+        trouble = Trouble(
+            tenant_id=account.tenant_id,
+            channel_id=account.channel_id,
+            code="service",
+            note=note,
+            halted=False,
+            credentials_at=account.credentials_at,
+        )
+        self._needs_attention(trouble)
+
+    async def _mark_attention(self, trouble: Trouble) -> None:
+        mark = NeedAttention(
+            channel_id=trouble.channel_id,
+            note=trouble.note,
+            # The channel that found the trouble has stopped itself.
+            halts=False,
+            credentials_at=trouble.credentials_at,
+        )
         try:
-            await self.engine.ask_tenant(
-                tenant_id, Save(kind="channel", id=channel_id, values=values, by=SYSTEM)
-            )
+            await self.engine.ask_tenant(trouble.tenant_id, mark)
         except MijraError as error:
             log.warning(
-                "channel.attention_not_marked", tenant=tenant_id, channel_id=channel_id, reason=str(error)
+                "channel.attention_not_marked",
+                tenant=trouble.tenant_id,
+                channel_id=trouble.channel_id,
+                reason=str(error),
             )
 
     async def _log_epoch(self, tenant_id: int) -> str:
@@ -574,6 +663,8 @@ def _account_of(tenant_id: int, channel: Channel, credentials: dict[str, str]) -
         credentials=credentials,
         settings=channel.settings,
         active=channel.status != "disabled",
+        credentials_at=channel.credentials_at,
+        credentials_expire_at=channel.credentials_expire_at,
     )
 
 

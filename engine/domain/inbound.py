@@ -153,9 +153,25 @@ class Unsupported(Struct, frozen=True, tag=True, tag_field="event", kw_only=True
 
 
 class AccountNotice(Struct, frozen=True, tag=True, tag_field="event", kw_only=True):
-    """About the account, not about a conversation: template status, quality, account alerts, errors."""
+    """About the account, not about a conversation: template status, quality, account alerts, errors.
+
+    `attention` is a sentence for people where they have to act: the channel is marked with it. Sending goes
+    on."""
 
     kind: str
+    at: int | None
+    raw: Json
+    attention: str | None = None
+
+
+class AccessWithdrawn(Struct, frozen=True, tag=True, tag_field="event", kw_only=True):
+    """The platform lets us act for the account no more: its owner removed the app, or the account is gone.
+
+    The channel is marked with `note`, a sentence for people; what is to be sent waits until new credentials
+    come, as after a refusal of class AUTH. `at` is when it happened: news that is older than the present
+    credentials is about earlier ones, and ignored."""
+
+    note: str
     at: int | None
     raw: Json
 
@@ -170,6 +186,7 @@ InboundEvent = (
     | ContactRenumbered
     | Unsupported
     | AccountNotice
+    | AccessWithdrawn
 )
 
 

@@ -13,8 +13,16 @@ from msgspec import Struct, structs
 
 from engine.domain.configs import Configs
 from engine.domain.conversation.messages import Receive, Received, address_of
-from engine.domain.inbound import AccountNotice, InboundEvent, MessageReceived, StatusChanged
+from engine.domain.inbound import (
+    AccessWithdrawn,
+    AccountNotice,
+    InboundEvent,
+    MessageReceived,
+    StatusChanged,
+)
 from engine.domain.rows import DeliveryRow
+from engine.domain.tenant.messages import NeedAttention
+from engine.domain.tenant.messages import address_of as tenant_of
 from engine.errors import AskTimeout, CommitFailed, MailboxFull, MijraError, Parked, StoreUnavailable
 from engine.ports import Endpoint, MediaStore, chunks_of
 from engine.runtime import Address, Committer, Gather, Lane, ReplySlot, System
@@ -192,7 +200,10 @@ class Intake:
 
     def _hand_over(self, delivery: Delivery, endpoint: Endpoint, event: InboundEvent, gather: Gather) -> None:
         slot = gather.slot()
-        if isinstance(event, AccountNotice) or event.contact is None:
+        if isinstance(event, AccountNotice | AccessWithdrawn):
+            self._mark(delivery, endpoint, event, slot)
+            return
+        if event.contact is None:
             slot.resolve(Received(outcome="ignored"))
             return
         key = event.contact.group or event.contact.keys[0]
@@ -205,12 +216,26 @@ class Intake:
             reply_to=slot,
         )
         if not taken:
-            slot.fail(
-                MailboxFull(
-                    "The conversation has as much waiting as it may.",
-                    retry_after_seconds=RETRY_AFTER_SECONDS,
-                )
-            )
+            slot.fail(_full("conversation"))
+
+    def _mark(
+        self, delivery: Delivery, endpoint: Endpoint, event: AccountNotice | AccessWithdrawn, slot: ReplySlot
+    ) -> None:
+        """What a person has to act on is for the tenant, whose word makes it durable; the rest is kept as it
+        came."""
+        note = event.note if isinstance(event, AccessWithdrawn) else event.attention
+        if note is None:
+            slot.resolve(Received(outcome="ignored"))
+            return
+        mark = NeedAttention(
+            channel_id=endpoint.channel_id,
+            note=note,
+            halts=isinstance(event, AccessWithdrawn),
+            at=event.at,
+            trace=delivery.trace,
+        )
+        if not self._system.offer(tenant_of(endpoint.tenant_id), mark, lane=Lane.REALTIME, reply_to=slot):
+            slot.fail(_full("tenant"))
 
     def _keep_raw(
         self,
@@ -262,6 +287,10 @@ def _is_kept_apart(delivery: Delivery) -> bool:
 
 def _tenants_of(delivery: Delivery) -> tuple[int, ...]:
     return tuple(dict.fromkeys(endpoint.tenant_id for endpoint, _ in delivery.groups))
+
+
+def _full(whose: str) -> MailboxFull:
+    return MailboxFull(f"The {whose} has as much waiting as it may.", retry_after_seconds=RETRY_AFTER_SECONDS)
 
 
 def _too_late() -> AskTimeout:

@@ -24,7 +24,8 @@ class Capabilities(Struct, frozen=True, kw_only=True):
     `interactive` are the kinds of interactive messages that go out as such; the others are degraded or
     refused. `statuses` are those that the platform tells of our messages. `media_bytes_max` is by kind of
     media. `window_seconds` is how long after the customer's message a free-form answer may go out (None:
-    always), `human_window_seconds` how long a person's may where the account has the permission for it.
+    always), `human_window_seconds` how long a person's may where the account has the permission for it,
+    `window_messages_max` how many messages may go out in one window (None: any number).
     `profiles`: webhooks bring no names, which are looked up. `takes_our_id`: our message's id travels with
     it, and what is told of it later brings it back. `starts`: the business may write first. `threads`: an
     answer continues the customer's newest message, which sends are given (`OutboxItem.thread`).
@@ -47,6 +48,7 @@ class Capabilities(Struct, frozen=True, kw_only=True):
     read_marks: bool = False
     window_seconds: int | None = None
     human_window_seconds: int | None = None
+    window_messages_max: int | None = None
     starts: bool = False
     takes_our_id: bool = True
     profiles: bool = False
@@ -96,12 +98,28 @@ class Field(Struct, frozen=True, kw_only=True):
                 return None
 
 
+class Renewal(Struct, frozen=True, kw_only=True):
+    """Credentials that expire and can be renewed before they do.
+
+    `names`: the credentials that expire, or that the new ones are had with. `lifetime_seconds`: how long new
+    ones hold, by what the platform says; they are renewed when half to two thirds of it are over.
+    `age_seconds_min`: the platform renews none that are younger. `single_use`: a renewal may use up what it
+    is made with, so an answer that gets lost may lock the account out.
+    """
+
+    names: tuple[str, ...]
+    lifetime_seconds: int
+    age_seconds_min: int = 0
+    single_use: bool = False
+
+
 class Connection(Struct, frozen=True, kw_only=True):
     """What an account consists of: `mijra channel connect` and `POST channels` ask for it and check it.
 
     `account` is the id that deliveries name (`external_id` in the API), `parent` a higher account's
     (`business_account_id`). `settings` may be changed later and are not secret. `guide` says what is left to
-    do at the platform, in a sentence.
+    do at the platform, in a sentence. `renewal`: how credentials are kept from expiring; None where they do
+    not expire, or only a person can replace them.
     """
 
     account: Field
@@ -109,6 +127,7 @@ class Connection(Struct, frozen=True, kw_only=True):
     credentials: tuple[Field, ...] = ()
     settings: tuple[Field, ...] = ()
     guide: str = ""
+    renewal: Renewal | None = None
 
     def problems(
         self, credentials: Mapping[str, Any], settings: Mapping[str, Any], *, whole: bool

@@ -65,6 +65,8 @@ class ChannelRow(Upsert):
     status_note: str | None
     created_at: int
     updated_at: int
+    credentials_at: int = 0
+    credentials_expire_at: int | None = None
 
 
 class TagRow(Upsert):
@@ -326,6 +328,14 @@ class TimerRow(Upsert):
     contact_key: str
     conversation_id: int
     due_at: int
+
+
+class ChannelCursorRow(Upsert):
+    """How far an account was read by a service of its adapter. `value` is that adapter's text."""
+
+    channel_id: int
+    value: str
+    updated_at: int
 
 
 class TimerDone(Row):

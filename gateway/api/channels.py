@@ -13,6 +13,7 @@ from msgspec import UNSET, Meta, Struct, UnsetType, field, to_builtins
 from engine.domain.config import Channel
 from engine.domain.platforms import Connection, Field, Platform, rules_of
 from engine.domain.resources import rfc3339
+from engine.domain.tenant.messages import NeedAttention
 from engine.errors import InvalidInput, NotFound
 from engine.reading import Page
 from gateway.envelope import Answer
@@ -196,15 +197,25 @@ async def verify(call: TenantCall, channel_id: int) -> Answer:
     channel = _channel(call, channel_id)
     secrets_known = call.deps.vault.open(call.tenant.id, channel.id, channel.credentials)
     check = await call.deps.verify_account(channel, secrets_known)
-    if channel.status != "disabled":
-        values = {
-            "status": "active" if check.ok else "needs_attention",
-            "status_note": None if check.ok else check.detail,
-        }
-        if (channel.status, channel.status_note) != (values["status"], values["status_note"]):
-            channel = await Provisioning(call.site).change_channel(
-                call.tenant.id, channel, values, {}, by=call.by, trace=call.trace
-            )
+    if not check.ok:
+        mark = NeedAttention(
+            channel_id=channel.id,
+            note=check.detail,
+            halts=False,
+            credentials_at=channel.credentials_at,
+            trace=call.trace,
+        )
+        await call.deps.engine.ask_tenant(call.tenant.id, mark)
+        channel = (await call.deps.engine.config(call.tenant.id)).channels.get(channel_id, channel)
+    elif channel.status == "needs_attention":
+        channel = await Provisioning(call.site).change_channel(
+            call.tenant.id,
+            channel,
+            {"status": "active", "status_note": None},
+            {},
+            by=call.by,
+            trace=call.trace,
+        )
     result = CheckOut(verified=check.ok, detail=check.detail, facts=check.facts, channel=_out(call, channel))
     return Answer(data=result, message="Verified" if check.ok else "The platform refused the credentials")
 

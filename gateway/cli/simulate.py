@@ -70,7 +70,7 @@ def command(
     """Play a platform until SIGTERM or Ctrl-C.
 
     Prints one JSON line as soon as it is ready: its URL (a channel's base URL), the account with its keys,
-    and what was asked for. It is scripted over HTTP under /__sim/; see adapters/simulators/control.py.
+    and what was asked for. It is scripted over HTTP under /__sim/ (adapters/simulators/playing/control.py).
     """
     if rate and callback is None:
         raise click.UsageError("--rate needs --callback: nobody would hear the customers.")

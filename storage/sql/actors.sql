@@ -88,6 +88,10 @@ SELECT
         SELECT FROM conversations WHERE tenant_id = $1 AND assigned_to IS NULL AND status IN ('new', 'open')
     ) AS waiting;
 
+-- name: channel_cursor
+-- How far a channel's account was read.
+SELECT value FROM channel_cursors WHERE tenant_id = $1 AND channel_id = $2;
+
 -- name: head_of_log
 -- The cursor of the last committed event, as the database knows it.
 SELECT cursor FROM ownership WHERE tenant_id = $1;

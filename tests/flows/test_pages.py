@@ -200,7 +200,7 @@ async def test_throttling_slows_down_and_loses_nothing(any_page: Page) -> None:
 
 async def test_files_of_customers_are_fetched_and_stored(any_page: Page) -> None:
     """Two pictures of one message are two attachments."""
-    customer = any_page.sim.people.adopt(f"7{next(_numbers):015d}")
+    customer = any_page.sim.cast.adopt(f"7{next(_numbers):015d}")
     mid = any_page.sim.send(customer, "images", "look")
 
     async def stored() -> Json | None:

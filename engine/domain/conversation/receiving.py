@@ -35,7 +35,9 @@ from engine.domain.conversation.state import (
 )
 from engine.domain.conversation.statuses import UNDECIDED
 from engine.domain.conversation.threads import may_answer_automatically, note_automatic, note_thread
+from engine.domain.conversation.window import has_room
 from engine.domain.inbound import (
+    AccessWithdrawn,
     AccountNotice,
     Contact,
     ContactRenumbered,
@@ -92,7 +94,7 @@ def receive(state: ContactState, message: Receive, ctx: Context) -> Effects | Lo
             return _renumbered(state, message, event, ctx)
         case Unsupported():
             return _unsupported(state, message, event, ctx)
-        case AccountNotice():
+        case AccountNotice() | AccessWithdrawn():
             return Effects(reply=IGNORED)
 
 
@@ -396,11 +398,15 @@ def _answer_automatically(
 
 
 def _can_be_answered(change: Change, conversation: ConversationRow) -> bool:
-    """A message that comes days late finds its window closed, and the platform would refuse the reply."""
+    """A message that comes days late finds its window closed, and the platform would refuse the reply; so it
+    would where everything that still waits fills the window."""
     channel = change.config.channels.get(conversation.channel_id)
     if channel is None or channel.status == "disabled":
         return False
-    return window_is_open(conversation.platform, conversation.reply_window_ends_at, change.now)
+    ends_at = conversation.reply_window_ends_at
+    return window_is_open(conversation.platform, ends_at, change.now) and has_room(
+        change.state, conversation.platform, ends_at
+    )
 
 
 def _automatic_send(

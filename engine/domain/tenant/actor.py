@@ -22,7 +22,8 @@ from engine.domain.config import (
     Tag,
     TenantConfig,
 )
-from engine.domain.outbox import Refresh, channel_address
+from engine.domain.conversation.messages import SYSTEM, By, Received
+from engine.domain.outbox import Halt, Refresh, channel_address
 from engine.domain.resources import encode
 from engine.domain.rows import (
     AuditRow,
@@ -36,7 +37,7 @@ from engine.domain.rows import (
     TagRow,
     UserRow,
 )
-from engine.domain.tenant.messages import KIND, Remove, Save, TenantCommand
+from engine.domain.tenant.messages import KIND, NeedAttention, Remove, Save, TenantCommand
 from engine.errors import Conflicting, InvalidInput, MijraError, NotFound
 from engine.ports import TenantStore
 from engine.runtime import Context, Decider, Effects, LoadRequest, Tell
@@ -58,6 +59,8 @@ def decide(state: TenantState, message: TenantCommand, ctx: Context) -> Effects:
                 return _save(state, message, ctx)
             case Remove():
                 return _remove(state, message, ctx)
+            case NeedAttention():
+                return _need_attention(state, message, ctx)
     except MijraError as refusal:
         # Raised before anything of the state was touched.
         return Effects(refuse=refusal)
@@ -100,7 +103,7 @@ def _save(state: TenantState, message: Save, ctx: Context) -> Effects:
             if message.kind == "agent":
                 _check_owner(after)
                 tells.append(Tell(assigner_of(config.tenant_id), Reconsider()))
-            elif message.kind == "channel" and not _only_marked(before, entity):
+            elif message.kind == "channel":
                 tells.append(Tell(channel_address(config.tenant_id, entity.id), Refresh()))
         case "assignment":
             before = config.assignment
@@ -125,21 +128,40 @@ def _save(state: TenantState, message: Save, ctx: Context) -> Effects:
     state.config = after
     action = "created" if before is None else "changed"
     return Effects(
-        commit=(row, *_trail(after, message, action, subject, before, entity, ctx)),
+        commit=(row, *_trail(after, message.by, message.trace, action, subject, before, entity, ctx)),
         tell=tells,
         reply=entity,
     )
 
 
-def _only_marked(before: Channel | None, after: Channel) -> bool:
-    """Whether a change says no more than that the account needs attention. That is the channel's own word,
-    after which it waits for a person's: a Refresh would have it try the same credentials at once, for
-    ever."""
-    if before is None or after.status != "needs_attention":
-        return False
-    return after == structs.replace(
-        before, status=after.status, status_note=after.status_note, updated_at=after.updated_at
+def _need_attention(state: TenantState, message: NeedAttention, ctx: Context) -> Effects:
+    """No Refresh: a channel that its platform refused would try the same credentials at once, for ever."""
+    config = state.config
+    channel = config.channels.get(message.channel_id)
+    if channel is None or channel.status == "disabled" or _is_past(channel, message):
+        return Effects(reply=Received(outcome="ignored"))
+    tells: list[Tell] = []
+    if message.halts:
+        tells.append(Tell(channel_address(config.tenant_id, channel.id), Halt(message.note)))
+    if (channel.status, channel.status_note) == ("needs_attention", message.note):
+        return Effects(tell=tells, reply=Received(outcome="ignored"))
+    marked = structs.replace(channel, status="needs_attention", status_note=message.note, updated_at=ctx.now)
+    state.config = structs.replace(config, channels={**config.channels, channel.id: marked})
+    trail = _trail(
+        state.config, SYSTEM, message.trace, "changed", f"channel:{channel.id}", channel, marked, ctx
     )
+    return Effects(
+        commit=(_channel_row(config.tenant_id, marked), *trail),
+        tell=tells,
+        reply=Received(outcome="applied"),
+    )
+
+
+def _is_past(channel: Channel, message: NeedAttention) -> bool:
+    """Whether the credentials that it is about have been replaced."""
+    if message.credentials_at is not None:
+        return message.credentials_at != channel.credentials_at
+    return message.at is not None and message.at < channel.credentials_at
 
 
 def _remove(state: TenantState, message: Remove, ctx: Context) -> Effects:
@@ -164,7 +186,7 @@ def _remove(state: TenantState, message: Remove, ctx: Context) -> Effects:
     return Effects(
         commit=(
             ConfigDelete(tenant_id=config.tenant_id, table=kind.table, id=message.id),
-            *_trail(after, message, "removed", subject, entity, None, ctx),
+            *_trail(after, message.by, message.trace, "removed", subject, entity, None, ctx),
         ),
         tell=tells,
     )
@@ -176,7 +198,7 @@ def _entity(kind: "_Kind", entities: dict[int, Any], message: Save, ctx: Context
         before = entities.get(message.id)
         if before is None:
             raise NotFound(f"There is no such {message.kind}.")
-        return before, structs.replace(before, **message.values, updated_at=ctx.now)
+        return before, _dated(before, structs.replace(before, **message.values, updated_at=ctx.now), ctx.now)
     if message.id is not None and message.id in entities:
         raise Conflicting(f"This {message.kind} exists already.")
     if len(entities) >= NUMBER_MAX[message.kind]:
@@ -184,7 +206,18 @@ def _entity(kind: "_Kind", entities: dict[int, Any], message: Save, ctx: Context
             f"A tenant has at most {NUMBER_MAX[message.kind]} of this kind.", code="limit_reached"
         )
     new_id = message.id if message.id is not None else ctx.new_id()
-    return None, kind.type(**message.values, id=new_id, created_at=ctx.now, updated_at=ctx.now)
+    made = kind.type(**message.values, id=new_id, created_at=ctx.now, updated_at=ctx.now)
+    return None, _dated(None, made, ctx.now)
+
+
+def _dated(before: Any, after: Any, now: int) -> Any:
+    """A channel's new credentials get a time that no earlier ones had, where they come without one."""
+    if not isinstance(after, Channel) or (before is not None and before.credentials == after.credentials):
+        return after
+    earlier = 0 if before is None else before.credentials_at
+    if after.credentials_at > earlier:
+        return after
+    return structs.replace(after, credentials_at=max(now, earlier + 1))
 
 
 def _check_unique(kind: "_Kind", entities: dict[int, Any], entity: Any) -> None:
@@ -208,7 +241,8 @@ def _check_owner(config: TenantConfig) -> None:
 
 def _trail(
     config: TenantConfig,
-    message: Save | Remove,
+    by: By,
+    trace: str,
     action: str,
     subject: str,
     before: Any,
@@ -218,12 +252,12 @@ def _trail(
     audit = AuditRow(
         tenant_id=config.tenant_id,
         id=ctx.new_id(),
-        user_id=message.by.id,
+        user_id=by.id,
         action=action,
         subject=subject,
         before=_shown(before),
         after=_shown(after),
-        trace=message.trace,
+        trace=trace,
         at=ctx.now,
     )
     event = EventRow(
@@ -231,7 +265,7 @@ def _trail(
         name=CONFIG_CHANGED,
         channels=(),
         data_json=encode({"subject": subject, "action": action}),
-        trace=message.trace,
+        trace=trace,
         at=ctx.now,
         local=config,
     )

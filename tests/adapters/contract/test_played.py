@@ -17,7 +17,7 @@ from adapters.simulators.http import HttpServer, Request, Response
 from engine.domain.inbound import MessageReceived
 from engine.domain.outbound import MarkRead, OutboxItem, Send, SendText
 from engine.ports import Endpoint, WebhookRequest
-from tests.adapters.contract.case import every_adapter
+from tests.adapters.contract.case import case_of, every_adapter
 from tests.adapters.contract.files import Files
 from tests.adapters.turns import AtOnce
 
@@ -165,7 +165,8 @@ async def test_the_account_can_be_checked(adapter: Adapter) -> None:
     """Good credentials and bad ones, in a sentence."""
     async with stage(adapter) as on:
         assert (await adapter.check(on.account, on.tools)).ok
-        stranger = structs.replace(on.account, credentials={**on.account.credentials, "access_token": "x"})
+        token = case_of(adapter.platform.name).token
+        stranger = structs.replace(on.account, credentials={**on.account.credentials, token: "x"})
         checked = await adapter.check(stranger, on.tools)
         assert not checked.ok
         assert checked.detail.endswith(".")
@@ -178,15 +179,13 @@ async def test_trouble_is_told_apart(adapter: Adapter) -> None:
     async with stage(adapter) as on:
         received = await on.customer_writes()
         hello = SendText(body="Hello")
-        await on.call("POST", "faults", {"kind": "error", "code": 190, "times": 1})
+        case = case_of(adapter.platform.name)
+        await on.call("POST", "faults", {"kind": "error", "times": 1, **case.expired})
         result = await on.answer(received, hello)
         assert isinstance(result, Declined)
         assert result.error_class is ErrorClass.AUTH
-        await on.call(
-            "POST",
-            "faults",
-            {"kind": "error", "code": 4, "status": 429, "retry_after_seconds": 7, "times": 1},
-        )
+        throttled = {"kind": "error", "retry_after_seconds": 7, "times": 1, **case.throttled}
+        await on.call("POST", "faults", throttled)
         result = await on.answer(received, hello)
         assert isinstance(result, Declined)
         assert (result.error_class, result.retry_after_seconds) == (ErrorClass.RATE_ACCOUNT, 7.0)

@@ -1,0 +1,46 @@
+"""TikTok: direct messages of business accounts. `ADAPTER` is what the registry takes.
+
+describing  what the platform can do and what an account is made of
+receiver    signature, webhooks into events             shapes   what a message says
+sending     sends into calls, answers into results      errors   what codes mean
+calling     one call of the Business API                media    files both ways
+account     does it work?
+"""
+
+from typing import TYPE_CHECKING
+
+from adapters.port import Account, Adapter, Checked, ErrorClass, Tools
+from adapters.tiktok.account import check_account
+from adapters.tiktok.describing import PLATFORM
+from adapters.tiktok.errors import classify
+from adapters.tiktok.media import TikTokMedia
+from adapters.tiktok.receiver import TikTokReceiver
+from adapters.tiktok.sending import TikTokSender
+
+if TYPE_CHECKING:
+    from adapters.port import OpenMediaSource, OpenSender
+    from engine.ports import Receiver
+
+
+class TikTok(Adapter):
+    """Implements `adapters.port.Adapter`."""
+
+    platform = PLATFORM
+
+    def receiver(self) -> "Receiver":
+        return TikTokReceiver()
+
+    def sender(self, tools: Tools) -> "OpenSender":
+        return TikTokSender(tools)
+
+    def media_source(self, tools: Tools) -> "OpenMediaSource":
+        return TikTokMedia(tools.guard)
+
+    async def check(self, account: Account, tools: Tools) -> Checked:
+        return await check_account(account, tools.guard)
+
+    def classify(self, code: str) -> ErrorClass:
+        return classify(code)[0]
+
+
+ADAPTER = TikTok()
