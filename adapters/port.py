@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 from msgspec import Struct
 
 from adapters.guard import Guard
+from engine.domain.inbound import Announced, InboundEvent
 from engine.domain.outbound import OutboxItem, Send
 from engine.domain.platforms import Platform
 from engine.ports import MediaStore, Receiver
@@ -157,6 +158,15 @@ class Sender(Protocol):
         ...
 
 
+class Outlet(Struct, frozen=True, kw_only=True):
+    """Where a send is to go, as far as it decides what can be carried. `answered`: the conversation has an
+    answer of a person's already."""
+
+    external_id: str
+    settings: Mapping[str, Any]
+    answered: bool = False
+
+
 class FoundMedia(Struct, frozen=True, kw_only=True):
     """Where a platform's file can be downloaded now. `headers` carry the authorization and are never
     logged. `content`: the file itself, where it came in a delivery that we keep; then there is no address."""
@@ -178,6 +188,18 @@ class MediaSource(Protocol):
         self, source_id: str | None, source_url: str | None, account: Account
     ) -> FoundMedia | Declined:
         """A fresh address for a file. `Declined` by class: RECIPIENT and BAD_REQUEST mean that it is gone."""
+        ...
+
+
+class Reader(Protocol):
+    """The half of an adapter that reads what webhooks only name."""
+
+    platform: str
+
+    async def read(self, announced: Announced, account: Account) -> "Sequence[InboundEvent] | Declined":
+        """What was announced, as events; the same each time, ids included, while it does not change. Within
+        ten seconds, since a delivery waits for it. What can never be read is an event that says so.
+        `Declined`: not now; the platform is told to repeat its delivery, and an AUTH marks the channel."""
         ...
 
 
@@ -209,6 +231,10 @@ class Profile(Struct, frozen=True, kw_only=True):
 
 class OpenSender(Sender, AbstractAsyncContextManager[Sender], Protocol):
     """A Sender with its connections; the root enters it at the start and leaves it at the end."""
+
+
+class OpenReader(Reader, AbstractAsyncContextManager[Reader], Protocol):
+    """A Reader with its connections, likewise."""
 
 
 class OpenMediaSource(MediaSource, AbstractAsyncContextManager[MediaSource], Protocol):
@@ -293,6 +319,15 @@ class Adapter(ABC):
     @abstractmethod
     def media_source(self, tools: Tools) -> OpenMediaSource | None:
         """None where webhooks bring no files."""
+
+    def reader(self, tools: Tools) -> OpenReader | None:
+        """None where webhooks hold what they tell of."""
+        return None
+
+    def fit(self, sender: Sender, send: Send, outlet: Outlet) -> Fitted:
+        """`sender.fit`, for a platform on which the account decides what can be carried: raises as it does.
+        Pure."""
+        return sender.fit(send)
 
     @abstractmethod
     async def check(self, account: Account, tools: Tools) -> Checked:

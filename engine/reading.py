@@ -39,13 +39,15 @@ class ConversationFilter(Struct, frozen=True, kw_only=True):
 
 
 class ConversationPlace(Struct, frozen=True, kw_only=True):
-    """Where a conversation's actor is, and what the rights checks need."""
+    """Where a conversation's actor is, and what the rights checks need. `answered`: by a person, at any
+    time."""
 
     conversation_id: int
     channel_id: int
     contact_key: str
     assigned_to: int | None
     status: str
+    answered: bool = False
 
 
 class MessagePlace(Struct, frozen=True, kw_only=True):

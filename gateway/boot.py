@@ -32,7 +32,7 @@ from adapters.channel import Channels, Trouble
 from adapters.cursors import DurableCursors
 from adapters.fetcher import Fetchers
 from adapters.guard import Guard
-from adapters.port import Account, Tools
+from adapters.port import Account, Declined, ErrorClass, Outlet, Tools
 from adapters.profiles import Profiles
 from adapters.registry import adapters, describe_all
 from adapters.service import Listen, ServiceTools
@@ -40,9 +40,10 @@ from adapters.services import Services
 from engine.domain.config import Channel
 from engine.domain.engine import Engine
 from engine.domain.ids import IdAllocator
+from engine.domain.inbound import Announced, InboundEvent
 from engine.domain.outbound import Send
 from engine.domain.tenant.messages import NeedAttention
-from engine.errors import InvalidInput, MijraError
+from engine.errors import InvalidInput, MijraError, Unavailable
 from engine.ports import Endpoint, EventLog, EventSink, LoggedEvent
 from engine.reading import DirectoryEntry, Login, Reads, Tenant, Token
 from gateway.app import create_app
@@ -147,7 +148,7 @@ async def running(settings: Settings) -> AsyncIterator[Running]:
         )
         system = _System(settings, key, server)
         await system.prepare()
-        for part in (*system.senders.values(), *system.media_sources.values()):
+        for part in (*system.senders.values(), *system.media_sources.values(), *system.readers.values()):
             await stack.enter_async_context(part)
         await stack.enter_async_context(system.fetchers)
         nursery = await stack.enter_async_context(trio.open_nursery())
@@ -197,6 +198,8 @@ class _System:
         self.senders = {name: each.sender(self.tools) for name, each in self.adapters.items()}
         sources = ((name, each.media_source(self.tools)) for name, each in self.adapters.items())
         self.media_sources = {name: source for name, source in sources if source is not None}
+        readers = ((name, each.reader(self.tools)) for name, each in self.adapters.items())
+        self.readers = {name: reader for name, reader in readers if reader is not None}
         self.channels = Channels(
             ask=self._ask,
             committer=self.writers,
@@ -272,6 +275,7 @@ class _System:
             metrics=self.metrics,
             new_id=self.ids,
             clock_ms=_wall_ms,
+            read=self._read_announced,
             limits=WebhookLimits(body_bytes_max=settings.webhook_bytes_max),
             ready_since=self.ticks.began,
         )
@@ -545,13 +549,28 @@ class _System:
         log.info("service.listening", listener=name, host=host, port=port)
         self.listening[name] = f"{_reachable(host)}:{port}"
 
-    def _fit_send(self, platform: str, send: Send) -> str | None:
-        sender = self.senders.get(platform)
+    def _fit_send(self, channel: Channel, send: Send, answered: bool) -> str | None:
+        sender = self.senders.get(channel.platform)
         if sender is None:
             raise InvalidInput(
                 "Nothing can be sent on this platform: its adapter is not installed.", code="not_supported"
             )
-        return sender.fit(send).note
+        outlet = Outlet(external_id=channel.external_id, settings=channel.settings, answered=answered)
+        return self.adapters[channel.platform].fit(sender, send, outlet).note
+
+    async def _read_announced(self, endpoint: Endpoint, announced: Announced) -> Sequence[InboundEvent]:
+        reader = self.readers.get(endpoint.platform)
+        account = await self._account_at(endpoint)
+        if reader is None or account is None:
+            raise Unavailable("The channel's account cannot be used.", code="account_unusable")
+        found = await reader.read(announced, account)
+        if not isinstance(found, Declined):
+            return found
+        if found.error_class is ErrorClass.AUTH:
+            self._service_found_trouble(account, found.message)
+        raise Unavailable(
+            found.message, code="not_readable_now", retry_after_seconds=found.retry_after_seconds or 10.0
+        )
 
     def _link(self, tenant_id: int, storage_key: str) -> str:
         """The id that a file is known by ends the key it is stored under (gateway/api/files.py)."""
@@ -585,8 +604,8 @@ class _System:
             self.nursery.start_soon(self._mark_attention, trouble)
 
     def _service_found_trouble(self, account: Account, note: str) -> None:
-        """What a service may not do with an account's credentials is no reason to keep back what is sent with
-        others of them."""
+        """What a service or reader may not do with an account's credentials is no reason to keep back what is
+        sent with others of them."""
         trouble = Trouble(
             tenant_id=account.tenant_id,
             channel_id=account.channel_id,

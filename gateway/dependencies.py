@@ -84,9 +84,10 @@ class AccountCheck(Struct, frozen=True, kw_only=True):
     facts: dict[str, Any] = {}
 
 
-FitSend = Callable[[str, Send], str | None]
-"""(platform, send): raises InvalidInput when the platform would refuse it. The answer tells the agent how it
-is sent otherwise where the platform cannot carry it as it is; None: as it is."""
+FitSend = Callable[[Channel, Send, bool], str | None]
+"""(channel, send, whether the conversation has been answered): raises InvalidInput when the platform would
+refuse it. The answer tells the agent how it is sent otherwise where the platform cannot carry it as it is;
+None: as it is."""
 
 VerifyAccount = Callable[[Channel, dict[str, str]], Awaitable[AccountCheck]]
 """Asks the platform. Raises Unavailable when the platform cannot be reached."""

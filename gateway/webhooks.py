@@ -18,6 +18,10 @@ Whom to believe, in this order:
     secret signed the body. A tenant who signs with his own secret can therefore name whatever account he
     likes and reaches his own alone; the other events are refused.
 
+Some platforms announce what is new and do not hold it: their adapter reads it before the delivery is answered
+(`engine.domain.inbound.Announced`), outside of the tenant's turn, and a delivery whose content cannot be read
+now is refused, so that the platform keeps it.
+
 What is authentic is never lost: a body that is not what the platform sends is stored as such, an event for
 an account that nobody has connected is parked with the landlord, and both are answered 200, since platforms
 repeat anything else for days. If one delivery holds events of several tenants (accounts of one app), the raw
@@ -26,7 +30,7 @@ bytes would show each what the others were written; each tenant is then given it
 
 import logging
 import os
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from itertools import islice
 from typing import Any, Final, Protocol
 
@@ -35,10 +39,10 @@ import structlog
 import trio
 from msgspec import Struct
 
-from engine.domain.inbound import InboundEvent, RoutedEvent
+from engine.domain.inbound import Announced, InboundEvent, RoutedEvent
 from engine.domain.intake import Delivery, DeliveryReceipt, Done
 from engine.domain.platforms import rules_of
-from engine.errors import InvalidInput, MijraError, NotFound, Unauthenticated
+from engine.errors import InvalidInput, MijraError, NotFound, Unauthenticated, Unavailable
 from engine.ports import Endpoint, Receiver, Recogniser, WebhookRequest
 from gateway import envelope
 from gateway.directory import Directory, Signer, signer_of
@@ -97,6 +101,10 @@ class UnroutedStore(Protocol):
     ) -> None: ...
 
 
+ReadAnnounced = Callable[[Endpoint, Announced], Awaitable[Sequence[InboundEvent]]]
+"""What an account's platform has only named. Raises Unavailable while it cannot be read."""
+
+
 class WebhookLimits(Struct, frozen=True, kw_only=True):
     """`body_bytes_max`: WhatsApp sends up to 3 MB; a platform that says so may send more to an address with
     an endpoint's key (`delivery_bytes_max`). `in_flight_max`: at the goal of 3,300 a second and 50 ms
@@ -129,6 +137,10 @@ class _Sorted(Struct, kw_only=True):
 
     def stored(self) -> int:
         return sum(len(events) for _, events in self.groups.values())
+
+    def announced(self) -> bool:
+        """Whether something in it has to be read from the platform first."""
+        return any(type(event) is Announced for _, events in self.groups.values() for event in events)
 
 
 class _NotUnderstood(Struct):
@@ -220,6 +232,7 @@ class Webhooks:
         metrics: Metrics,
         new_id: Callable[[], int],
         clock_ms: Callable[[], int],
+        read: ReadAnnounced | None = None,
         limits: WebhookLimits | None = None,
         ready_since: Callable[[], float] = trio.current_time,
     ) -> None:
@@ -234,6 +247,7 @@ class Webhooks:
         self._metrics = metrics
         self._new_id = new_id
         self._clock_ms = clock_ms
+        self._read_announced = read
         self.limits = limits or WebhookLimits()
         self._in_flight = InFlight(
             deliveries_max=self.limits.in_flight_max,
@@ -369,7 +383,7 @@ class Webhooks:
                 return False
             groups = list(read.groups.values())
             tenants = {endpoint.tenant_id for endpoint, _ in groups}
-            if len(tenants) > 1:
+            if len(tenants) > 1 or read.announced():
                 return False
             self._note_refused(work, read)
             (tenant_id,) = work.tenants = tuple(tenants)
@@ -516,12 +530,28 @@ class Webhooks:
         if isinstance(read, _NotUnderstood):
             return await self._keep_not_understood(work, read)
         self._note_refused(work, read)
+        if read.announced():
+            await self._read_all(read)
         receipts = await self._deliver(work, list(read.groups.values()))
         if read.unrouted:
             first = read.unrouted[0]
             await self._park(work, first.external_id or first.parent_id, "unknown_account")
             self._metrics.webhook_events.labels(work.platform, "unrouted").inc(len(read.unrouted))
         return self._delivered(work, read, receipts)
+
+    async def _read_all(self, read: _Sorted) -> None:
+        """Puts what was announced in place of the announcements. Raises Unavailable: the platform keeps the
+        delivery and repeats it."""
+        if self._read_announced is None:
+            raise Unavailable("Nothing here reads what the platform announces.", code="not_readable_now")
+        for endpoint, events in read.groups.values():
+            whole: list[InboundEvent] = []
+            for event in events:
+                found = (
+                    await self._read_announced(endpoint, event) if isinstance(event, Announced) else (event,)
+                )
+                whole += found
+            events[:] = whole
 
     def _note_refused(self, work: _Work, read: _Sorted) -> None:
         """Count and log the events of accounts that did not sign. Raises if there are no others."""

@@ -60,10 +60,12 @@ class Event(Struct, frozen=True):
 
 
 class Post(Struct, frozen=True):
-    """One POST to a callback address, signed as the platform signs. `headers` name the content type."""
+    """One POST to a callback address, signed as the platform signs. `headers` name the content type. `again`
+    makes it anew for a repetition, where signatures grow old."""
 
     body: bytes
     headers: Mapping[str, str]
+    again: Callable[[], "Post"] | None = None
 
 
 UNSIGNED: Final = {"Content-Type": "application/json"}
@@ -307,6 +309,8 @@ class WebhookSender:
 
     async def _attempt(self, client: httpx.AsyncClient, delivery: _Delivery) -> None:
         delivery.attempts += 1
+        if delivery.attempts > 1 and delivery.post.again is not None:
+            delivery.post = delivery.post.again()
         began = trio.current_time()
         outcome = await self._outcome(client, delivery.url, delivery.post)
         attempt = Attempt(

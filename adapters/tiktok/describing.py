@@ -4,7 +4,7 @@ from typing import Final
 
 from adapters.degrading import LOCATED, NUMBERED
 from adapters.tiktok import limits
-from engine.domain.platforms import BASE_URL, Capabilities, Connection, Field, Platform
+from engine.domain.platforms import BASE_URL, Capabilities, Connection, Field, Platform, Renewal
 
 PLATFORM: Final = Platform(
     name="tiktok",
@@ -50,6 +50,11 @@ PLATFORM: Final = Platform(
                 least=1,
                 most=limits.CALLS_PER_SECOND_MOST,
             ),
+        ),
+        renewal=Renewal(
+            names=("access_token", "refresh_token"),
+            lifetime_seconds=limits.TOKEN_SECONDS,
+            single_use=True,
         ),
         guide="Register it as the app's callback for DIRECT_MESSAGE (business/webhook/update/).",
     ),

@@ -25,3 +25,6 @@ IMAGE_BYTES_MAX: Final = 3_000_000
 IMAGE_TYPES: Final = frozenset({"image/jpeg", "image/png"})
 UPLOAD_LIFE_SECONDS: Final = 28 * 86_400
 """Uploads are kept for 30 days; two fewer leave room for queues."""
+
+TOKEN_SECONDS: Final = 86_400
+"""What an access token lives; the answer that brings one says it exactly."""

@@ -22,6 +22,7 @@ from adapters.tiktok.shapes import shape_of
 from adapters.wire import decode_json, moment, read_json_text, usable_id
 from engine.domain.content import compact
 from engine.domain.inbound import (
+    AccessWithdrawn,
     AccountNotice,
     Contact,
     InboundEvent,
@@ -120,7 +121,7 @@ def _event(name: str, delivery: Json, account: str | None) -> InboundEvent:
         content = read_json_text(content)
     at = moment(delivery.get("create_time"))
     if name == "authorization.removed":
-        return AccountNotice(kind="authorization_removed", at=at, raw=delivery)
+        return _withdrawn(content, at, delivery)
     if name == "im_receive_msg_eu" or name in _NOTICES or name.startswith(_NOTICE_FAMILIES):
         return AccountNotice(kind=name, at=at, raw=delivery)
     if name not in _READERS:
@@ -131,6 +132,28 @@ def _event(name: str, delivery: Json, account: str | None) -> InboundEvent:
     if item.contact is None or item.at is None:
         return _odd(delivery, "without a conversation or a time that can be used")
     return _READERS[name](item)
+
+
+def _withdrawn(content: Any, at: int | None, delivery: Json) -> AccessWithdrawn:
+    """The time is in whole seconds: of the second's moments the last is meant, or news from the second in
+    which the account was connected would be taken for older."""
+    reason = content.get("reason") if isinstance(content, dict) else None
+    why = _REASONS.get(reason) if isinstance(reason, int) else None
+    return AccessWithdrawn(
+        note=f"TikTok lets this app act for the account no more{why or ''}. Connect the account again.",
+        at=at + 999 if at is not None else None,
+        raw=delivery,
+    )
+
+
+_REASONS: Final = {
+    1: ": its owner has disconnected the app",
+    2: ": the account was deleted",
+    3: ": the owner's age was changed",
+    4: ": the account was banned",
+    5: ": the app's developer has revoked it",
+}
+"""Unconfirmed in the sheet (section 4)."""
 
 
 class _Item:

@@ -4,6 +4,7 @@ Promises    `fit` knows the limits of the sheet's section 5; `send` raises nothi
 Choices     Up to three go out as a card of buttons under a title of 40 characters; what is longer, and lists,
             as text with numbered lines. A click comes back as the button's words.
 Quotes      Only a text can quote; with a picture or a card the quote is left out.
+Signals     One call each, since ten a second are few: typing does not mark as read too.
 Pictures    Are not for every country: where the platform says so for the conversation, the send is refused
             with that sentence before anything is uploaded.
 Unknown     Unanswered once a request may have been written and no answer that can be understood came. Nothing
@@ -146,11 +147,10 @@ class TikTokSender:
         return result
 
     async def _signal(self, item: OutboxItem, send: MarkRead, account: Account, turn: Turn) -> SendResult:
-        body: Json = {"message_type": "SENDER_ACTION", "sender_action": "MARK_READ"}
-        result = await self._post(item, account, body, turn)
-        if send.typing and isinstance(result, Accepted):
-            return await self._post(item, account, {**body, "sender_action": "TYPING"})
-        return result
+        action = "TYPING" if send.typing else "MARK_READ"
+        return await self._post(
+            item, account, {"message_type": "SENDER_ACTION", "sender_action": action}, turn
+        )
 
     async def _picture(self, item: OutboxItem, ref: MediaRef, account: Account, turn: Turn) -> SendResult:
         if not await self._takes_pictures(item.recipient, account):
@@ -165,10 +165,7 @@ class TikTokSender:
             self._uploads.forget(ref, account)
         return result
 
-    async def _post(
-        self, item: OutboxItem, account: Account, body: Json, turn: Turn | None = None
-    ) -> SendResult:
-        """`turn` is None for a second request of the same item."""
+    async def _post(self, item: OutboxItem, account: Account, body: Json, turn: Turn) -> SendResult:
         addressed = {
             "business_id": account.external_id,
             "recipient_type": "CONVERSATION",

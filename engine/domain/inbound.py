@@ -152,6 +152,16 @@ class Unsupported(Struct, frozen=True, tag=True, tag_field="event", kw_only=True
     reason: str
 
 
+class Announced(Struct, frozen=True, tag=True, tag_field="event", kw_only=True):
+    """The platform names something that is new and does not say what it is. Its adapter reads it, and what it
+    reads takes this event's place, before the delivery is answered. `raw` is all that was told."""
+
+    contact: Contact
+    kind: str
+    at: int | None
+    raw: Json
+
+
 class AccountNotice(Struct, frozen=True, tag=True, tag_field="event", kw_only=True):
     """About the account, not about a conversation: template status, quality, account alerts, errors.
 
@@ -185,6 +195,7 @@ InboundEvent = (
     | StatusesReached
     | ContactRenumbered
     | Unsupported
+    | Announced
     | AccountNotice
     | AccessWithdrawn
 )

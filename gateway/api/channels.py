@@ -29,7 +29,7 @@ Secret = Annotated[str, Meta(min_length=1, max_length=4096)]
 Secrets = Annotated[dict[str, Secret | None], Meta(max_length=50)]
 SettingsBody = Annotated[dict[str, str | int | bool | None], Meta(max_length=50)]
 PlatformName = Annotated[str, Meta(min_length=1, max_length=40)]
-ExternalId = Annotated[str, Meta(min_length=1, max_length=100, pattern="^[A-Za-z0-9._@+:-]+$")]
+ExternalId = Annotated[str, Meta(min_length=1, max_length=100, pattern="^[A-Za-z0-9._@+:/-]+$")]
 
 
 class ChannelBody(Input, frozen=True, kw_only=True):
@@ -133,7 +133,9 @@ async def connect(call: TenantCall, body: ChannelBody) -> Answer:
     connection = platform.connection
     settings = _given(body.settings)
     credentials = _given(body.credentials)
-    _check(connection.problems(credentials, settings, whole=True))
+    problems = connection.problems(credentials, settings, whole=True)
+    unusual = connection.account.problem(body.external_id)
+    _check(problems if unusual is None else {**problems, "external_id": [unusual]})
     if body.business_account_id is not None and connection.parent is not None:
         settings[connection.parent.name] = body.business_account_id
     account = Account(

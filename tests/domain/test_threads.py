@@ -106,10 +106,11 @@ def test_who_writes_with_another_contacts_proof_is_led_to_it() -> None:
 
     asked = stranger.raw(event)
     assert isinstance(asked, Lookup)
-    by_id, by_platform = asked.query  # type: ignore[misc]
+    queries: Any = asked.query
+    by_id, by_platform = queries
     assert isinstance(by_id, MessageQuery)
     assert by_id.message_id == ours
-    assert by_platform.platform_message_id == "9@work.example"  # type: ignore[union-attr]
+    assert by_platform.platform_message_id == "9@work.example"
 
     effects = stranger.raw(event, found=(FoundMessage(message=row), NOTHING_FOUND))
     assert isinstance(effects, Effects)

@@ -39,6 +39,7 @@ from engine.domain.conversation.window import has_room
 from engine.domain.inbound import (
     AccessWithdrawn,
     AccountNotice,
+    Announced,
     Contact,
     ContactRenumbered,
     Media,
@@ -94,7 +95,8 @@ def receive(state: ContactState, message: Receive, ctx: Context) -> Effects | Lo
             return _renumbered(state, message, event, ctx)
         case Unsupported():
             return _unsupported(state, message, event, ctx)
-        case AccountNotice() | AccessWithdrawn():
+        case Announced() | AccountNotice() | AccessWithdrawn():
+            # What is only announced was read before it came here, or nobody can read it.
             return Effects(reply=IGNORED)
 
 

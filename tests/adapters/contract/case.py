@@ -2,7 +2,7 @@
 
 import json
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cache
 from importlib import import_module
 from pathlib import Path
@@ -13,6 +13,7 @@ from msgspec import Struct
 
 from adapters.port import Adapter, ErrorClass
 from adapters.registry import adapters
+from engine.domain.inbound import InboundEvent
 from engine.ports import Receiver
 
 HERE: Final = Path(__file__).parent
@@ -33,7 +34,8 @@ class Case(Struct, frozen=True, kw_only=True):
     which the platform itself calls so. `receiver_then(header)`: for platforms whose signatures grow old, a
     receiver at the time of this one. For the played platform: `expired` and `throttled` are the faults
     (`/__sim/faults`) of a credential that ended and of too many calls, the latter with 7 seconds to wait,
-    `token` is the credential that a call is refused without.
+    `token` is the credential that a call is refused without. `read` gives what the platform only announces,
+    as it is read.
     """
 
     count: Callable[[bytes], int]
@@ -46,6 +48,7 @@ class Case(Struct, frozen=True, kw_only=True):
     throttled: Mapping[str, Any] = META_THROTTLED
     token: str = "access_token"
     foreign: Callable[[str], bool] = lambda name: False
+    read: Callable[[], Sequence[InboundEvent]] = tuple
     unsupported: frozenset[str] = frozenset()
     receiver_then: Callable[[str], Receiver] | None = None
 

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from adapters.port import Adapter
 from engine.domain.inbound import (
+    Announced,
     InboundEvent,
     MessageDeleted,
     MessageEchoed,
@@ -88,6 +89,10 @@ def test_the_capabilities_are_what_the_payloads_show(adapter: Adapter) -> None:
     and echoes."""
     can = adapter.platform.capabilities
     events = [one.event for payload in own_payloads(adapter.platform.name) for one in parsed(payload)]
+    announces = any(isinstance(one, Announced) for one in events)
+    read = case_of(adapter.platform.name).read()
+    assert announces == bool(read)
+    events += read
     received = {one.type for one in events if isinstance(one, MessageReceived)}
     assert received == set(can.receives)
     statuses = {one.status for one in events if isinstance(one, StatusChanged | StatusesReached)}

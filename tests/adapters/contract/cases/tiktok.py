@@ -36,6 +36,8 @@ CASE = Case(
     secret_before="client_secret_previous",
     samples="tiktok",
     codes={code: error_class for error_class, codes in _TABLE.items() for code in codes.split()},
+    expired={"code": 40105},
+    throttled={"code": 40100, "status": 429},
     unsupported=frozenset({"im_receive_msg_other"}),
     receiver_then=receiver_then,
 )
