@@ -65,6 +65,7 @@ async def opened() -> AsyncIterator[tuple[Engine, Room]]:
     engine = Engine(
         conversation_store=store,
         tenant_store=store,
+        customer_store=store,
         committer=writer,
         workers=(),
         new_id=lambda: next(numbers),
