@@ -75,12 +75,14 @@ from gateway.webhooks import PREFIX, WebhookLimits, Webhooks
 from storage.bridge import Bridge
 from storage.contacts import Contacts
 from storage.cursors import CursorReads
+from storage.customers import Customers
 from storage.databases import ConnectionLimits, DatabaseServer, Pool
 from storage.embedded import embedded_postgres
 from storage.events import Events
 from storage.landlord import LandlordStore
 from storage.objects import Objects
 from storage.outbox import Outbox
+from storage.people import People
 from storage.placements import Placements
 from storage.reads import ReadStore
 from storage.schemas import TENANT_MIGRATIONS, bring_up
@@ -226,6 +228,7 @@ class _System:
         self.engine = Engine(
             conversation_store=Contacts(self.placements),
             tenant_store=self.tenants,
+            customer_store=People(self.placements),
             committer=self.writers,
             workers=(self.fetchers.worker(), self.channels.worker()),
             new_id=self.ids,
@@ -256,6 +259,7 @@ class _System:
             self.services,
         )
         self.reads = ReadStore(self.placements, config_for=self.engine.configs.get, wall_ms=_wall_ms)
+        self.customers = Customers(self.placements, config_for=self.engine.configs.get, wall_ms=_wall_ms)
         self.base_url = settings.public_url or ""
         self.public_stop = trio.Event()
         self.public_ended: trio.Event | None = None
@@ -296,6 +300,7 @@ class _System:
         deps = Dependencies(
             engine=self.engine,
             reads=self.reads,
+            customers=self.customers,
             landlord=self.landlord,
             events=self.events,
             media=self.objects,
