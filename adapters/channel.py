@@ -116,7 +116,7 @@ class Trouble(Struct, frozen=True, kw_only=True):
     credentials_at: int
 
 
-OnAttention = Callable[[Trouble], None]
+OnTrouble = Callable[[Trouble], None]
 """Must not block."""
 
 
@@ -139,7 +139,7 @@ class Channels:
     """What the accounts' actors share; makes the runtime's spec of them.
 
     `ask` reaches conversations; `accounts` opens an account's credentials when it is first used and after
-    each Refresh; `senders` are the platforms' adapters by name; `on_attention` is told when a person has to
+    each Refresh; `senders` are the platforms' adapters by name; `on_trouble` is told when a person has to
     act on an account.
     """
 
@@ -154,7 +154,7 @@ class Channels:
         wall_ms: Callable[[], int],
         random: Random,
         unknown_wait_seconds: float,
-        on_attention: OnAttention,
+        on_trouble: OnTrouble,
         items_max: int = ITEMS_MAX,
     ) -> None:
         self.ask = ask
@@ -165,7 +165,7 @@ class Channels:
         self.wall_ms = wall_ms
         self.random = random
         self.unknown_wait_seconds = unknown_wait_seconds
-        self.on_attention = on_attention
+        self.on_trouble = on_trouble
         self.items_max = items_max
         self._live: dict[tuple[int, int], _Channel] = {}
         self._outcomes: dict[tuple[int, int], Counter[str]] = {}
@@ -722,7 +722,7 @@ class _Channel:
             return
         self._attention = declined.platform_code
         self._log.error("channel.needs_attention", code=declined.platform_code, note=declined.message)
-        self._shared.on_attention(
+        self._shared.on_trouble(
             Trouble(
                 tenant_id=self._tenant_id,
                 channel_id=self._channel_id,

@@ -24,6 +24,7 @@ from gateway.api import ALL_ROUTES
 from gateway.authentication import Authenticator
 from gateway.dependencies import Dependencies
 from gateway.envelope import Answer
+from gateway.locks import Locks
 from gateway.openapi import docs_page, document
 from gateway.passwords import LoginGuard, Passwords
 from gateway.pipeline import Pipeline, elapsed_ms, refusal, response_of
@@ -121,6 +122,7 @@ def make_site(deps: Dependencies) -> Site:
         passwords=passwords,
         logins=LoginGuard(passwords),
         links=SignedUrls(deps.master_key, deps.base_url, deps.engine.now),
+        changing=Locks(),
     )
 
 

@@ -30,9 +30,10 @@ from prometheus_client import CollectorRegistry
 from adapters.channel import Channels, Trouble
 from adapters.fetcher import Fetchers
 from adapters.guard import Guard
-from adapters.port import Account, Tools
+from adapters.port import Account, Renewed, Tools
 from adapters.profiles import Profiles
 from adapters.registry import adapters, describe_all
+from adapters.renewing import Expiring, Renewer
 from engine.domain.config import Channel
 from engine.domain.engine import Engine
 from engine.domain.ids import IdAllocator
@@ -54,6 +55,7 @@ from gateway.master_key import master_key
 from gateway.metrics import Metrics
 from gateway.observing import EngineLog, JournalLog
 from gateway.operator import Operator
+from gateway.provisioning import Provisioning
 from gateway.push.hub import Hub
 from gateway.push.news import News
 from gateway.push.pusher.apps import Apps
@@ -94,9 +96,10 @@ GC_THRESHOLDS: Final = (100_000, 50, 50)
 over and over, which costs a third of the activation rate (`python -m bench.mailbox`)."""
 
 DOOR_SHARE: Final = 0.3
-ENGINE_SHARE: Final = 0.5
-"""Of the time for stopping: requests under way end within a second unless something hangs, a conversation's
-backlog may take longer; the rest is for the last commits."""
+RENEWALS_SHARE: Final = 0.1
+ENGINE_SHARE: Final = 0.4
+"""Of the time for stopping: requests under way end within a second unless something hangs, a renewal of
+credentials is one call, a conversation's backlog may take longer; the rest is for the last commits."""
 
 LOCAL_LOGIN: Final = "local-operator@mijra.invalid"
 
@@ -199,7 +202,7 @@ class _System:
             wall_ms=_wall_ms,
             random=SystemRandom(),
             unknown_wait_seconds=settings.outbound_unknown_wait_seconds,
-            on_attention=self._needs_attention,
+            on_trouble=self._in_trouble,
         )
         self.fetchers = Fetchers(
             ask=self._ask,
@@ -237,7 +240,17 @@ class _System:
             self.profiles,
         )
         self.reads = ReadStore(self.placements, config_for=self.engine.configs.get, wall_ms=_wall_ms)
-        self.directory = Directory(self._open_secrets)
+        self.renewer = Renewer(
+            adapters=self.adapters,
+            tools=lambda: self.tools,
+            account=self._account_now,
+            keep=self._keep_renewed,
+            has_room=self.writers.has_room,
+            on_trouble=self._in_trouble,
+            wall_ms=_wall_ms,
+            random=SystemRandom(),
+        )
+        self.directory = Directory(self._open_secrets, listed=self._listed)
         self.base_url = settings.public_url or ""
         self.public_stop = trio.Event()
         self.public_ended: trio.Event | None = None
@@ -340,6 +353,7 @@ class _System:
         await self._wake_all()
         nursery.start_soon(self._keep_up_hourly)
         nursery.start_soon(self.profiles.run)
+        nursery.start_soon(self.renewer.run)
         operator_port = await nursery.start(
             _serve(self.operator, settings.operator_host, settings.operator_port, self.operator_stop)
         )
@@ -394,6 +408,8 @@ class _System:
             if self.token is not None:
                 with suppress(MijraError):
                     await self.landlord.revoke_token(self.token.id, _wall_ms())
+            with trio.move_on_after(self.settings.stop_seconds_max * RENEWALS_SHARE):
+                await self.renewer.settle()
             await self.engine.stop(self.settings.stop_seconds_max * ENGINE_SHARE)
             self.writers.stop()
             await self.writers.flush()
@@ -507,10 +523,36 @@ class _System:
                 }
         return {}
 
-    def _needs_attention(self, trouble: Trouble) -> None:
-        """The channel's actor may not wait, so the change is made by a task of its own."""
+    def _listed(self, entry: DirectoryEntry) -> None:
+        self.renewer.see(
+            Expiring(
+                tenant_id=entry.tenant_id,
+                channel_id=entry.channel_id,
+                platform=entry.platform,
+                credentials_at=entry.credentials_at,
+                expires_at=entry.credentials_expire_at,
+            )
+        )
+
+    async def _account_now(self, tenant_id: int, channel_id: int) -> Account | None:
+        await self.engine.config(tenant_id)
+        return self._account(tenant_id, channel_id)
+
+    async def _keep_renewed(self, account: Account, renewed: Renewed) -> bool:
+        return await Provisioning(self.site).renew_channel(
+            account.tenant_id,
+            account.channel_id,
+            account.credentials_at,
+            renewed.credentials,
+            renewed.expires_at,
+        )
+
+    def _in_trouble(self, trouble: Trouble) -> None:
+        """Whoever tells may not wait, so the change is made by a task of its own."""
         if self.nursery is not None:
             self.nursery.start_soon(self._mark_attention, trouble)
+        if trouble.halted:
+            self.renewer.hurry(trouble.tenant_id, trouble.channel_id, trouble.credentials_at)
 
     async def _mark_attention(self, trouble: Trouble) -> None:
         mark = NeedAttention(

@@ -21,7 +21,7 @@ from gateway.paging import page_by_id
 from gateway.permissions import Permission
 from gateway.provisioning import Account, Provisioning
 from gateway.routing import Routes, TenantCall
-from gateway.schemas import Input, Name, PageQuery, given, invalid
+from gateway.schemas import Input, Moment, Name, PageQuery, given, invalid, milliseconds
 
 routes = Routes("channels")
 
@@ -35,13 +35,15 @@ ExternalId = Annotated[str, Meta(min_length=1, max_length=100, pattern="^[A-Za-z
 class ChannelBody(Input, frozen=True, kw_only=True):
     """`GET platforms` says for each platform what `external_id` and `business_account_id` are there, and
     which credentials and settings it has. Credentials that are made where none is given are shown in the
-    answer."""
+    answer. `credentials_expire_at`: when they expire, where the platform said so; without it they are renewed
+    sooner than they have to be."""
 
     platform: PlatformName
     name: Name
     external_id: ExternalId
     business_account_id: ExternalId | None = None
     credentials: Secrets = field(default_factory=dict)
+    credentials_expire_at: Moment | None = None
     settings: SettingsBody = field(default_factory=dict)
 
 
@@ -51,11 +53,13 @@ class ChannelPatch(Input, frozen=True, kw_only=True):
     name: Name | UnsetType = UNSET
     status: Literal["active", "disabled"] | UnsetType = UNSET
     credentials: Secrets | UnsetType = UNSET
+    credentials_expire_at: Moment | UnsetType | None = UNSET
     settings: SettingsBody | UnsetType = UNSET
 
 
 class ChannelOut(Struct, frozen=True, kw_only=True):
-    """`credentials` says which are set."""
+    """`credentials` says which are set. `credentials_expire_at` is null where they do not expire, or nobody
+    has said when."""
 
     id: int
     platform: str
@@ -64,6 +68,8 @@ class ChannelOut(Struct, frozen=True, kw_only=True):
     status: str
     status_note: str | None
     credentials: dict[str, bool]
+    credentials_changed_at: str
+    credentials_expire_at: str | None
     settings: dict[str, Any]
     created_at: str
     updated_at: str
@@ -143,6 +149,7 @@ async def connect(call: TenantCall, body: ChannelBody) -> Answer:
         parent_id=body.business_account_id,
         credentials={**_generated(connection), **credentials},
         settings=settings,
+        credentials_expire_at=milliseconds(body.credentials_expire_at),
     )
     made = await Provisioning(call.site).connect(call.tenant.id, account, by=call.by, trace=call.trace)
     shown = _out(call, made.channel)
@@ -174,6 +181,8 @@ async def update_channel(call: TenantCall, channel_id: int, body: ChannelPatch) 
         known = connection.setting_names
         kept = {name: value for name, value in channel.settings.items() if name not in known}
         values["settings"] = {**kept, **settings}
+    if "credentials_expire_at" in values:
+        values["credentials_expire_at"] = milliseconds(values["credentials_expire_at"])
     if "status" in values or secrets_given:
         values.setdefault("status", "disabled" if channel.status == "disabled" else "active")
         values["status_note"] = None
@@ -309,6 +318,8 @@ def _out(call: TenantCall, channel: Channel) -> ChannelOut:
         status=channel.status,
         status_note=channel.status_note,
         credentials={name: bool(known.get(name)) for name in names},
+        credentials_changed_at=rfc3339(channel.credentials_at) or "",
+        credentials_expire_at=rfc3339(channel.credentials_expire_at),
         settings=channel.settings,
         created_at=rfc3339(channel.created_at) or "",
         updated_at=rfc3339(channel.updated_at) or "",
