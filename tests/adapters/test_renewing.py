@@ -264,9 +264,8 @@ async def test_a_refusal_is_told_once_and_not_repeated(
 
 async def test_an_outage_is_outlived(house: House, autojump_clock: MockClock) -> None:
     """Tried again with growing pauses, an hour at most; nobody is told, because the token still holds."""
-    house.adapter.answers.extend(
-        [RuntimeError("a bug"), *[away(), declined(ErrorClass.TRANSIENT)] * 29, away()]
-    )
+    troubles: list[Answer] = [away(), declined(ErrorClass.TRANSIENT)]
+    house.adapter.answers.extend([RuntimeError("a bug"), *troubles * 29, away()])
     async with house.running():
         house.connect()
         await trio.sleep(LIFE)
