@@ -24,7 +24,7 @@ from typing import Any, Final
 
 import structlog
 import trio
-from msgspec import Struct
+from msgspec import Struct, structs
 from prometheus_client import CollectorRegistry
 
 from adapters.channel import Channels, Trouble
@@ -45,7 +45,7 @@ from engine.reading import DirectoryEntry, Login, Reads, Tenant, Token
 from gateway.app import create_app
 from gateway.authentication import hash_secret
 from gateway.broadcasting import broadcasting_blueprint
-from gateway.dependencies import AccountCheck, Dependencies
+from gateway.dependencies import AccountCheck, ChannelHealth, Dependencies, Renewal
 from gateway.directory import Directory
 from gateway.enginemetrics import EngineCollector
 from gateway.lane.connection import LaneLimits, WebhookLane
@@ -328,7 +328,9 @@ class _System:
         self.operator = Operator(
             self.registry, {"database": self._database_answers, "writers": self._writers_take_more}
         )
-        self.registry.register(EngineCollector(self.engine, self.writers, self.channels, self.hub))
+        self.registry.register(
+            EngineCollector(self.engine, self.writers, self.channels, self.hub, self.renewer)
+        )
 
     # ---------------------------------------------------------------- start and stop
 
@@ -510,18 +512,28 @@ class _System:
         checked = await adapter.check(_account_of(0, channel, credentials), self.tools)
         return AccountCheck(ok=checked.ok, detail=checked.detail, facts=checked.facts)
 
-    def _channel_health(self, tenant_id: int, channel_id: int) -> dict[str, Any]:
-        for each in self.channels.statistics():
-            if (each.tenant_id, each.channel_id) == (tenant_id, channel_id):
-                return {
-                    "queued": each.queued,
-                    "in_hand": each.in_hand,
-                    "rate_per_second": each.rate_per_second,
-                    "circuit": each.circuit,
-                    "halted": each.halted,
-                    "outcomes": dict(each.outcomes),
-                }
-        return {}
+    def _channel_health(self, tenant_id: int, channel_id: int) -> ChannelHealth:
+        now, record = self.channels.record(tenant_id, channel_id)
+        error, renewal = record.error, self.renewer.state(tenant_id, channel_id)
+        return ChannelHealth(
+            queued=0 if now is None else now.queued,
+            paused_until=None if now is None else now.paused_until,
+            received_at=self.engine.intake.received_at(tenant_id, channel_id),
+            accepted_at=record.accepted_at,
+            error=None if error is None else (error.code, error.message, error.at),
+            counts=dict(record.outcomes),
+            sending={}
+            if now is None
+            else {
+                "queued": now.queued,
+                "in_hand": now.in_hand,
+                "rate_per_second": now.rate_per_second,
+                "circuit": now.circuit,
+                "halted": now.halted,
+                "outcomes": dict(now.outcomes),
+            },
+            renewal=None if renewal is None else Renewal(**structs.asdict(renewal)),
+        )
 
     def _listed(self, entry: DirectoryEntry) -> None:
         self.renewer.see(

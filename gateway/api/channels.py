@@ -16,6 +16,7 @@ from engine.domain.resources import rfc3339
 from engine.domain.tenant.messages import NeedAttention
 from engine.errors import InvalidInput, NotFound
 from engine.reading import Page
+from gateway.api.channel_health import HealthOut, SummaryOut, health_of, summary_of
 from gateway.envelope import Answer
 from gateway.paging import page_by_id
 from gateway.permissions import Permission
@@ -71,6 +72,7 @@ class ChannelOut(Struct, frozen=True, kw_only=True):
     credentials_changed_at: str
     credentials_expire_at: str | None
     settings: dict[str, Any]
+    health: SummaryOut
     created_at: str
     updated_at: str
 
@@ -112,15 +114,6 @@ class CheckOut(Struct, frozen=True, kw_only=True):
     detail: str
     facts: dict[str, Any]
     channel: ChannelOut
-
-
-class HealthOut(Struct, frozen=True, kw_only=True):
-    """`sending` is what the account's actor knows now; empty while it has nothing to do."""
-
-    status: str
-    status_note: str | None
-    webhook_url: str
-    sending: dict[str, Any]
 
 
 @routes.get("/channels", needs=Permission.CHANNELS_VIEW, answer=ChannelOut, paged=True)
@@ -231,16 +224,11 @@ async def verify(call: TenantCall, channel_id: int) -> Answer:
 
 @routes.get("/channels/<id:channel_id>/health", needs=Permission.CHANNELS_VIEW, answer=HealthOut)
 async def health(call: TenantCall, channel_id: int) -> Answer:
-    """Show how the account is doing: status, queue, rates, errors."""
+    """Show how the account is doing: status, credentials, what came and went last, queue, errors."""
     channel = _channel(call, channel_id)
     entry = await Provisioning(call.site).entry_of(call.tenant.id, channel)
-    result = HealthOut(
-        status=channel.status,
-        status_note=channel.status_note,
-        webhook_url=_webhook_url(call, channel, entry.endpoint_key),
-        sending=call.deps.channel_health(call.tenant.id, channel.id),
-    )
-    return Answer(data=result)
+    known = call.deps.channel_health(call.tenant.id, channel.id)
+    return Answer(data=health_of(channel, known, _webhook_url(call, channel, entry.endpoint_key)))
 
 
 @routes.get("/platforms", needs=Permission.CHANNELS_VIEW, answer=list[PlatformOut])
@@ -321,6 +309,7 @@ def _out(call: TenantCall, channel: Channel) -> ChannelOut:
         credentials_changed_at=rfc3339(channel.credentials_at) or "",
         credentials_expire_at=rfc3339(channel.credentials_expire_at),
         settings=channel.settings,
+        health=summary_of(call.deps.channel_health(call.tenant.id, channel.id)),
         created_at=rfc3339(channel.created_at) or "",
         updated_at=rfc3339(channel.updated_at) or "",
     )

@@ -25,6 +25,7 @@ _OTHERS: Final = frozenset(
         "note.added",
         "tag.changed",
         "campaign.progress",
+        "channel.updated",
         "order.created",
         "order.updated",
         "payment.updated",
