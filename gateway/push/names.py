@@ -31,6 +31,7 @@ _OTHERS: Final = frozenset(
         "note.added",
         "tag.changed",
         "campaign.progress",
+        "channel.updated",
         "order.created",
         "order.updated",
         "payment.updated",

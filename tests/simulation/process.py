@@ -158,7 +158,7 @@ class Process:
             wall_ms=world.wall_ms,
             random=random,
             unknown_wait_seconds=RESEND_SECONDS_MIN,
-            on_attention=self._needs_attention,
+            on_trouble=self._needs_attention,
             items_max=options.choice((2, 10_000)),
         )
         self.engine = Engine(
