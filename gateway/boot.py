@@ -271,6 +271,8 @@ class _System:
                     limits,
                     begin=webhooks.begin,
                     expire=webhooks.expire,
+                    is_overloaded=webhooks.is_overloaded,
+                    refusal=webhooks.refusal,
                 )
             )
         deps = Dependencies(
