@@ -1,7 +1,8 @@
 """The services of Google Business: they keep the public keys that pushes are verified with.
 
 Promises    While a profile is connected its keys are there; which address they are had from follows the
-            channel's settings, and a profile that is disconnected or disabled has none.
+            channel's settings. A profile that is disconnected or disabled has none: its pushes are turned
+            away and wait at Google.
 """
 
 from collections.abc import Sequence
