@@ -180,10 +180,11 @@ class Outlet(Struct, frozen=True, kw_only=True):
 
 class FoundMedia(Struct, frozen=True, kw_only=True):
     """Where a platform's file can be downloaded now. `headers` carry the authorization and are never
-    logged."""
+    logged. `content`: the file itself, where it came in a delivery that we keep; then there is no address."""
 
-    url: str
-    headers: dict[str, str]
+    url: str = ""
+    headers: dict[str, str] = {}
+    content: bytes | None = None
     media_type: str | None = None
     sha256: str | None = None
     size: int | None = None

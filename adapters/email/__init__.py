@@ -4,12 +4,19 @@ describing   what mail can do and what an account is made of
 receiver     webhooks of Mailgun, SendGrid and Postmark into events
 reading      a mail's bytes into an event
 threading    message ids, reply tokens, references
+sending      sends into mails: composing, submitting (SMTP), posting (services), dkim
+errors       what replies and answers mean
 """
 
 from typing import TYPE_CHECKING
 
+from adapters.email.account import check_account
 from adapters.email.describing import PLATFORM
-from adapters.port import Account, Adapter, Checked, ErrorClass, Tools
+from adapters.email.errors import classify
+from adapters.email.media import EmailMedia
+from adapters.email.receiver import EmailReceiver
+from adapters.email.sending import EmailSender
+from adapters.port import Account, Adapter, Checked, ErrorClass, StandIn, Tools
 
 if TYPE_CHECKING:
     from adapters.port import OpenMediaSource, OpenSender
@@ -22,19 +29,25 @@ class Email(Adapter):
     platform = PLATFORM
 
     def receiver(self) -> "Receiver":
-        raise NotImplementedError
+        return EmailReceiver()
 
     def sender(self, tools: Tools) -> "OpenSender":
-        raise NotImplementedError
+        return EmailSender(tools)
 
-    def media_source(self, tools: Tools) -> "OpenMediaSource | None":
-        return None
+    def media_source(self, tools: Tools) -> "OpenMediaSource":
+        return EmailMedia(tools.media)
 
     async def check(self, account: Account, tools: Tools) -> Checked:
-        return Checked(ok=True, detail="Nothing was asked: the address is taken as it is.")
+        return await check_account(account, tools.guard)
 
     def classify(self, code: str) -> ErrorClass:
-        return ErrorClass.TRANSIENT if code.startswith("4") else ErrorClass.BAD_REQUEST
+        return classify(code)
+
+    def stand_in(self) -> StandIn:
+        # Imported here: a server that talks to real mail plays none.
+        from adapters.simulators.mail.standing import EmailStandIn
+
+        return EmailStandIn()
 
 
 ADAPTER = Email()

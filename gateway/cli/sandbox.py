@@ -259,6 +259,7 @@ async def account_of(name: str, simulator_url: str) -> Keys | None:
     fields = [connection.account, *connection.credentials]
     fields += [connection.parent] if connection.parent is not None else []
     found = {field.name: answer[0].get(field.name) for field in fields}
+    # Of secrets that this account has none of, some simulators say that they are empty.
     return msgspec.convert({name: value for name, value in found.items() if value}, Keys)
 
 

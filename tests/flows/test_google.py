@@ -4,7 +4,7 @@ server and database and played Google."""
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from itertools import count
-from typing import Any, Generic, TypeVar
+from typing import Generic, TypeVar
 
 import pytest
 import trio
@@ -65,10 +65,11 @@ class Shop(Struct, Generic[S], kw_only=True):
 
 
 @asynccontextmanager
-async def shop(business: Business, stand_in: StandIn) -> AsyncIterator[Shop[Any]]:
+async def shop(business: Business, stand_in: StandIn, kind: type[S]) -> AsyncIterator[Shop[S]]:
     keys = stand_in.new_keys()
     port = business.server.simulator_ports_free.pop()
-    simulator: Any = stand_in.simulator(Play(accounts=[keys]))
+    simulator = stand_in.simulator(Play(accounts=[keys]))
+    assert isinstance(simulator, kind)
     simulator.settings = QUICK
     try:
         async with simulator.running(port=port) as sim, business.agent() as agent:
@@ -91,13 +92,13 @@ async def shop(business: Business, stand_in: StandIn) -> AsyncIterator[Shop[Any]
 
 @pytest.fixture
 async def agent(own_line: Business) -> AsyncIterator[Shop[MessagesSimulator]]:
-    async with shop(own_line, MessagesStandIn()) as opened:
+    async with shop(own_line, MessagesStandIn(), MessagesSimulator) as opened:
         yield opened
 
 
 @pytest.fixture
 async def profile(own_line: Business) -> AsyncIterator[Shop[ReviewsSimulator]]:
-    async with shop(own_line, ReviewsStandIn()) as opened:
+    async with shop(own_line, ReviewsStandIn(), ReviewsSimulator) as opened:
         yield opened
 
 
