@@ -102,6 +102,10 @@ class PublicKeys:
         for each in idle[:-_IDLE_MAX]:
             del self._rings[each]
 
+    def uses(self, account: AccountKey) -> str | None:
+        """Where the account's keys are had from; None: nothing is believed for it."""
+        return self._urls.get(account)
+
     def find(self, account: AccountKey, kid: str) -> jwt.PyJWK | None:
         """The key of this id among those that count for the account. None asks for a refresh."""
         ring = self._rings.get(self._urls.get(account, ""))
