@@ -18,6 +18,7 @@ from adapters.service import AccountService, ServiceTools
 from adapters.simulators import Fault
 from adapters.simulators.google.reviews import ReviewsSimulator, micros
 from adapters.simulators.google.standing import MessagesStandIn, ReviewsStandIn
+from engine.domain.inbound import MessageReceived
 from engine.domain.intake import Delivery, DeliveryReceipt
 from engine.errors import StoreUnavailable
 from engine.ports import Endpoint
@@ -50,10 +51,11 @@ class House:
     def ids(self) -> list[str]:
         """What was delivered since the last time, in its order."""
         found = [
-            event.platform_id  # type: ignore[union-attr]
+            event.platform_id
             for delivery in self.delivered
             for _, events in delivery.groups
             for event in events
+            if isinstance(event, MessageReceived)
         ]
         self.delivered.clear()
         return found
