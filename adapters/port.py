@@ -50,11 +50,17 @@ class ErrorClass(Enum):
     """The platform wants no such message to this recipient for a day or more; not ours to loop on: final."""
     BAD_REQUEST = "bad_request"
     """The message itself is not acceptable: final."""
+    OPTED_OUT = "opted_out"
+    """The recipient wants no messages from this account: final, and the conversation is told."""
     ACCOUNT = "account"
     """Something about the account (payment, policy, registration): final, a person has to act."""
 
 
-RETRYABLE = frozenset(ErrorClass) - {ErrorClass.RECIPIENT, ErrorClass.BAD_REQUEST}
+RETRYABLE = frozenset(ErrorClass) - {
+    ErrorClass.RECIPIENT,
+    ErrorClass.OPTED_OUT,
+    ErrorClass.BAD_REQUEST,
+}
 """Classes of a failure that a person's later `retry` of the same message may turn into success."""
 
 
@@ -108,12 +114,15 @@ SendResult = Accepted | Declined | Unanswered
 
 
 class Limits(Struct, frozen=True, kw_only=True):
-    """A platform's sending limits for one account (its sheet's numbers, or the account's settings)."""
+    """A platform's sending limits for one account (its sheet's numbers, or the account's settings).
+    `weight`: for how many messages a send counts in the account's pace (a long SMS is several); None: for
+    one."""
 
     messages_per_second: int
     pair_seconds: float
     pair_burst: int
     concurrency: int
+    weight: Callable[[Send], int] | None = None
 
 
 class Turn(Protocol):
@@ -131,10 +140,12 @@ class Turn(Protocol):
 
 class Fitted(Struct, frozen=True, kw_only=True):
     """A send as the platform can carry it. `note` tells the agent what is different from what was asked; it
-    is stored with the message. None: nothing."""
+    is stored with the message. None: nothing. `facts` are members for the message's content that the agent
+    should see (how many parts a text is sent in)."""
 
     send: Send
     note: str | None = None
+    facts: Mapping[str, Any] = {}
 
 
 class Sender(Protocol):
@@ -243,11 +254,14 @@ class OpenMediaSource(MediaSource, AbstractAsyncContextManager[MediaSource], Pro
 
 class Tools(Struct, frozen=True, kw_only=True):
     """What the root lends to adapters. `link(tenant_id, storage_key)` is a public address of a stored file
-    that works for an hour at least, for platforms that fetch what they are to send."""
+        that works for an hour at least, for platforms that fetch what they are to send. `webhook(account)` is
+        where the account's platform reaches us, for those that want to be told with each message; None: not
+    known."""
 
     media: MediaStore
     guard: Guard
     link: Callable[[int, str], str]
+    webhook: Callable[[Account], str | None] = lambda account: None
 
 
 class Simulator(Protocol):

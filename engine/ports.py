@@ -81,14 +81,15 @@ class ConversationQuery(Struct, frozen=True, kw_only=True):
 
 
 class TrackedQuery(Struct, frozen=True, kw_only=True):
-    """Our messages to one contact in these statuses that have a platform id, the newest `limit`. Found:
-    FoundTracked."""
+    """Our messages to one contact in these statuses, the newest `limit`; `named`: only those that have a
+    platform id. Found: FoundTracked."""
 
     tenant_id: int
     channel_id: int
     contact_key: str
     statuses: tuple[str, ...]
     limit: int
+    named: bool = True
 
 
 class FoundTracked(Struct, frozen=True, kw_only=True):
@@ -226,12 +227,54 @@ class Endpoint(Struct, frozen=True, kw_only=True):
 
 
 class WebhookRequest(Struct, frozen=True, kw_only=True):
-    """A webhook as it came, knowing nothing of any web framework. Header names are lower-case."""
+    """A webhook as it came, knowing nothing of any web framework. Header names are lower-case.
+
+    `path` is decoded, `raw_path` as it was written where the two differ. `public_url` is how the outside
+    reaches us, if the operator has said so.
+    """
 
     method: str
     path: str
     query: str
     headers: Mapping[str, str]
+    body: bytes
+    raw_path: str | None = None
+    public_url: str | None = None
+
+    def urls(self, configured: str | None = None) -> list[str]:
+        """The addresses that the platform may have called, for those that sign theirs; the likeliest first.
+
+        From the address that the account was given (`configured`), else from the operator's public URL, else
+        from the Host header, where nobody knows the scheme. X-Forwarded headers are anybody's and not
+        looked at. Each comes also with the standard port and without one: platforms differ in which they
+        sign.
+        """
+        query = f"?{self.query}" if self.query else ""
+        target = (self.raw_path or self.path) + query
+        if configured is not None:
+            bases = [configured + query]
+        elif self.public_url is not None:
+            bases = [self.public_url + target]
+        else:
+            host = self.headers.get("host", "")
+            bases = [f"https://{host}{target}", f"http://{host}{target}"] if host else []
+        return [url for base in bases for url in _with_and_without_port(base)]
+
+
+def _with_and_without_port(url: str) -> tuple[str, ...]:
+    scheme, _, rest = url.partition("://")
+    host, slash, path = rest.partition("/")
+    name, colon, port = host.rpartition(":")
+    if colon and port.isdecimal():
+        return url, f"{scheme}://{name}{slash}{path}"
+    return url, f"{scheme}://{host}:{443 if scheme == 'https' else 80}{slash}{path}"
+
+
+class Acknowledgement(Struct, frozen=True, kw_only=True):
+    """How a platform wants to hear that a delivery was taken."""
+
+    status: int = 200
+    content_type: str
     body: bytes
 
 
@@ -267,6 +310,21 @@ class Receiver(Protocol):
         as a multipart boundary. Raises InvalidInput when it is not what the platform sends; never anything
         else, whatever the bytes."""
         ...
+
+
+@runtime_checkable
+class ReadsAddresses(Protocol):
+    """What a Receiver may have beside: its deliveries' addresses are part of what they say (such as our own
+    id in the address of a callback). It is asked in place of `parse`, with the same promises."""
+
+    def parse_request(self, request: WebhookRequest) -> Sequence[RoutedEvent]: ...
+
+
+@runtime_checkable
+class Acknowledges(Protocol):
+    """What a Receiver may have beside: its platform does not take our JSON for an answer."""
+
+    acknowledgement: Acknowledgement
 
 
 @runtime_checkable

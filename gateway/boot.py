@@ -71,7 +71,7 @@ from gateway.serving import serve as serve_http
 from gateway.settings import Settings
 from gateway.subscription_rights import SubscriptionRights
 from gateway.ticks import Ticks
-from gateway.webhooks import WebhookLimits, Webhooks
+from gateway.webhooks import PREFIX, WebhookLimits, Webhooks
 from storage.bridge import Bridge
 from storage.contacts import Contacts
 from storage.cursors import CursorReads
@@ -194,7 +194,7 @@ class _System:
         self.guard = guard
         describe_all()
         self.adapters = adapters()
-        self.tools = Tools(media=self.objects, guard=guard, link=self._link)
+        self.tools = Tools(media=self.objects, guard=guard, link=self._link, webhook=self._webhook)
         self.senders = {name: each.sender(self.tools) for name, each in self.adapters.items()}
         sources = ((name, each.media_source(self.tools)) for name, each in self.adapters.items())
         self.media_sources = {name: source for name, source in sources if source is not None}
@@ -278,6 +278,7 @@ class _System:
             read=self._read_announced,
             limits=WebhookLimits(body_bytes_max=settings.webhook_bytes_max),
             ready_since=self.ticks.began,
+            public_url=settings.public_url,
         )
         self.lanes: list[Lane] = []
         if settings.webhook_lane == "on":
@@ -549,14 +550,15 @@ class _System:
         log.info("service.listening", listener=name, host=host, port=port)
         self.listening[name] = f"{_reachable(host)}:{port}"
 
-    def _fit_send(self, channel: Channel, send: Send, answered: bool) -> str | None:
+    def _fit_send(self, channel: Channel, send: Send, answered: bool) -> dict[str, Any]:
         sender = self.senders.get(channel.platform)
         if sender is None:
             raise InvalidInput(
                 "Nothing can be sent on this platform: its adapter is not installed.", code="not_supported"
             )
         outlet = Outlet(external_id=channel.external_id, settings=channel.settings, answered=answered)
-        return self.adapters[channel.platform].fit(sender, send, outlet).note
+        fitted = self.adapters[channel.platform].fit(sender, send, outlet)
+        return {**fitted.facts, **({} if fitted.note is None else {"sent_as": fitted.note})}
 
     async def _read_announced(self, endpoint: Endpoint, announced: Announced) -> Sequence[InboundEvent]:
         reader = self.readers.get(endpoint.platform)
@@ -571,6 +573,12 @@ class _System:
         raise Unavailable(
             found.message, code="not_readable_now", retry_after_seconds=found.retry_after_seconds or 10.0
         )
+
+    def _webhook(self, account: Account) -> str | None:
+        endpoint = self.directory.by_account(account.platform, account.external_id)
+        if endpoint is None or endpoint.channel_id != account.channel_id:
+            return None
+        return f"{self.base_url}{PREFIX}{account.platform}/{endpoint.endpoint_key}"
 
     def _link(self, tenant_id: int, storage_key: str) -> str:
         """The id that a file is known by ends the key it is stored under (gateway/api/files.py)."""

@@ -84,10 +84,10 @@ class AccountCheck(Struct, frozen=True, kw_only=True):
     facts: dict[str, Any] = {}
 
 
-FitSend = Callable[[Channel, Send, bool], str | None]
+FitSend = Callable[[Channel, Send, bool], Mapping[str, Any]]
 """(channel, send, whether the conversation has been answered): raises InvalidInput when the platform would
-refuse it. The answer tells the agent how it is sent otherwise where the platform cannot carry it as it is;
-None: as it is."""
+refuse it. The answer is what the message's content says beside what was asked: `sent_as`, how it is sent
+where the platform cannot carry it as it is, and what else the agent should know."""
 
 VerifyAccount = Callable[[Channel, dict[str, str]], Awaitable[AccountCheck]]
 """Asks the platform. Raises Unavailable when the platform cannot be reached."""

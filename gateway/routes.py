@@ -53,6 +53,7 @@ def webhook_blueprint(webhooks: Webhooks, *, body_seconds_max: float = 10.0) -> 
             headers,
             body,
             trace=g.get("trace"),
+            raw_path=request.scope.get("raw_path", b"").decode("latin-1") or None,
         )
         return Response(answer.body, status=answer.status, headers=dict(answer.headers))
 

@@ -43,7 +43,15 @@ from engine.domain.inbound import Announced, InboundEvent, RoutedEvent
 from engine.domain.intake import Delivery, DeliveryReceipt, Done
 from engine.domain.platforms import rules_of
 from engine.errors import InvalidInput, MijraError, NotFound, Unauthenticated, Unavailable
-from engine.ports import Endpoint, Receiver, Recogniser, WebhookRequest
+from engine.ports import (
+    Acknowledgement,
+    Acknowledges,
+    Endpoint,
+    ReadsAddresses,
+    Receiver,
+    Recogniser,
+    WebhookRequest,
+)
 from gateway import envelope
 from gateway.directory import Directory, Signer, signer_of
 from gateway.in_flight import OVER_SHARE, InFlight, over_share, too_many
@@ -100,6 +108,9 @@ class UnroutedStore(Protocol):
         now: int,
     ) -> None: ...
 
+
+Parse = Callable[[WebhookRequest], Sequence[RoutedEvent]]
+"""Raises InvalidInput."""
 
 ReadAnnounced = Callable[[Endpoint, Announced], Awaitable[Sequence[InboundEvent]]]
 """What an account's platform has only named. Raises Unavailable while it cannot be read."""
@@ -235,12 +246,22 @@ class Webhooks:
         read: ReadAnnounced | None = None,
         limits: WebhookLimits | None = None,
         ready_since: Callable[[], float] = trio.current_time,
+        public_url: str | None = None,
     ) -> None:
-        """`ready_since`: when the request that is handled now was ready to be read, at the latest."""
+        """`ready_since`: when the request that is handled now was ready to be read, at the latest.
+        `public_url`: how the outside reaches us, for platforms that sign the address."""
         self._ready_since = ready_since
         self._receivers = {
             name: receiver for receiver in receivers for name in (receiver.platform, *receiver.aliases)
         }
+        # Looked at once: most receivers have neither, and pay nothing for those that do.
+        self._parse = {each.platform: _parser(each) for each in receivers}
+        self._accepted_answers = {
+            each.platform: _acknowledged(each.acknowledgement)
+            for each in receivers
+            if isinstance(each, Acknowledges)
+        }
+        self._public_url = public_url
         self._directory = directory
         self._intake = intake
         self._landlord = landlord
@@ -270,13 +291,14 @@ class Webhooks:
         body: bytes,
         *,
         trace: str | None = None,
+        raw_path: str | None = None,
     ) -> Answer:
-        """The answer to one request. Header names are lower-case, `path` is without query and decoded;
-        `trace` is the request id if there is one already.
+        """The answer to one request. Header names are lower-case, `path` is without query and decoded,
+        `raw_path` as it was written where that may differ; `trace` is the request id if there is one already.
 
         Cancelled (the platform hung up): parts may be durable; the platform repeats, and dedup settles it.
         """
-        work = self._work(method, path, query, headers, body, trace)
+        work = self._work(method, path, query, headers, body, trace, raw_path=raw_path)
         if self._in_flight.standing and method == "POST" and self._is_shed(path, body):
             return _traced(_SHED, work)
         try:
@@ -344,11 +366,20 @@ class Webhooks:
         body: bytes,
         trace: str | None,
         ready: float | None = None,
+        raw_path: str | None = None,
     ) -> _Work:
         return _Work(
             trace=trace or os.urandom(16).hex(),
             platform="unknown",  # a label must not be the caller's choice
-            request=WebhookRequest(method=method, path=path, query=query, headers=headers, body=body),
+            request=WebhookRequest(
+                method=method,
+                path=path,
+                query=query,
+                headers=headers,
+                body=body,
+                raw_path=raw_path,
+                public_url=self._public_url,
+            ),
             started=trio.current_time(),
             ready=self._ready_since() if ready is None else ready,
             received_at=self._clock_ms(),
@@ -481,7 +512,12 @@ class Webhooks:
         """The delivery's events, if somebody whom we know has signed it. Raises the refusal otherwise."""
         addressed = self._addressee(work, endpoint_key)
         candidates = (addressed,) if addressed is not None else self._candidates(work, receiver)
-        return self._sorted(work, receiver, addressed, _understand(receiver, work.request, candidates))
+        return self._sorted(
+            work,
+            receiver,
+            addressed,
+            _understand(receiver, self._parse[work.platform], work.request, candidates),
+        )
 
     async def _read_apart(
         self, work: _Work, receiver: Receiver, endpoint_key: str | None
@@ -490,7 +526,12 @@ class Webhooks:
         addressed = self._addressee(work, endpoint_key)
         candidates = (addressed,) if addressed is not None else self._candidates(work, receiver)
         understood = await trio.to_thread.run_sync(
-            _understand, receiver, work.request, candidates, limiter=self._readers
+            _understand,
+            receiver,
+            self._parse[work.platform],
+            work.request,
+            candidates,
+            limiter=self._readers,
         )
         return self._sorted(work, receiver, addressed, understood)
 
@@ -581,7 +622,7 @@ class Webhooks:
         if len(signers) <= SIGNERS_TRIED_MAX:
             return signers
         try:
-            routed = receiver.parse(work.request.body, work.request.headers)
+            routed = self._parse[work.platform](work.request)
         except InvalidInput:
             return ()  # names no account, so there is nobody whose secret could be tried
         return _few_signers([target for event in routed for target in self._targets(work.platform, event)])
@@ -589,8 +630,11 @@ class Webhooks:
     def _targets(self, platform: str, event: RoutedEvent) -> Sequence[Endpoint]:
         """The endpoints that the event names. About a whole parent account: all accounts under it."""
         if event.external_id is not None:
-            endpoint = self._directory.by_account(platform, event.external_id)
-            return () if endpoint is None else (endpoint,)
+            for name in (event.external_id, *event.also_known_as):
+                endpoint = self._directory.by_account(platform, name)
+                if endpoint is not None:
+                    return (endpoint,)
+            return ()
         if event.parent_id is not None:
             return self._directory.by_parent(platform, event.parent_id)
         return ()
@@ -714,7 +758,7 @@ class Webhooks:
             shown = {name: value for name, value in said.items() if value}
             event = "webhook.accepted" if outcome == "accepted" else f"webhook.{outcome}"
             _log.info(event, **work.fields(), **shown)
-        return _OK
+        return self._accepted_answers.get(work.platform, _OK)
 
     def _failed(self, work: _Work, error: Exception) -> Answer:
         """The answer to whatever went wrong, counted and logged."""
@@ -761,6 +805,10 @@ _OK: Final = Answer(
 )
 
 
+def _acknowledged(how: Acknowledgement) -> Answer:
+    return Answer(status=how.status, headers={"Content-Type": how.content_type}, body=how.body)
+
+
 def _traced(answer: Answer, work: _Work) -> Answer:
     return Answer(
         status=answer.status, headers={**answer.headers, "X-Request-Id": work.trace}, body=answer.body
@@ -781,16 +829,23 @@ _LATE: Final = _failure(failure_of(too_many()))
 
 
 def _understand(
-    receiver: Receiver, request: WebhookRequest, candidates: Sequence[Endpoint]
+    receiver: Receiver, parse: Parse, request: WebhookRequest, candidates: Sequence[Endpoint]
 ) -> tuple[Sequence[Endpoint], Sequence[RoutedEvent] | str]:
     """Who signed a delivery, and its events or why it is not understood. Touches nothing of ours."""
     signed = receiver.verify(request, candidates)
     if not signed:
         return (), ()
     try:
-        return signed, receiver.parse(request.body, request.headers)
+        return signed, parse(request)
     except InvalidInput as error:
         return signed, error.message
+
+
+def _parser(receiver: Receiver) -> Parse:
+    """How the receiver is asked; found out once, not for each delivery."""
+    if isinstance(receiver, ReadsAddresses):
+        return receiver.parse_request
+    return lambda request: receiver.parse(request.body, request.headers)
 
 
 def _addressed(path: str) -> tuple[str, str | None]:

@@ -345,7 +345,8 @@ class WebhookSender:
         too_late = (
             trio.current_time() + gap - delivery.began > settings.retry_seconds_max * settings.time_factor
         )
-        if too_late or verdict == "refused":
+        used_up = settings.retries_max is not None and delivery.attempts > settings.retries_max
+        if too_late or used_up or verdict == "refused":
             self._waiting -= delivery.events
             for fact in delivery.facts:
                 fact.abandoned = True

@@ -1,17 +1,20 @@
 """Inbound events: what adapters make of a webhook. The closed set that conversations decide on.
 
 One delivery becomes a list of these, one per item, nothing dropped: what an adapter does not know
-becomes `Unsupported` with the raw JSON. Times are the platform's own, in milliseconds. `content` is
-already in the public shape of a message's content (engine/domain/content.py).
+becomes `Unsupported` with the raw JSON. Times are the platform's own, in milliseconds; `NO_TIME` where it
+tells none, and then the time of receipt counts. `content` is already in the public shape of a message's
+content (engine/domain/content.py).
 """
 
-from typing import Any
+from typing import Any, Final
 
 from msgspec import Struct
 
 from engine.domain.outbound import Thread
 
 Json = dict[str, Any]
+
+NO_TIME: Final = 0
 
 
 class Contact(Struct, frozen=True, kw_only=True):
@@ -38,11 +41,13 @@ class Media(Struct, frozen=True, kw_only=True):
 
 
 class PlatformError(Struct, frozen=True, kw_only=True):
-    """Why a platform refused, in its code and in a sentence a person understands."""
+    """Why a platform refused, in its code and in a sentence a person understands. `opted_out`: because the
+    customer wants no messages."""
 
     platform_code: str
     message: str
     retryable: bool = False
+    opted_out: bool = False
 
 
 class MessageReceived(Struct, frozen=True, tag=True, tag_field="event", kw_only=True):
@@ -65,6 +70,7 @@ class MessageReceived(Struct, frozen=True, tag=True, tag_field="event", kw_only=
     )
     answers: int | None = None
     thread: Thread | None = None
+    opts: str | None = None  # out | in: the customer wants no more messages here, or wants them again
 
 
 class MessageEchoed(Struct, frozen=True, tag=True, tag_field="event", kw_only=True):
@@ -205,9 +211,11 @@ class RoutedEvent(Struct, frozen=True, kw_only=True):
     """An event with the account it came in on (`external_id`: WhatsApp's phone_number_id; `parent_id`:
     its WABA). One delivery may hold several accounts, of several tenants. `or_addressed`: the id is where the
     sender aimed, which need not be an account's (forwarded mail); what is for nobody who is connected and
-    believed is for the account to whose own URL the delivery came."""
+    believed is for the account to whose own URL the delivery came. `also_known_as`: other ids that the
+    account may be connected by, tried in order where nobody has the first (SMS: the service of a number)."""
 
     external_id: str | None
     parent_id: str | None
     event: InboundEvent
     or_addressed: bool = False
+    also_known_as: tuple[str, ...] = ()

@@ -13,13 +13,7 @@ from msgspec import Struct, structs
 
 from engine.domain.configs import Configs
 from engine.domain.conversation.messages import Receive, Received, address_of
-from engine.domain.inbound import (
-    AccessWithdrawn,
-    AccountNotice,
-    InboundEvent,
-    MessageReceived,
-    StatusChanged,
-)
+from engine.domain.inbound import AccessWithdrawn, AccountNotice, InboundEvent, MessageReceived, StatusChanged
 from engine.domain.rows import DeliveryRow
 from engine.domain.tenant.messages import NeedAttention
 from engine.domain.tenant.messages import address_of as tenant_of

@@ -119,15 +119,20 @@ class Connection(Struct, frozen=True, kw_only=True):
     `account` is the id that deliveries name (`external_id` in the API), `parent` a higher account's
     (`business_account_id`). `settings` may be changed later and are not secret. `guide` says what is left to
     do at the platform, in a sentence. `renewal`: how credentials are kept from expiring; None where they do
-    not expire, or only a person can replace them.
-    """
+    not expire, or only a person can replace them. Accounts whose id matches `one_way` send only: nobody can
+    answer them."""
 
     account: Field
+    one_way: str | None = None
     parent: Field | None = None
     credentials: tuple[Field, ...] = ()
     settings: tuple[Field, ...] = ()
     guide: str = ""
     renewal: Renewal | None = None
+
+    def is_one_way(self, external_id: str) -> bool:
+        """Whether this account can be written to by nobody."""
+        return self.one_way is not None and re.search(self.one_way, external_id) is not None
 
     def problems(
         self, credentials: Mapping[str, Any], settings: Mapping[str, Any], *, whole: bool

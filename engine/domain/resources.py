@@ -18,6 +18,8 @@ from engine.domain.rows import NoteRow
 
 Json = dict[str, Any]
 
+OPTED_OUT = "opted_out_at"
+"""In a conversation's metadata: since when (ms) the contact wants no messages on this channel."""
 THREAD_KEY: Final = "thread"
 AUTOMATIC_KEY: Final = "automatic_answers"
 """Members of a conversation's metadata that are ours alone (engine/domain/conversation/threads.py)."""
@@ -97,6 +99,7 @@ class ConversationResource(Struct, frozen=True, kw_only=True):
     unread_count: int
     last_seq: int
     reply_window: ReplyWindow
+    opted_out_at: str | None
     sla: None
     tags: tuple[TagRef, ...]
     metadata: Json
@@ -241,6 +244,7 @@ def conversation_resource(
         unread_count=row.unread_count,
         last_seq=row.last_seq,
         reply_window=reply_window(row.platform, row.reply_window_ends_at, now, channel),
+        opted_out_at=rfc3339(row.metadata.get(OPTED_OUT)),
         sla=None,
         tags=tag_refs(row.tag_ids, config),
         metadata=_shown(row.metadata),

@@ -134,9 +134,8 @@ async def outgoing(call: TenantCall, body: SendBody, channel: Channel, *, answer
     field that is missing, does not belong, or that the platform would refuse."""
     _check_members(body)
     result = await _built(call, body)
-    note = call.deps.fit_send(channel, result.send, answered)
-    if note is not None:
-        result.content = {**result.content, "sent_as": note}
+    said = call.deps.fit_send(channel, result.send, answered)
+    result.content = {**result.content, **said}
     return result
 
 

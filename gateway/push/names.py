@@ -21,6 +21,8 @@ _OTHERS: Final = frozenset(
     {
         "message.sent",
         "conversation.created",
+        "customer.opted_in",
+        "customer.opted_out",
         "conversation.read",
         "note.added",
         "tag.changed",

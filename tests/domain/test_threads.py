@@ -1,7 +1,7 @@
 """What conversations decide on platforms that thread by message ids: whose an answer is, what ours continue,
 and when robots stop."""
 
-from typing import Any
+from typing import Any, cast
 
 import msgspec
 from msgspec import structs
@@ -106,9 +106,7 @@ def test_who_writes_with_another_contacts_proof_is_led_to_it() -> None:
 
     asked = stranger.raw(event)
     assert isinstance(asked, Lookup)
-    queries: Any = asked.query
-    by_id, by_platform = queries
-    assert isinstance(by_id, MessageQuery)
+    by_id, by_platform = cast("tuple[MessageQuery, MessageQuery]", asked.query)
     assert by_id.message_id == ours
     assert by_platform.platform_message_id == "9@work.example"
 

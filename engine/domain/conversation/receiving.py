@@ -6,10 +6,11 @@ message with its sequence number, the agent to be found, the automated reply. Al
 
 from typing import Any
 
-from msgspec import ValidationError, convert, to_builtins
+from msgspec import ValidationError, convert, structs, to_builtins
 
 from engine.domain import autoreply
 from engine.domain.content import DELETED_PREVIEW, preview
+from engine.domain.conversation import consent
 from engine.domain.conversation.changes import Change
 from engine.domain.conversation.composing import attachment_of, next_message
 from engine.domain.conversation.delivery import apply_status, receive_status, receive_watermark
@@ -37,6 +38,7 @@ from engine.domain.conversation.statuses import UNDECIDED
 from engine.domain.conversation.threads import may_answer_automatically, note_automatic, note_thread
 from engine.domain.conversation.window import has_room
 from engine.domain.inbound import (
+    NO_TIME,
     AccessWithdrawn,
     AccountNotice,
     Announced,
@@ -78,6 +80,8 @@ SILENT_TYPES = frozenset({"reaction", "system"})
 
 def receive(state: ContactState, message: Receive, ctx: Context) -> Effects | Lookup:
     event = message.event
+    if event.at == NO_TIME:
+        event = structs.replace(event, at=message.received_at)
     match event:
         case MessageReceived():
             return _message(state, message, event, ctx)
@@ -110,12 +114,17 @@ def _message(
     ctx: Context,
     looked_up: FoundMessage | None = None,
 ) -> Effects | Lookup:
+    if event.opts == consent.OUT and looked_up is None:
+        looked = consent.look_for_waiting(state, event.platform_id, ctx)
+        if isinstance(looked, Lookup):
+            return looked
+        looked_up = looked
     if event.answers is not None and event.answers not in state.messages:
         owner = _answered(state, event.answers, event.platform_id, ctx)
         if isinstance(owner, Effects | Lookup):
             return owner
         looked_up = owner
-    at = event.at or message.received_at
+    at = event.at
     seen = _seen(state, event.platform_id, at, ctx, looked_up or found_message(ctx))
     if seen is not None:
         return seen
@@ -151,6 +160,7 @@ def _message(
         metadata={
             **event.metadata,
             **_quoted(event.reply_to, reply_to),
+            **({} if event.opts is None else {"opts": event.opts}),
             **({"written_by": written_by} if written_by is not None else {}),
         },
         sender_name=event.contact.name or written_by,
@@ -169,6 +179,8 @@ def _message(
     append(change, conversation, row, attachments)
     change.message_event("message.received", conversation, row, attachments)
     want_agent(change, conversation)
+    if event.opts is not None:
+        consent.opt(change, event.opts, source="message", message_id=row.id)
     if not silent and contact.group is None and event.automated:
         _answer_automatically(change, conversation, event, opened)
     return change.done(
@@ -403,7 +415,7 @@ def _can_be_answered(change: Change, conversation: ConversationRow) -> bool:
     """A message that comes days late finds its window closed, and the platform would refuse the reply; so it
     would where everything that still waits fills the window."""
     channel = change.config.channels.get(conversation.channel_id)
-    if channel is None or channel.status == "disabled":
+    if channel is None or channel.status == "disabled" or consent.has_opted_out(change.state):
         return False
     ends_at = conversation.reply_window_ends_at
     return window_is_open(conversation.platform, ends_at, change.now) and has_room(

@@ -8,7 +8,8 @@ from typing import Any
 
 from msgspec import structs, to_builtins
 
-from engine.domain.conversation import window
+from engine.domain.config import Channel
+from engine.domain.conversation import consent, window
 from engine.domain.conversation.changes import Change
 from engine.domain.conversation.composing import attachment_of, next_message
 from engine.domain.conversation.finding import by_id, on_conversation
@@ -31,7 +32,15 @@ from engine.domain.conversation.messages import (
 )
 from engine.domain.conversation.state import OPEN_STATUSES, ContactState, Tracked, tracked_row
 from engine.domain.conversation.threads import thread_of
-from engine.domain.outbound import MarkRead, OutboxItem, OutboxPayload, Send, SendReaction, SendTemplate
+from engine.domain.outbound import (
+    MarkRead,
+    OutboxItem,
+    OutboxPayload,
+    Send,
+    SendInteractive,
+    SendReaction,
+    SendTemplate,
+)
 from engine.domain.outbox import Deliver, channel_address
 from engine.domain.platforms import rules_of
 from engine.domain.resources import MessageResource, message_resource
@@ -110,6 +119,10 @@ def start(state: ContactState, message: Start, ctx: Context) -> Effects | Lookup
         if first is not None:
             shown = change.resource(existing)
             return Effects(reply=Started(conversation=shown, message=first, created=False))
+    if message.send is not None and consent.has_opted_out(state):
+        return Effects(refuse=consent.refusal())
+    if message.send is not None and _is_meaningless(_channel(change), message.send):
+        return Effects(refuse=_one_way())
     if message.send is not None:
         ends_at = existing.reply_window_ends_at if existing is not None else None
         refusal = window.refusal(
@@ -171,6 +184,8 @@ def retry(state: ContactState, message: Retry, ctx: Context) -> Effects | Lookup
                 code="not_retryable",
             )
         )
+    if consent.has_opted_out(state):
+        return Effects(refuse=consent.refusal())
     item = structs.replace(found.outbox, state="queued", attempts=0, not_before=ctx.now)
     change = Change(state, ctx, message.trace)
     if not isinstance(item.send, SendTemplate | MarkRead):
@@ -184,7 +199,7 @@ def retry(state: ContactState, message: Retry, ctx: Context) -> Effects | Lookup
             return Effects(refuse=refusal)
         item = structs.replace(item, window_ends_at=ends_at, by_person=message.by.kind == "user")
     flagged = target.status == "unknown"
-    target.status = "pending"
+    target.status, target.withdrawn = "pending", False
     target.failed_at = None
     change.add(
         MessagePatch(
@@ -464,6 +479,10 @@ def _refusal(change: Change, conversation: ConversationRow, message: SendMessage
         return Conflicting("The channel is not connected any more.", code="channel_disabled")
     if conversation.channel_type == "group":
         return Conflicting("Messages to groups cannot be sent on this channel.", code="not_supported")
+    if consent.has_opted_out(state):
+        return consent.refusal()
+    if _is_meaningless(channel, message.send):
+        return _one_way()
     refusal = window.refusal(
         change,
         send=message.send,
@@ -499,6 +518,21 @@ def _missed(state: ContactState, conversation: ConversationRow, seen_seq: int, b
             if len(missed) == MISSED_MAX:
                 break
     return missed
+
+
+def _is_meaningless(channel: Channel | None, send: Send) -> bool:
+    """Choices, where nobody can answer."""
+    if channel is None or not isinstance(send, SendInteractive):
+        return False
+    return rules_of(channel.platform).connection.is_one_way(channel.external_id)
+
+
+def _one_way() -> Conflicting:
+    return Conflicting("Nobody can answer this sender, so choices cannot be offered.", code="one_way")
+
+
+def _channel(change: Change) -> Channel | None:
+    return change.config.channels.get(change.state.channel_id)
 
 
 def _not_found(sentence: str = "There is no such conversation.") -> NotFound:

@@ -14,6 +14,7 @@ from msgspec import Struct
 from adapters.port import Adapter, ErrorClass
 from adapters.registry import adapters
 from engine.domain.inbound import InboundEvent
+from engine.domain.outbound import Send
 from engine.ports import Receiver
 
 HERE: Final = Path(__file__).parent
@@ -36,6 +37,8 @@ class Case(Struct, frozen=True, kw_only=True):
     (`/__sim/faults`) of a credential that ended and of too many calls, the latter with 7 seconds to wait,
     `token` is the credential that a call is refused without. `read` gives what the platform only announces,
     as it is read.
+    `token` is the credential that a call is refused without. `signed(body)`: what of a body the signature
+    covers. `sends`: messages by type in the platform's own form, where it does not take everybody's.
     """
 
     count: Callable[[bytes], int]
@@ -49,6 +52,8 @@ class Case(Struct, frozen=True, kw_only=True):
     token: str = "access_token"
     foreign: Callable[[str], bool] = lambda name: False
     read: Callable[[], Sequence[InboundEvent]] = tuple
+    signed: Callable[[bytes], object] = lambda body: body
+    sends: Mapping[str, Send] = {}
     unsupported: frozenset[str] = frozenset()
     receiver_then: Callable[[str], Receiver] | None = None
 

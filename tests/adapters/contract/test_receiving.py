@@ -213,7 +213,7 @@ def test_whose_secret_signed_is_found(name: str) -> None:
 @given(data=st.data(), at=st.integers(0, 10_000), change=st.integers(1, 255))
 @settings(max_examples=60, deadline=None)
 def test_any_changed_byte_breaks_the_signature(name: str, data: st.DataObject, at: int, change: int) -> None:
-    """Over raw bytes, and in the signature itself."""
+    """Over all that the platform signs, and in the signature itself."""
     case = case_of(name)
     payload = data.draw(st.sampled_from([each for each in OWN if each.platform == name]))
     assert case.sign is not None
@@ -221,7 +221,8 @@ def test_any_changed_byte_breaks_the_signature(name: str, data: st.DataObject, a
     headers = dict(case.sign(payload.body, "a"))
     altered = bytearray(payload.body)
     altered[at % len(altered)] ^= change
-    assert not receiver.verify(request(payload, bytes(altered), **headers), [ours])
+    if case.signed(bytes(altered)) != case.signed(payload.body):
+        assert not receiver.verify(request(payload, bytes(altered), **headers), [ours])
     for header, value in headers.items():
         place = at % len(value)
         other = "0" if value[place] != "0" else "1"

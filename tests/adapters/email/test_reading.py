@@ -204,7 +204,7 @@ def nested() -> bytes:
     made["From"], made["To"], made["Message-ID"] = "zoe@example.org", ACCOUNT, "<1@example.org>"
     made.set_content("See the photo")
     made.add_alternative("<p>See <img src='cid:photo@x'></p>", subtype="html")
-    inner = made.get_payload()[1]  # type: ignore[index]
+    inner: Any = made.get_payload(1)
     inner.add_related(b"\x89PNG", "image", "png", cid="<photo@x>", filename="photo.png")
     made.add_attachment(b"%PDF", maintype="application", subtype="pdf", filename="فاتورة رقم ١.pdf")
     made.add_attachment(b"x\x9f", maintype="application", subtype="ms-tnef")
