@@ -248,7 +248,8 @@ async def account_of(platform: str, simulator_url: str) -> Keys | None:
     fields = [connection.account, *connection.credentials]
     fields += [connection.parent] if connection.parent is not None else []
     found = {field.name: answer[0].get(field.name) for field in fields}
-    return msgspec.convert({name: value for name, value in found.items() if value is not None}, Keys)
+    # Of secrets that this account has none of, some simulators say that they are empty.
+    return msgspec.convert({name: value for name, value in found.items() if value}, Keys)
 
 
 async def connect_simulator(simulator_url: str, callback_url: str) -> None:
