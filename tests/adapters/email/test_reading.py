@@ -15,7 +15,14 @@ from adapters.email.parts import place_of, source_of
 from adapters.email.reading import BODY_CHARACTERS_MAX, read_message
 from adapters.email.recognising import recognise
 from adapters.email.threading import message_id_for, open_token, reply_address, reply_token
-from engine.domain.inbound import AccountNotice, InboundEvent, MessageReceived, StatusChanged, Unsupported
+from engine.domain.inbound import (
+    AccountNotice,
+    Contact,
+    InboundEvent,
+    MessageReceived,
+    StatusChanged,
+    Unsupported,
+)
 from engine.ports import Endpoint
 
 ACCOUNT = "help@shop.example"
@@ -573,3 +580,17 @@ def test_damaged_mail_is_an_event_and_its_files_are_bytes(
     if isinstance(event, MessageReceived):
         for number in range(len(event.media)):
             assert part_bytes(raw, event, number) is not None
+
+
+@pytest.mark.parametrize(
+    "named",
+    [{"callback": "42", "platform_id": "a-uuid"}, {"platform_id": "abc", "detail": {"smtp_id": f"<{ID}>"}}],
+)
+def test_whatever_a_provider_calls_a_message_it_is_known_by_its_own_id(named: dict[str, Any]) -> None:
+    event = StatusChanged(
+        contact=Contact(keys=("zoe@example.org",)), status="failed", at=1, raw_status="bounce", **named
+    )
+
+    known = recognise(event, endpoint())
+    assert isinstance(known, StatusChanged)
+    assert (known.callback, known.platform_id) == ("42", ID)
