@@ -16,6 +16,7 @@ from adapters.email.describing import PLATFORM
 from adapters.email.errors import classify
 from adapters.email.listening import MailListener
 from adapters.email.media import EmailMedia
+from adapters.email.polling import MailboxPoller, has_mailbox
 from adapters.email.receiver import EmailReceiver
 from adapters.email.sending import EmailSender
 from adapters.port import Account, Adapter, Checked, ErrorClass, StandIn, Tools
@@ -44,7 +45,10 @@ class Email(Adapter):
         return await check_account(account, tools.guard)
 
     def services(self, tools: ServiceTools) -> Sequence[Service | AccountService]:
-        return (Service(name="email.smtp", run=MailListener(tools).run),)
+        return (
+            Service(name="email.smtp", run=MailListener(tools).run),
+            AccountService(name="email.imap", wants=has_mailbox, run=MailboxPoller(tools).run),
+        )
 
     def classify(self, code: str) -> ErrorClass:
         return classify(code)
