@@ -151,7 +151,7 @@ async def running(settings: Settings) -> AsyncIterator[Running]:
                 limits=_connection_limits(settings.db_connections_max),
             )
         )
-        system = _System(settings, key, server)
+        system = _System(settings, key, server, bridge)
         await system.prepare()
         for part in (*system.senders.values(), *system.media_sources.values(), *system.readers.values()):
             await stack.enter_async_context(part)
@@ -169,8 +169,9 @@ async def running(settings: Settings) -> AsyncIterator[Running]:
 class _System:
     """All parts by name. Constructing wires them; nothing runs before `start`."""
 
-    def __init__(self, settings: Settings, key: bytes, server: DatabaseServer) -> None:
+    def __init__(self, settings: Settings, key: bytes, server: DatabaseServer, bridge: Bridge) -> None:
         self.settings = settings
+        self.bridge = bridge
         self.server = server
         self.ids = IdAllocator(_wall_ms)
         self.node = f"{socket.gethostname()}:{os.getpid()}"
@@ -539,6 +540,7 @@ class _System:
             attention=self._service_found_trouble,
             new_trace=lambda: os.urandom(16).hex(),
             wall_ms=_wall_ms,
+            serve_asyncio=self.bridge.serve,
             listen=listen,
             tls=self._tls_context,
             listening=self._is_listening,
