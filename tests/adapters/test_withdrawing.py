@@ -97,7 +97,7 @@ class Shop(World):
         self._numbers = iter(range(1, 10**9))
 
     @asynccontextmanager
-    async def open(self) -> AsyncIterator["Shop"]:
+    async def opened(self) -> AsyncIterator["Shop"]:
         async with self.running():
             yield self
 
@@ -134,7 +134,7 @@ async def test_nothing_that_waits_goes_out_after_an_opt_out(autojump_clock: Mock
     """Ten messages to each of two customers at one a second; one of them opts out after two have gone. The
     other's all arrive."""
     platform = Platform(per_second=1, concurrency=4)
-    async with Shop(platform).open() as shop:
+    async with Shop(platform).opened() as shop:
         leaving, staying = KEYS
         first, second = await shop.says(leaving, "Hello"), await shop.says(staying, "Hello")
         theirs = [await shop.writes(leaving, first, f"{number}") for number in range(10)]
@@ -163,7 +163,7 @@ async def test_many_who_write_at_the_moment_of_an_opt_out(autojump_clock: MockCl
     """Each either got its message in before, and it went out or was withdrawn, or was refused; after an
     opt-in messages go out again."""
     platform = Platform(per_second=1, concurrency=4)
-    async with Shop(platform).open() as shop:
+    async with Shop(platform).opened() as shop:
         key = KEYS[0]
         conversation = await shop.says(key, "Hello")
         taken: list[int] = []
@@ -201,7 +201,7 @@ async def test_many_who_write_at_the_moment_of_an_opt_out(autojump_clock: MockCl
 async def test_a_call_under_way_ends_as_the_platform_says(autojump_clock: MockClock) -> None:
     """It cannot be called back: taken, it is shown as sent, and its row is ended."""
     platform = Platform(seconds=3.0)
-    async with Shop(platform).open() as shop:
+    async with Shop(platform).opened() as shop:
         key = KEYS[0]
         conversation = await shop.says(key, "Hello")
         one = await shop.writes(key, conversation, "On its way")
