@@ -473,6 +473,7 @@ class _Channel:
             resent=True,
             window_ends_at=item.window_ends_at,
             by_person=item.by_person,
+            thread=item.thread,
         )
         commit = self._patch(
             entry,

@@ -11,7 +11,7 @@ from typing import Any, Final, Protocol, runtime_checkable
 from msgspec import Struct
 
 from engine.domain.config import TenantConfig
-from engine.domain.inbound import RoutedEvent
+from engine.domain.inbound import InboundEvent, RoutedEvent
 from engine.domain.outbound import OutboxItem
 from engine.domain.rows import AttachmentRow, ConversationRow, CustomerRow, HandleRow, TimerRow
 
@@ -327,11 +327,35 @@ class Acknowledges(Protocol):
     acknowledgement: Acknowledgement
 
 
+@runtime_checkable
+class Recogniser(Protocol):
+    """A Receiver that can say more of an event once it is known whose it is: what is signed with the
+    account's own secrets, such as the references in a mail."""
+
+    def recognise(self, event: InboundEvent, endpoint: Endpoint) -> InboundEvent:
+        """The event as the account sees it that it is for. Pure; raises nothing."""
+        ...
+
+
 class MediaFile(Struct, frozen=True, kw_only=True):
     storage_key: str
     size: int
     sha256: str
     media_type: str
+
+
+CHUNK_BYTES: Final = 256 * 1024
+"""So that hashing one holds the loop for a fraction of a millisecond."""
+
+
+def chunks_of(content: bytes) -> Callable[[], Awaitable[bytes]]:
+    """Bytes that are here already, as `MediaStore.write` takes them."""
+    pieces = (content[at : at + CHUNK_BYTES] for at in range(0, len(content), CHUNK_BYTES))
+
+    async def chunk() -> bytes:
+        return next(pieces, b"")
+
+    return chunk
 
 
 class MediaStore(Protocol):

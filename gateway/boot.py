@@ -233,6 +233,7 @@ class _System:
             observer=EngineLog(),
             resident_conversations_max=settings.resident_conversations_max,
             idle_seconds_max=settings.idle_seconds,
+            media=self.objects,
         )
         # Snapshots before screens: whoever reacts to an event finds its configuration in force.
         self.profiles = Profiles(
@@ -289,6 +290,7 @@ class _System:
                     limits,
                     begin=webhooks.begin,
                     expire=webhooks.expire,
+                    bytes_max=webhooks.bytes_max,
                 )
             )
         deps = Dependencies(

@@ -41,6 +41,7 @@ from msgspec import Struct
 
 from engine.domain.inbound import Announced, InboundEvent, RoutedEvent
 from engine.domain.intake import Delivery, DeliveryReceipt, Done
+from engine.domain.platforms import rules_of
 from engine.errors import InvalidInput, MijraError, NotFound, Unauthenticated, Unavailable
 from engine.ports import (
     Acknowledgement,
@@ -48,6 +49,7 @@ from engine.ports import (
     Endpoint,
     ReadsAddresses,
     Receiver,
+    Recogniser,
     WebhookRequest,
 )
 from gateway import envelope
@@ -66,6 +68,13 @@ ALIASES: Final = {"pymob": "paymob"}
 SIGNERS_TRIED_MAX: Final = 4
 """An installation has one app of its own per platform, two while it moves to another. Each secret tried costs
 another pass over an attacker's body."""
+
+IN_LOOP_BYTES_MAX: Final = 32 * 1024
+"""What is read in the loop's own time on platforms with large deliveries: a millisecond or two."""
+
+READERS_MAX: Final = 2
+"""Deliveries that are read in threads at once. Each may hold a few times its size while it is read, and they
+share one interpreter."""
 
 _KEPT_HEADERS_MAX: Final = 40
 _SECRET_HEADERS: Final = frozenset({"authorization", "proxy-authorization", "cookie", "x-api-key"})
@@ -100,12 +109,16 @@ class UnroutedStore(Protocol):
     ) -> None: ...
 
 
+Parse = Callable[[WebhookRequest], Sequence[RoutedEvent]]
+"""Raises InvalidInput."""
+
 ReadAnnounced = Callable[[Endpoint, Announced], Awaitable[Sequence[InboundEvent]]]
 """What an account's platform has only named. Raises Unavailable while it cannot be read."""
 
 
 class WebhookLimits(Struct, frozen=True, kw_only=True):
-    """`body_bytes_max`: WhatsApp sends up to 3 MB. `in_flight_max`: at the goal of 3,300 a second and 50 ms
+    """`body_bytes_max`: WhatsApp sends up to 3 MB; a platform that says so may send more to an address with
+    an endpoint's key (`delivery_bytes_max`). `in_flight_max`: at the goal of 3,300 a second and 50 ms
     there are 165; ten times that is a store that hangs. `in_flight_bytes_max`: what the bodies that wait may
     hold in memory. Both are shared out among the tenants as they are free (`engine.runtime.shared_room`).
     `answer_seconds_max`: platforms count a second as slow and give up soon after ten."""
@@ -242,7 +255,7 @@ class Webhooks:
             name: receiver for receiver in receivers for name in (receiver.platform, *receiver.aliases)
         }
         # Looked at once: most receivers have neither, and pay nothing for those that do.
-        self._by_address = {each.platform: each for each in receivers if isinstance(each, ReadsAddresses)}
+        self._parse = {each.platform: _parser(each) for each in receivers}
         self._accepted_answers = {
             each.platform: _acknowledged(each.acknowledgement)
             for each in receivers
@@ -263,6 +276,11 @@ class Webhooks:
             metrics=metrics,
         )
         self._begun: dict[_Begun, None] = {}  # oldest first
+        self._slow = frozenset(
+            each.platform for each in receivers if rules_of(each.platform).delivery_bytes_max
+        )
+        self._recognisers = {each.platform: each for each in receivers if isinstance(each, Recogniser)}
+        self._readers = trio.CapacityLimiter(READERS_MAX)
 
     async def handle(
         self,
@@ -319,6 +337,18 @@ class Webhooks:
             answered(_traced(self._failed(work, error), work))
             return True
 
+    def bytes_max(self, path: str) -> int:
+        """What a body may have that is posted to `path`: more than usual only where the address names the
+        endpoint, so that whose secrets are tried does not depend on reading it."""
+        try:
+            platform, endpoint_key = _addressed(path)
+        except NotFound:
+            return self.limits.body_bytes_max
+        receiver = self._receivers.get(platform)
+        if receiver is None or endpoint_key is None:
+            return self.limits.body_bytes_max
+        return max(self.limits.body_bytes_max, rules_of(receiver.platform).delivery_bytes_max)
+
     def expire(self, now: float) -> None:
         """Answer what was begun and has waited too long by `now` (trio's clock)."""
         self._intake.expire(now)
@@ -364,13 +394,17 @@ class Webhooks:
         size = self._enter(work)
         try:
             with trio.fail_after(self.limits.answer_seconds_max):
-                return await self._delivery(work, self._read(work, receiver, endpoint_key))
+                if size > IN_LOOP_BYTES_MAX and self._is_slow(work.platform):
+                    read = await self._read_apart(work, receiver, endpoint_key)
+                else:
+                    read = self._read(work, receiver, endpoint_key)
+                return await self._delivery(work, read)
         finally:
             self._in_flight.leave(size)
 
     def _begin(self, work: _Work, answered: Callable[[Answer], None]) -> bool:
         receiver, endpoint_key = self._receiver(work)
-        if receiver.is_handshake(work.request):
+        if receiver.is_handshake(work.request) or self._is_slow(work.platform):
             return False
         size = self._enter(work)
         begun = False
@@ -422,8 +456,10 @@ class Webhooks:
     def _enter(self, work: _Work) -> int:
         """Let the delivery in; its size, for the way out."""
         size = len(work.request.body)
-        if size > self.limits.body_bytes_max:
-            raise InvalidInput(f"A webhook may have {self.limits.body_bytes_max} bytes.", code="too_large")
+        # The plain limit first: nearly all are below it.
+        if size > self.limits.body_bytes_max and size > self.bytes_max(work.request.path):
+            limit = self.bytes_max(work.request.path)
+            raise InvalidInput(f"A webhook may have {limit} bytes.", code="too_large")
         self._in_flight.enter(size)
         return size
 
@@ -474,32 +510,62 @@ class Webhooks:
 
     def _read(self, work: _Work, receiver: Receiver, endpoint_key: str | None) -> _Sorted | _NotUnderstood:
         """The delivery's events, if somebody whom we know has signed it. Raises the refusal otherwise."""
-        addressed: Endpoint | None = None
-        signed: Sequence[Endpoint]
-        if endpoint_key is not None:
-            addressed = self._directory.by_key(work.platform, endpoint_key)
-            if addressed is None:
-                raise NotFound("There is no such endpoint.")
-            # Before the signature: what a flood is refused for should not cost a pass over its bodies.
-            work.tenants = (addressed.tenant_id,)
-            self._in_flight.check(addressed.tenant_id)
-            signed = receiver.verify(work.request, (addressed,))
-        else:
-            signed = receiver.verify(work.request, self._candidates(work, receiver))
+        addressed = self._addressee(work, endpoint_key)
+        candidates = (addressed,) if addressed is not None else self._candidates(work, receiver)
+        return self._sorted(
+            work,
+            receiver,
+            addressed,
+            _understand(receiver, self._parse[work.platform], work.request, candidates),
+        )
+
+    async def _read_apart(
+        self, work: _Work, receiver: Receiver, endpoint_key: str | None
+    ) -> _Sorted | _NotUnderstood:
+        """As `_read`, for bodies whose reading would hold the loop up."""
+        addressed = self._addressee(work, endpoint_key)
+        candidates = (addressed,) if addressed is not None else self._candidates(work, receiver)
+        understood = await trio.to_thread.run_sync(
+            _understand,
+            receiver,
+            self._parse[work.platform],
+            work.request,
+            candidates,
+            limiter=self._readers,
+        )
+        return self._sorted(work, receiver, addressed, understood)
+
+    def _addressee(self, work: _Work, endpoint_key: str | None) -> Endpoint | None:
+        """Whose address it came to, if that is somebody's."""
+        if endpoint_key is None:
+            return None
+        addressed = self._directory.by_key(work.platform, endpoint_key)
+        if addressed is None:
+            raise NotFound("There is no such endpoint.")
+        # Before the signature: what a flood is refused for should not cost a pass over its bodies.
+        work.tenants = (addressed.tenant_id,)
+        self._in_flight.check(addressed.tenant_id)
+        return addressed
+
+    def _sorted(
+        self,
+        work: _Work,
+        receiver: Receiver,
+        addressed: Endpoint | None,
+        understood: tuple[Sequence[Endpoint], Sequence[RoutedEvent] | str],
+    ) -> _Sorted | _NotUnderstood:
+        signed, routed = understood
         if not signed:
             raise Unauthenticated("The signature is missing or wrong.", code="bad_signature")
-        try:
-            routed = self._parse(work, receiver)
-        except InvalidInput as error:
-            return _NotUnderstood(signed, error.message)
+        if isinstance(routed, str):
+            return _NotUnderstood(signed, routed)
         work.items = len(routed)
         return self._sort(work, receiver, routed, addressed, signed)
 
-    def _parse(self, work: _Work, receiver: Receiver) -> Sequence[RoutedEvent]:
-        by_address = self._by_address.get(work.platform)
-        if by_address is not None:
-            return by_address.parse_request(work.request)
-        return receiver.parse(work.request.body, work.request.headers)
+    def _is_slow(self, platform: str) -> bool:
+        """Whether the platform's deliveries are large, or bring files: then each has its task, which may wait
+        for a thread and the object store."""
+        return platform in self._slow
 
     async def _delivery(self, work: _Work, read: _Sorted | _NotUnderstood) -> Answer:
         if isinstance(read, _NotUnderstood):
@@ -556,7 +622,7 @@ class Webhooks:
         if len(signers) <= SIGNERS_TRIED_MAX:
             return signers
         try:
-            routed = self._parse(work, receiver)
+            routed = self._parse[work.platform](work.request)
         except InvalidInput:
             return ()  # names no account, so there is nobody whose secret could be tried
         return _few_signers([target for event in routed for target in self._targets(work.platform, event)])
@@ -586,7 +652,12 @@ class Webhooks:
         unproven: dict[str, Endpoint] = {}
         for event in routed:
             targets = self._targets(work.platform, event)
-            if not targets and addressed is not None and _may_speak_of(event, addressed):
+            if event.or_addressed and addressed is not None:
+                # A tenant's own address speaks for all of the tenant's accounts, and for nobody else's.
+                own = tuple(each for each in targets if each.tenant_id == addressed.tenant_id)
+                targets = own or (addressed,)
+                proven.update(each.external_id for each in targets)
+            elif not targets and addressed is not None and _may_speak_of(event, addressed):
                 targets = (addressed,)
             wanted.append((event, targets))
             unproven.update((t.external_id, t) for t in targets if t.external_id not in proven)
@@ -594,6 +665,7 @@ class Webhooks:
             also_signed = receiver.verify(work.request, _few_signers(unproven.values()))
             proven.update(endpoint.external_id for endpoint in also_signed)
         sorting = _Sorted(groups={}, unrouted=[])
+        recogniser = self._recognisers.get(work.platform)
         for event, targets in wanted:
             if not targets:
                 sorting.unrouted.append(event)
@@ -602,7 +674,8 @@ class Webhooks:
             if not believed:
                 sorting.refused += 1
             for target in believed:
-                sorting.groups.setdefault(target.external_id, (target, []))[1].append(event.event)
+                own_event = event.event if recogniser is None else recogniser.recognise(event.event, target)
+                sorting.groups.setdefault(target.external_id, (target, []))[1].append(own_event)
         if addressed is not None and not wanted:
             sorting.groups[addressed.external_id] = (addressed, [])  # nothing in it, but authentic: kept
         return sorting
@@ -753,6 +826,26 @@ def _failure(failure: envelope.Failure) -> Answer:
 _SHED: Final = _failure(failure_of(over_share()))
 _LATE: Final = _failure(failure_of(too_many()))
 """Made once: what is refused in thousands should not be encoded each time."""
+
+
+def _understand(
+    receiver: Receiver, parse: Parse, request: WebhookRequest, candidates: Sequence[Endpoint]
+) -> tuple[Sequence[Endpoint], Sequence[RoutedEvent] | str]:
+    """Who signed a delivery, and its events or why it is not understood. Touches nothing of ours."""
+    signed = receiver.verify(request, candidates)
+    if not signed:
+        return (), ()
+    try:
+        return signed, parse(request)
+    except InvalidInput as error:
+        return signed, error.message
+
+
+def _parser(receiver: Receiver) -> Parse:
+    """How the receiver is asked; found out once, not for each delivery."""
+    if isinstance(receiver, ReadsAddresses):
+        return receiver.parse_request
+    return lambda request: receiver.parse(request.body, request.headers)
 
 
 def _addressed(path: str) -> tuple[str, str | None]:

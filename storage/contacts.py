@@ -81,6 +81,7 @@ def outbox_item(record: Any) -> OutboxItem:
         reply_to=payload.reply_to,
         window_ends_at=payload.window_ends_at,
         by_person=payload.by_person,
+        thread=payload.thread,
     )
 
 

@@ -4,11 +4,17 @@ describing   what mail can do and what an account is made of
 receiver     webhooks of Mailgun, SendGrid and Postmark into events
 reading      a mail's bytes into an event
 threading    message ids, reply tokens, references
+sending      sends into mails: composing, submitting (SMTP), posting (services), dkim
+errors       what replies and answers mean
 """
 
 from typing import TYPE_CHECKING
 
 from adapters.email.describing import PLATFORM
+from adapters.email.errors import classify
+from adapters.email.media import EmailMedia
+from adapters.email.receiver import EmailReceiver
+from adapters.email.sending import EmailSender
 from adapters.port import Account, Adapter, Checked, ErrorClass, Tools
 
 if TYPE_CHECKING:
@@ -22,19 +28,19 @@ class Email(Adapter):
     platform = PLATFORM
 
     def receiver(self) -> "Receiver":
-        raise NotImplementedError
+        return EmailReceiver()
 
     def sender(self, tools: Tools) -> "OpenSender":
-        raise NotImplementedError
+        return EmailSender(tools)
 
-    def media_source(self, tools: Tools) -> "OpenMediaSource | None":
-        return None
+    def media_source(self, tools: Tools) -> "OpenMediaSource":
+        return EmailMedia(tools.media)
 
     async def check(self, account: Account, tools: Tools) -> Checked:
         return Checked(ok=True, detail="Nothing was asked: the address is taken as it is.")
 
     def classify(self, code: str) -> ErrorClass:
-        return ErrorClass.TRANSIENT if code.startswith("4") else ErrorClass.BAD_REQUEST
+        return classify(code)
 
 
 ADAPTER = Email()

@@ -9,7 +9,7 @@ Leaves      what a part's text means to `reading`.
 
 import binascii
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from email.message import Message
 from email.parser import BytesParser
 from email.policy import compat32
@@ -95,6 +95,15 @@ def part_of(raw: bytes, number: int) -> bytes | None:
     except _BROKEN:
         return None
     return None
+
+
+def report_parts(parts: Iterable[tuple[str, bytes]]) -> dict[str, bytes]:
+    """Of a report's parts, as (media type, bytes), those that programs read, by their media type."""
+    found: dict[str, bytes] = {}
+    for media_type, content in parts:
+        if media_type_of(media_type) in _REPORTS:
+            found.setdefault(media_type_of(media_type), content[:_REPORT_BYTES_MAX])
+    return found
 
 
 def media_type_of(text: object) -> str:

@@ -40,6 +40,7 @@ ADDRESSES_MAX: Final = 50
 """Of To and of Cc."""
 
 _ADDRESS: Final = re.compile(r"[^\s@<>,;:\"()\[\]\\]{1,64}@[^\s@<>,;:\"()\[\]\\]{1,189}")
+_FACT_MAX: Final = 500
 _HEADER_CHARACTERS_MAX: Final = 20_000
 _TAGS: Final = re.compile(r"<[^<>]*>")
 _YEARS: Final = range(1995, 2200)
@@ -133,12 +134,15 @@ def _message(letter: Letter, brought: Brought, sender: Person, at: int) -> Messa
         **{"from": _shown(sender)},
         to=[_shown(each) for each in people(headers, "to")] or None,
         cc=[_shown(each) for each in people(headers, "cc")] or None,
-        delivered_to=list(brought.envelope_to) or None,
+        delivered_to=[clean(each)[:254] for each in brought.envelope_to] or None,
         message_id=platform_id,
         automatic=automatic,
         encrypted=letter.encrypted,
         flaws=list(letter.flaws) or None,
-        **brought.facts,
+        **{
+            name: clean(fact)[:_FACT_MAX] if isinstance(fact, str) else fact
+            for name, fact in brought.facts.items()
+        },
     )
     platform_id = platform_id or _digest(sender, headers, subject, content)
     return MessageReceived(
@@ -166,7 +170,7 @@ def _message(letter: Letter, brought: Brought, sender: Person, at: int) -> Messa
 
 def _content(letter: Letter, subject: str | None) -> tuple[Json, str]:
     """The message's content and its text for searching."""
-    html = harmless(letter.html) if letter.html else None
+    html = harmless(clean(letter.html)) if letter.html else None
     text = letter.text if letter.text and letter.text.strip() else None
     if text is None and letter.html:
         text = plain_text(html) if html is not None else _without_tags(letter.html)

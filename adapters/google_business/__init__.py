@@ -11,7 +11,7 @@ oidc, keys, keeping   the proof that a push is Google's            account  does
 """
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from adapters.google_business.account import check_account
@@ -20,6 +20,7 @@ from adapters.google_business.describing import PLATFORM
 from adapters.google_business.errors import classify
 from adapters.google_business.keeping import key_services
 from adapters.google_business.keys import PublicKeys
+from adapters.google_business.naming import is_location
 from adapters.google_business.receiver import GoogleReceiver
 from adapters.google_business.reviews import READ_SECONDS_MAX, ReviewReader
 from adapters.google_business.sending import GoogleSender, fit_for
@@ -31,6 +32,9 @@ if TYPE_CHECKING:
     from adapters.port import OpenMediaSource, OpenReader, OpenSender, Sender
     from adapters.service import AccountService, Service, ServiceTools
     from engine.ports import Receiver
+
+REVIEWS = "google-reviews"
+"""What a played profile is called, beside a played agent that has the platform's name."""
 
 _READ_CONNECTIONS_MAX = 64
 
@@ -73,6 +77,15 @@ class GoogleBusiness(Adapter):
         from adapters.simulators.google.standing import MessagesStandIn
 
         return MessagesStandIn()
+
+    def stand_ins(self) -> Mapping[str, StandIn]:
+        from adapters.simulators.google.standing import ReviewsStandIn
+
+        return {**super().stand_ins(), REVIEWS: ReviewsStandIn()}
+
+    def takes_our_id(self, external_id: str) -> bool:
+        """An answer to a review has an id of Google's alone."""
+        return not is_location(external_id)
 
 
 def _wall_ms() -> int:

@@ -39,6 +39,8 @@ KEY_BITS_MIN: Final = 2_048
 ASK_SECONDS: Final = 30.0
 """A push with a new key is repeated within minutes, and a stranger's invented ones must not make us call
 Google all the time."""
+FIRST_SECONDS: Final = 5.0
+"""Between attempts while no key is known at all: a profile that was just connected believes nothing."""
 AGE_SECONDS: Final = (300.0, 86_400.0)
 """What of a max-age is believed: not so little that we call all the time, not so much that a key that was
 taken back counts for days. Google says five to seven hours."""
@@ -82,7 +84,11 @@ class PublicKeys:
         """The account's pushes are signed by the keys at this address from now on."""
         self.drop(account)
         self._urls[account] = url
-        self._rings.setdefault(url, _Ring()).users.add(account)
+        ring = self._rings.setdefault(url, _Ring())
+        if not ring.users:
+            # Nobody has looked after it; what is known of it counts until the answer comes.
+            ring.due_at = -inf
+        ring.users.add(account)
         self._stir()
 
     def drop(self, account: AccountKey) -> None:
@@ -137,7 +143,7 @@ class PublicKeys:
                 if ring.users and ring.due_at <= now:
                     ring.asked_at = now
                     # Until the answer says when: after a failure it is tried again.
-                    ring.due_at = now + ASK_SECONDS
+                    ring.due_at = now + (ASK_SECONDS if ring.keys else FIRST_SECONDS)
                     nursery.start_soon(self._refresh, client, url, ring, room)
 
     async def _refresh(

@@ -28,8 +28,9 @@ class Capabilities(Struct, frozen=True, kw_only=True):
     `window_messages_max` how many messages may go out in one window (None: any number).
     `profiles`: webhooks bring no names, which are looked up. `takes_our_id`: our message's id travels with
     it, and what is told of it later brings it back. `starts`: the business may write first. `threads`: an
-    answer continues the customer's newest message, which sends are given (`OutboxItem.thread`). `limits` is
-    the sending limit in words.
+    answer continues the customer's newest message, which sends are given (`OutboxItem.thread`).
+    `automatic_max` automatic answers go to one contact within `automatic_seconds`; None: as many as the
+    rules give. `limits` is the sending limit in words.
     """
 
     receives: tuple[str, ...]
@@ -52,6 +53,8 @@ class Capabilities(Struct, frozen=True, kw_only=True):
     takes_our_id: bool = True
     profiles: bool = False
     threads: bool = False
+    automatic_max: int | None = None
+    automatic_seconds: int = 0
     limits: str = ""
 
     @property

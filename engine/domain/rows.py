@@ -357,6 +357,7 @@ class DeliveryRow(Insert):
     items: int
     trace: str
     received_at: int
+    storage_key: str | None = None  # where the object store has the body, which is then empty here
 
 
 class EventRow(Insert):

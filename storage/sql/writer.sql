@@ -412,16 +412,16 @@ ON CONFLICT (tenant_id, channel_id) DO UPDATE SET
 -- name: insert_deliveries
 -- Raw webhook deliveries.
 INSERT INTO deliveries (
-    id, platform, channel_id, headers, body, outcome, items, trace, received_at, tenant_id
+    id, platform, channel_id, headers, body, outcome, items, trace, received_at, storage_key, tenant_id
 )
 SELECT
     new.id, new.platform, new.channel_id, new.headers::jsonb, new.body, new.outcome, new.items, new.trace,
-    mijra_at(new.received_at), new.tenant_id
+    mijra_at(new.received_at), new.storage_key, new.tenant_id
 FROM unnest(
     $1::bigint[], $2::text[], $3::bigint[], $4::text[], $5::bytea[], $6::text[], $7::bigint[], $8::text[],
-    $9::bigint[], $10::bigint[]
+    $9::bigint[], $10::text[], $11::bigint[]
 ) AS new (
-    id, platform, channel_id, headers, body, outcome, items, trace, received_at, tenant_id
+    id, platform, channel_id, headers, body, outcome, items, trace, received_at, storage_key, tenant_id
 ), gate;
 
 -- name: insert_files

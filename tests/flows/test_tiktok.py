@@ -180,3 +180,30 @@ async def test_throttling_slows_down_and_loses_nothing(shop: Shop) -> None:
     sent = await shop.send(conversation, {"type": "text", "content": "Slowly"})
     await shop.agent.reaches(sent, "read")
     assert shop.texts() == ["Slowly"]
+
+
+async def test_access_that_is_taken_away_parks_what_is_sent_until_it_is_given_again(shop: Shop) -> None:
+    """The platform says so by itself, before anything is sent: the channel needs attention and says why, and
+    nothing knocks; afterwards all goes out in order."""
+    conversation = await shop.conversation()
+    shop.sim.remove_authorization()
+    marked = await shop.becomes("needs_attention")
+    assert "disconnected the app" in marked["status_note"]
+    sent = [await shop.send(conversation, {"type": "text", "content": f"{number}"}) for number in range(3)]
+    await shop.sim.wait_quiet()
+    assert shop.payloads() == []
+    assert not shop.sim.ledger.refusals
+    shop.sim.renew_token("another-token")
+    await shop.agent.put(f"channels/{shop.channel_id}", {"credentials": {"access_token": "another-token"}})
+    for message in sent:
+        await shop.agent.reaches(message, "read")
+    assert shop.texts() == ["0", "1", "2"]
+    await shop.becomes("active")
+
+
+async def test_a_message_of_which_the_platform_tells_nothing_harms_nothing(shop: Shop) -> None:
+    """In the EEA, Switzerland and the UK: it is acknowledged, and the next one is a conversation."""
+    shop.sim.say_stripped()
+    await shop.sim.wait_quiet()
+    assert await shop.agent.items("conversations", channel_id=shop.channel_id) == []
+    await shop.conversation("Who writes is told here")

@@ -14,7 +14,7 @@ from engine.domain.conversation import consent
 from engine.domain.conversation.changes import Change
 from engine.domain.conversation.composing import attachment_of, next_message
 from engine.domain.conversation.delivery import apply_status, receive_status, receive_watermark
-from engine.domain.conversation.finding import by_platform, found_message
+from engine.domain.conversation.finding import by_id, by_platform, found_message
 from engine.domain.conversation.lifecycle import (
     add_handle,
     append,
@@ -35,6 +35,7 @@ from engine.domain.conversation.state import (
     tracked_row,
 )
 from engine.domain.conversation.statuses import UNDECIDED
+from engine.domain.conversation.threads import may_answer_automatically, note_automatic, note_thread
 from engine.domain.conversation.window import has_room
 from engine.domain.inbound import (
     NO_TIME,
@@ -118,11 +119,21 @@ def _message(
         if isinstance(looked, Lookup):
             return looked
         looked_up = looked
-    seen = _seen(state, event.platform_id, event.at, ctx, looked_up or found_message(ctx))
+    if event.answers is not None and event.answers not in state.messages:
+        owner = _answered(state, event.answers, event.platform_id, ctx)
+        if isinstance(owner, Effects | Lookup):
+            return owner
+        looked_up = owner
+    at = event.at
+    seen = _seen(state, event.platform_id, at, ctx, looked_up or found_message(ctx))
     if seen is not None:
         return seen
     change = Change(state, ctx, message.trace)
-    contact = event.contact
+    contact, written_by = event.contact, None
+    if event.answers is not None and state.handles and not state.handles & {*contact.keys}:
+        # The same person from another address, or whom they showed it to: it is this contact's matter, and no
+        # address of theirs for all time.
+        contact, written_by = Contact(keys=(state.key,)), contact.keys[0]
     know_customer(
         change,
         keys=_keys(contact),
@@ -132,8 +143,10 @@ def _message(
     )
     silent = event.type in SILENT_TYPES
     conversation, opened = _conversation_for(change, contact, reopen=not silent)
-    at = min(event.at, ctx.now + FUTURE_MS_MAX)
+    note_thread(conversation, event, written_by=written_by)
     content, reply_to = _linked(state, event.type, event.content, event.reply_to)
+    if reply_to is None and event.answers is not None:
+        reply_to = state.messages.get(event.answers)
     row = _row(
         change,
         conversation,
@@ -142,15 +155,17 @@ def _message(
         content=content,
         text=event.text,
         platform_id=event.platform_id,
-        at=event.at,
+        at=at,
         reply_to=reply_to,
         metadata={
             **event.metadata,
             **_quoted(event.reply_to, reply_to),
             **({} if event.opts is None else {"opts": event.opts}),
+            **({"written_by": written_by} if written_by is not None else {}),
         },
-        sender_name=contact.name,
+        sender_name=event.contact.name or written_by,
     )
+    at = min(at, ctx.now + FUTURE_MS_MAX)
     attachments = _attachments(change, row, event.media)
     conversation.last_inbound_at = max(conversation.last_inbound_at or 0, at)
     if not silent:
@@ -171,6 +186,23 @@ def _message(
     return change.done(
         Received(outcome="stored", conversation_id=conversation.id, message_id=row.id, seq=row.seq)
     )
+
+
+def _answered(
+    state: ContactState, message_id: int, platform_id: str, ctx: Context
+) -> FoundMessage | Effects | Lookup:
+    """The message of ours that an event proves to answer is looked up, and with it the event's own id, for
+    which this is the answer. A message of another contact makes the event that contact's."""
+    if not isinstance(ctx.found, tuple):
+        return Lookup((by_id(state, message_id), by_platform(state, platform_id)))
+    original, own = ctx.found
+    row = original.message
+    if row is not None and row.direction == "outbound":
+        if row.contact_key != state.key:
+            return Effects(forward=address_of(state.tenant_id, state.channel_id, row.contact_key))
+        state.track(tracked_row(row))
+    found: FoundMessage = own
+    return found
 
 
 def _echo(
@@ -342,6 +374,8 @@ def _answer_automatically(
     config = change.config
     if not config.rules or not _can_be_answered(change, conversation):
         return
+    if not may_answer_automatically(conversation, change.now):
+        return
     rule = autoreply.choose(
         config,
         channel_id=conversation.channel_id,
@@ -363,6 +397,7 @@ def _answer_automatically(
         # nothing; it does not stop the customer's message.
         return
     conversation.auto_replied = {**conversation.auto_replied, str(rule.id): change.now}
+    note_automatic(conversation, change.now)
     queue_reply(
         change,
         conversation,

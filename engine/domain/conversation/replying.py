@@ -31,6 +31,7 @@ from engine.domain.conversation.messages import (
     Started,
 )
 from engine.domain.conversation.state import OPEN_STATUSES, ContactState, Tracked, tracked_row
+from engine.domain.conversation.threads import thread_of
 from engine.domain.outbound import (
     MarkRead,
     OutboxItem,
@@ -223,6 +224,7 @@ def retry(state: ContactState, message: Retry, ctx: Context) -> Effects | Lookup
                     resent=flagged,
                     window_ends_at=item.window_ends_at,
                     by_person=item.by_person,
+                    thread=item.thread,
                 )
             ),
             updated_at=ctx.now,
@@ -326,6 +328,7 @@ def _queue(
     by_person: bool = False,
 ) -> None:
     recipient = conversation.metadata.get("recipient") or _recipient(conversation)
+    thread = thread_of(conversation) if message_id is not None else None
     row = OutboxRow(
         tenant_id=conversation.tenant_id,
         id=outbox_id,
@@ -344,6 +347,7 @@ def _queue(
                 reply_to=reply_to,
                 window_ends_at=conversation.reply_window_ends_at,
                 by_person=by_person,
+                thread=thread,
             )
         ),
         error=None,
@@ -370,6 +374,7 @@ def _queue(
         created_at=row.created_at,
         window_ends_at=conversation.reply_window_ends_at,
         by_person=by_person,
+        thread=thread,
     )
     change.tell(Tell(channel_address(conversation.tenant_id, conversation.channel_id), Deliver(item), lane))
 
