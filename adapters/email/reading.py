@@ -125,7 +125,7 @@ def _message(letter: Letter, brought: Brought, sender: Person, at: int) -> Messa
     subject = _subject(headers)
     files = letter.files
     content, text = _content(letter, subject)
-    platform_id = normalised(headers.get("message-id") or "")
+    own_id = normalised(headers.get("message-id") or "")
     automatic = why_automatic(
         letter, sender=sender.address, envelope_from=brought.envelope_from, account=brought.account
     )
@@ -135,7 +135,7 @@ def _message(letter: Letter, brought: Brought, sender: Person, at: int) -> Messa
         to=[_shown(each) for each in people(headers, "to")] or None,
         cc=[_shown(each) for each in people(headers, "cc")] or None,
         delivered_to=[clean(each)[:254] for each in brought.envelope_to] or None,
-        message_id=platform_id,
+        message_id=own_id,
         automatic=automatic,
         encrypted=letter.encrypted,
         flaws=list(letter.flaws) or None,
@@ -144,10 +144,9 @@ def _message(letter: Letter, brought: Brought, sender: Person, at: int) -> Messa
             for name, fact in brought.facts.items()
         },
     )
-    platform_id = platform_id or _digest(sender, headers, subject, content)
     return MessageReceived(
         contact=Contact(keys=(sender.address,), name=sender.name),
-        platform_id=platform_id,
+        platform_id=own_id or _digest(sender, headers, subject, content),
         at=at,
         type="text",
         content=content,
@@ -157,7 +156,7 @@ def _message(letter: Letter, brought: Brought, sender: Person, at: int) -> Messa
         metadata=compact(email=mail, reply_token=_token(headers, brought)),
         automated=automatic is None,
         thread=Thread(
-            message_id=platform_id,
+            message_id=own_id,
             subject=subject,
             references=trimmed(references),
             address=_answer_address(headers, sender),

@@ -22,7 +22,11 @@ def recognise(event: InboundEvent, endpoint: Endpoint) -> InboundEvent:
         case MessageReceived():
             return _message(event, endpoint)
         case StatusChanged(callback=None):
-            ours = _opened(token_in_id(event.platform_id), endpoint)
+            # SendGrid names the message by its own id, and beside it by ours.
+            ids = (event.platform_id, str(event.detail.get("smtp_id") or "").strip("<> "))
+            ours = next(
+                (one for each in ids if (one := _opened(token_in_id(each), endpoint)) is not None), None
+            )
             return structs.replace(event, callback=str(ours)) if ours is not None else event
         case _:
             return event

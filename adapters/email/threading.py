@@ -68,7 +68,8 @@ def references_for(thread: Thread | None) -> tuple[str | None, tuple[str, ...]]:
     At most `THREAD_REFERENCES_MAX`: the first, and the newest."""
     if thread is None:
         return None, ()
-    return thread.message_id, trimmed((*thread.references, thread.message_id))
+    newest = (thread.message_id,) if thread.message_id is not None else ()
+    return thread.message_id, trimmed((*thread.references, *newest))
 
 
 def trimmed(references: Iterable[str]) -> tuple[str, ...]:

@@ -24,6 +24,7 @@ class Contact(Struct, frozen=True, kw_only=True):
     keys: tuple[str, ...]
     name: str | None = None
     phone: str | None = None  # E.164 with '+'
+    email: str | None = None
     group: str | None = None  # the platform's group id when written in a group
 
 

@@ -85,9 +85,9 @@ THREAD_REFERENCES_MAX = 20
 class Thread(Struct, frozen=True, kw_only=True):
     """Where an answer belongs, on platforms that thread by message ids: the customer's newest message and,
     oldest first, those before it (at most `THREAD_REFERENCES_MAX`). `address` is where the customer wants
-    answers, if that is not where they wrote from."""
+    answers, if that is not where they wrote from. `message_id` is None where theirs had none."""
 
-    message_id: str
+    message_id: str | None
     subject: str | None = None
     references: tuple[str, ...] = ()
     address: str | None = None

@@ -65,10 +65,11 @@ class Shop(Struct, Generic[S], kw_only=True):
 
 
 @asynccontextmanager
-async def shop(business: Business, stand_in: StandIn) -> AsyncIterator[Shop[S]]:
+async def shop(business: Business, stand_in: StandIn, kind: type[S]) -> AsyncIterator[Shop[S]]:
     keys = stand_in.new_keys()
     port = business.server.simulator_ports_free.pop()
-    simulator: S = stand_in.simulator(Play(accounts=[keys]))  # type: ignore[assignment]
+    simulator = stand_in.simulator(Play(accounts=[keys]))
+    assert isinstance(simulator, kind)
     simulator.settings = QUICK
     try:
         async with simulator.running(port=port) as sim, business.agent() as agent:
@@ -91,13 +92,13 @@ async def shop(business: Business, stand_in: StandIn) -> AsyncIterator[Shop[S]]:
 
 @pytest.fixture
 async def agent(own_line: Business) -> AsyncIterator[Shop[MessagesSimulator]]:
-    async with shop(own_line, MessagesStandIn()) as opened:
+    async with shop(own_line, MessagesStandIn(), MessagesSimulator) as opened:
         yield opened
 
 
 @pytest.fixture
 async def profile(own_line: Business) -> AsyncIterator[Shop[ReviewsSimulator]]:
-    async with shop(own_line, ReviewsStandIn()) as opened:
+    async with shop(own_line, ReviewsStandIn(), ReviewsSimulator) as opened:
         yield opened
 
 

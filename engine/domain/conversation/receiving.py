@@ -20,6 +20,7 @@ from engine.domain.conversation.lifecycle import (
     append,
     hand_to,
     know_customer,
+    name_customer,
     new_conversation,
     set_status,
     want_agent,
@@ -54,6 +55,7 @@ from engine.domain.inbound import (
     Unsupported,
 )
 from engine.domain.outbound import SendInteractive, SendText
+from engine.domain.phones import with_variants
 from engine.domain.platforms import rules_of
 from engine.domain.resources import rfc3339, window_is_open
 from engine.domain.rows import (
@@ -130,7 +132,7 @@ def _message(
         return seen
     change = Change(state, ctx, message.trace)
     contact, written_by = event.contact, None
-    if event.answers is not None and state.handles and not state.handles & {*contact.keys}:
+    if event.answers is not None and state.handles and not state.handles.keys() & {*contact.keys}:
         # The same person from another address, or whom they showed it to: it is this contact's matter, and no
         # address of theirs for all time.
         contact, written_by = Contact(keys=(state.key,)), contact.keys[0]
@@ -140,6 +142,7 @@ def _message(
         platform=_platform(change),
         name=None if contact.group else contact.name,
         phone=None if contact.group else contact.phone,
+        email=None if contact.group else contact.email,
     )
     silent = event.type in SILENT_TYPES
     conversation, opened = _conversation_for(change, contact, reopen=not silent)
@@ -227,6 +230,7 @@ def _echo(
         platform=_platform(change),
         name=contact.name,
         phone=contact.phone,
+        email=contact.email,
     )
     conversation, _ = _conversation_for(change, contact, reopen=False)
     content, reply_to = _linked(state, event.type, event.content, event.reply_to)
@@ -582,8 +586,14 @@ def _renumbered(
     customer = state.customer
     assert customer is not None
     conversation, _ = _conversation_for(change, event.contact, reopen=False)
-    if state.wants_handle(event.new_key, ctx.now) and not ctx.suspect:
-        add_handle(change, event.new_key, platform=conversation.platform, display=customer.name)
+    if not ctx.suspect:
+        for key in with_variants(event.new_key) if event.new_phone is not None else (event.new_key,):
+            if state.wants_handle(key, ctx.now):
+                add_handle(change, key, platform=conversation.platform, display=customer.name)
+    if event.new_phone is not None and customer.phone != event.new_phone:
+        customer.phone = event.new_phone
+        change.add(snapshot(customer))
+        change.customer_event()
     conversation.metadata = {
         **conversation.metadata,
         "recipient": event.new_phone or event.new_key,
@@ -614,12 +624,13 @@ def know_profile(state: ContactState, message: KnowProfile, ctx: Context) -> Eff
     customer = state.customer
     assert customer is not None
     change = Change(state, ctx, message.trace)
-    if customer.name in state.handles | {state.key} and message.name:
-        customer.name = message.name[:NAME_CHARACTERS_MAX]
-        customer.avatar_url = message.avatar_url or customer.avatar_url
-        change.add(snapshot(customer))
-        if state.conversation is not None:
-            change.event("conversation.updated", state.conversation)
+    if customer.name in {*state.handles, state.key} and message.name:
+        name = message.name[:NAME_CHARACTERS_MAX]
+        if name_customer(change, name=name, avatar_url=message.avatar_url):
+            change.add(snapshot(customer))
+            change.customer_event()
+            if state.conversation is not None:
+                change.event("conversation.updated", state.conversation)
     return change.done()
 
 
