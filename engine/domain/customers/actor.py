@@ -98,9 +98,12 @@ def _decide(state: CustomersState, message: CustomersMessage, ctx: Context) -> E
     if not isinstance(ctx.found, tuple):
         return Lookup(PersonsQuery(tenant_id=state.tenant_id, customer_ids=asked))
     persons: Sequence[Person | None] = ctx.found
-    if any(person is None for person in persons):
+    if isinstance(message, Settle):
+        return _settle(state, message.merges, persons[0], ctx)
+    there = [person for person in persons if person is not None]
+    if len(there) < len(persons):
         return Effects(refuse=NotFound("There is no such customer."))
-    return _about(state, message, [person for person in persons if person is not None], ctx)
+    return _about(state, message, there, ctx)
 
 
 def customers(store: CustomerStore) -> Decider:
@@ -147,8 +150,6 @@ def _about(
             step = Step(state, ctx, trace)
             step.rename(persons[0], customer_id)
             return step.done()
-        case Settle(merges):
-            return _settle(state, merges, persons[0], ctx)
         case _:
             raise AssertionError("nothing else asks about persons")
 
@@ -325,13 +326,16 @@ def _confirmed(state: CustomersState, message: Linked) -> Effects:
     return Effects(commit=(structs.replace(awaited.merge, settled=True),))
 
 
-def _settle(state: CustomersState, merges: tuple[MergeRow, ...], person: Person, ctx: Context) -> Effects:
+def _settle(
+    state: CustomersState, merges: tuple[MergeRow, ...], person: Person | None, ctx: Context
+) -> Effects:
     step = Step(state, ctx, "")
     merge = merges[0]
-    stands = person.member(merge.merged_id).merge
-    # What was undone stays so; what stood may have been undone since, and that was told then.
-    if merge.undone_at is not None or (stands is not None and stands.id == merge.id):
-        step.settle(merge, person)
+    if person is not None:
+        stands = person.member(merge.merged_id).merge
+        # What was undone stays so; what stood may have been undone since, and that was told then.
+        if merge.undone_at is not None or (stands is not None and stands.id == merge.id):
+            step.settle(merge, person)
     if len(merges) > 1:
         step.tells.append(Tell(address_of(state.tenant_id), Settle(merges[1:])))
     return step.done()
