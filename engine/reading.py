@@ -45,13 +45,15 @@ class ConversationFilter(Struct, frozen=True, kw_only=True):
 
 
 class ConversationPlace(Struct, frozen=True, kw_only=True):
-    """Where a conversation's actor is, and what the rights checks need."""
+    """Where a conversation's actor is, and what the rights checks need. `answered`: by a person, at any
+    time."""
 
     conversation_id: int
     channel_id: int
     contact_key: str
     assigned_to: int | None
     status: str
+    answered: bool = False
 
 
 class MessagePlace(Struct, frozen=True, kw_only=True):
@@ -244,6 +246,8 @@ class DirectoryEntry(Struct, frozen=True, kw_only=True):
     parent_id: str | None
     credentials: bytes
     created_at: int
+    credentials_at: int = 0
+    credentials_expire_at: int | None = None
 
 
 class PushApp(Struct, frozen=True, kw_only=True):
@@ -303,13 +307,15 @@ class Landlord(Protocol):
 
     async def directory(self) -> Sequence[DirectoryEntry]: ...
 
+    async def directory_entry(self, platform: str, external_id: str) -> DirectoryEntry | None: ...
+
     async def add_directory(self, entry: DirectoryEntry) -> None:
         """Conflicting: the account is connected already (by whom is not said)."""
         ...
 
-    async def update_directory(
-        self, platform: str, external_id: str, *, credentials: bytes, parent_id: str | None
-    ) -> None: ...
+    async def update_directory(self, entry: DirectoryEntry) -> None:
+        """Its credentials, their times and its parent. Raises NotFound."""
+        ...
 
     async def remove_directory(self, platform: str, external_id: str, tenant_id: int) -> None: ...
 

@@ -354,6 +354,7 @@ PLANS: Final[dict[type[rows.Row], Plan]] = {
         (rows.TagHistoryRow, "conversation_tags"),
         (rows.AssignmentRow, "assignments"),
         (rows.TimerRow, "timers"),
+        (rows.ChannelCursorRow, "channel_cursors"),
         (rows.DeliveryRow, "deliveries"),
         (rows.FileRow, "files"),
         (rows.DeadLetterRow, "dead_letters"),

@@ -82,6 +82,7 @@ def outbox_item(record: Any) -> OutboxItem:
         reply_to=payload.reply_to,
         window_ends_at=payload.window_ends_at,
         by_person=payload.by_person,
+        thread=payload.thread,
     )
 
 
@@ -201,7 +202,8 @@ def _asked(position: int, query: StoreQuery) -> tuple[str, tuple[object, ...]]:
         return "conversations_by_id", (position, query.tenant_id, query.conversation_id)
     head = (position, query.tenant_id, query.channel_id)
     if isinstance(query, TrackedQuery):
-        return "messages_to_move", (*head, clean(query.contact_key), ",".join(query.statuses), query.limit)
+        statuses = ",".join(query.statuses)
+        return "messages_to_move", (*head, clean(query.contact_key), statuses, query.limit, query.named)
     if query.platform_message_id is not None:
         return "messages_by_platform_id", (*head, clean(query.platform_message_id))
     if query.message_id is not None:

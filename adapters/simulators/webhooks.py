@@ -12,6 +12,7 @@ Restart     Nothing is kept.
 import heapq
 import itertools
 import random
+import secrets
 import ssl
 import time
 from collections import deque
@@ -28,7 +29,7 @@ from adapters.simulators import builders
 from adapters.simulators.builders import Json
 from adapters.simulators.ledger import Attempt, Fact, Ledger
 from adapters.simulators.settings import Settings
-from engine.errors import MailboxFull
+from engine.errors import DeliveryFailed, MailboxFull
 
 _ANSWER_BYTES_MAX = 65_536
 """A callback's answer is of no interest beyond its status; a longer one ends the connection."""
@@ -59,10 +60,12 @@ class Event(Struct, frozen=True):
 
 
 class Post(Struct, frozen=True):
-    """One POST to a callback address, signed as the platform signs. `headers` name the content type."""
+    """One POST to a callback address, signed as the platform signs. `headers` name the content type. `again`
+    makes it anew for a repetition, where signatures grow old."""
 
     body: bytes
     headers: Mapping[str, str]
+    again: Callable[[], "Post"] | None = None
 
 
 UNSIGNED: Final = {"Content-Type": "application/json"}
@@ -306,6 +309,8 @@ class WebhookSender:
 
     async def _attempt(self, client: httpx.AsyncClient, delivery: _Delivery) -> None:
         delivery.attempts += 1
+        if delivery.attempts > 1 and delivery.post.again is not None:
+            delivery.post = delivery.post.again()
         began = trio.current_time()
         outcome = await self._outcome(client, delivery.url, delivery.post)
         attempt = Attempt(
@@ -340,7 +345,8 @@ class WebhookSender:
         too_late = (
             trio.current_time() + gap - delivery.began > settings.retry_seconds_max * settings.time_factor
         )
-        if too_late or verdict == "refused":
+        used_up = settings.retries_max is not None and delivery.attempts > settings.retries_max
+        if too_late or used_up or verdict == "refused":
             self._waiting -= delivery.events
             for fact in delivery.facts:
                 fact.abandoned = True
@@ -385,15 +391,21 @@ class WebhookSender:
             self._quiet.unpark_all()
 
 
-async def handshake(account: Signing, url: str, challenge: str) -> tuple[int, str]:
-    """The platform's GET to a new callback address (section 1): the answer's status and body.
-
-    Raises httpx's `TransportError` when there is no answer within 10 seconds.
-    """
+async def shake_hands(account: Signing, url: str) -> None:
+    """Meta's GET to a new callback address (WhatsApp sheet, section 1). Raises DeliveryFailed unless it is
+    answered 200 with the challenge within 10 seconds."""
+    challenge = str(secrets.randbelow(10**10))
     query = {"hub.mode": "subscribe", "hub.challenge": challenge, "hub.verify_token": account.verify_token}
-    async with _client(1) as client:
-        response = await client.get(url, params=query)
-        return response.status_code, response.text
+    try:
+        async with _client(1) as client:
+            response = await client.get(url, params=query)
+    except (httpx.TransportError, httpx.InvalidURL) as error:
+        raise DeliveryFailed(f"no answer from the callback address: {type(error).__name__}") from error
+    if response.status_code != 200 or response.text != challenge:
+        raise DeliveryFailed(
+            f"the callback address answered {response.status_code} to the handshake and "
+            f"{'the challenge' if response.text == challenge else 'not the challenge'}"
+        )
 
 
 def _client(connections: int) -> httpx.AsyncClient:

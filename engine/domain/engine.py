@@ -30,7 +30,7 @@ from engine.domain.timers.actor import timers
 from engine.domain.timers.messages import Tick
 from engine.domain.timers.messages import address_of as timers_of
 from engine.errors import MijraError
-from engine.ports import ConversationStore, CustomerStore, OpenWork, TenantStore
+from engine.ports import ConversationStore, CustomerStore, MediaStore, OpenWork, TenantStore
 from engine.runtime import (
     Address,
     Committer,
@@ -65,7 +65,7 @@ class Engine:
     """`run` is the engine's life; everything else may be called while it runs.
 
     `new_id`, `wall_ms`, `rng` and `monotonic` are all it knows of time and chance; a simulation supplies its
-    own.
+    own. `media` keeps large deliveries, and those that bring files.
     """
 
     def __init__(
@@ -83,6 +83,7 @@ class Engine:
         resident_conversations_max: int = RESIDENT_CONVERSATIONS_MAX,
         idle_seconds_max: float = 600.0,
         monotonic: Callable[[], float] = time.perf_counter,
+        media: MediaStore | None = None,
     ) -> None:
         self.new_id = new_id
         self.now = wall_ms
@@ -117,7 +118,7 @@ class Engine:
             monotonic=monotonic,
             **options,
         )
-        self.intake = Intake(self.system, committer, self.configs, new_id)
+        self.intake = Intake(self.system, committer, self.configs, new_id, media)
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Until `stop`. Raises when the root of the tree gives up."""

@@ -7,7 +7,7 @@ Times leave as RFC 3339 UTC with milliseconds, ids as integers.
 from collections.abc import Callable, Iterable, Mapping
 from datetime import UTC, datetime
 from functools import lru_cache
-from typing import Any
+from typing import Any, Final
 
 import msgspec
 from msgspec import Struct, structs
@@ -17,6 +17,12 @@ from engine.domain.platforms import rules_of
 from engine.domain.rows import CustomerRow, NoteRow
 
 Json = dict[str, Any]
+
+OPTED_OUT = "opted_out_at"
+"""In a conversation's metadata: since when (ms) the contact wants no messages on this channel."""
+THREAD_KEY: Final = "thread"
+AUTOMATIC_KEY: Final = "automatic_answers"
+"""Members of a conversation's metadata that are ours alone (engine/domain/conversation/threads.py)."""
 
 
 def rfc3339(ms: int | None) -> str | None:
@@ -127,6 +133,7 @@ class ConversationResource(Struct, frozen=True, kw_only=True):
     unread_count: int
     last_seq: int
     reply_window: ReplyWindow
+    opted_out_at: str | None
     sla: None
     tags: tuple[TagRef, ...]
     metadata: Json
@@ -271,12 +278,20 @@ def conversation_resource(
         unread_count=row.unread_count,
         last_seq=row.last_seq,
         reply_window=reply_window(row.platform, row.reply_window_ends_at, now, channel),
+        opted_out_at=rfc3339(row.metadata.get(OPTED_OUT)),
         sla=None,
         tags=tag_refs(row.tag_ids, config),
-        metadata=row.metadata,
+        metadata=_shown(row.metadata),
         created_at=rfc3339(row.created_at) or "",
         updated_at=rfc3339(row.updated_at) or "",
     )
+
+
+def _shown(metadata: Json) -> Json:
+    """A conversation's metadata without what only we need."""
+    if THREAD_KEY not in metadata and AUTOMATIC_KEY not in metadata:
+        return metadata
+    return {name: value for name, value in metadata.items() if name not in (THREAD_KEY, AUTOMATIC_KEY)}
 
 
 def customer_ref(row: CustomerRow) -> CustomerRef:

@@ -65,6 +65,8 @@ class ChannelRow(Upsert):
     status_note: str | None
     created_at: int
     updated_at: int
+    credentials_at: int = 0
+    credentials_expire_at: int | None = None
 
 
 class TagRow(Upsert):
@@ -351,6 +353,14 @@ class TimerRow(Upsert):
     due_at: int
 
 
+class ChannelCursorRow(Upsert):
+    """How far an account was read by a service of its adapter. `value` is that adapter's text."""
+
+    channel_id: int
+    value: str
+    updated_at: int
+
+
 class TimerDone(Row):
     """Removes a timer: it fired, in the same commit as what it caused, or is no longer wanted."""
 
@@ -370,6 +380,7 @@ class DeliveryRow(Insert):
     items: int
     trace: str
     received_at: int
+    storage_key: str | None = None  # where the object store has the body, which is then empty here
 
 
 class EventRow(Insert):

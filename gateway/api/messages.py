@@ -88,7 +88,7 @@ async def send(call: TenantCall, conversation_id: int, body: SendBody) -> Answer
     channel = call.config.channels.get(place.channel_id)
     if channel is None:
         raise Conflicting("The channel is not connected any more.", code="channel_disabled")
-    ready = await outgoing(call, body, channel.platform)
+    ready = await outgoing(call, body, channel, answered=place.answered)
     return await _send(call, place, ready, body.type, body)
 
 
@@ -112,7 +112,7 @@ async def start(call: TenantCall, body: StartBody) -> Answer:
     if body.message is not None and (body.message.type == "reaction" or body.message.reply_to is not None):
         raise invalid("message", "The first message refers to no other.")
     number = e164(body.phone, body.country)
-    ready = await outgoing(call, body.message, channel.platform) if body.message else None
+    ready = await outgoing(call, body.message, channel) if body.message else None
     command = Start(
         by=call.by,
         recipient=number,

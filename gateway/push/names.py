@@ -21,6 +21,8 @@ _OTHERS: Final = frozenset(
     {
         "message.sent",
         "conversation.created",
+        "customer.opted_in",
+        "customer.opted_out",
         "conversation.read",
         "customer.created",
         "customer.updated",
@@ -29,6 +31,7 @@ _OTHERS: Final = frozenset(
         "note.added",
         "tag.changed",
         "campaign.progress",
+        "channel.updated",
         "order.created",
         "order.updated",
         "payment.updated",

@@ -91,6 +91,10 @@ SELECT
     ) AS waiting,
     EXISTS (SELECT FROM customer_merges WHERE tenant_id = $1 AND NOT settled) AS merges;
 
+-- name: channel_cursor
+-- How far a channel's account was read.
+SELECT value FROM channel_cursors WHERE tenant_id = $1 AND channel_id = $2;
+
 -- name: head_of_log
 -- The cursor of the last committed event, as the database knows it.
 SELECT cursor FROM ownership WHERE tenant_id = $1;

@@ -109,11 +109,12 @@ JOIN messages AS message
     AND message.client_key = asked.key AND message.channel_id = asked.channel_id;
 
 -- name: messages_to_move
--- Our newest messages to a contact whose status a watermark may move, looked for among the newest 500 of its three
--- newest conversations: no index holds statuses, and a mark that old is not worth one.
+-- Our newest messages to a contact whose status a watermark may move, or which wait to be sent to who has opted out
+-- (`named` false), looked for among the newest 500 of its three newest conversations: no index holds statuses, and
+-- a mark that old is not worth one.
 SELECT asked.position, found.*
-FROM unnest($1::bigint[], $2::bigint[], $3::bigint[], $4::text[], $5::text[], $6::bigint[])
-    AS asked (position, tenant_id, channel_id, contact_key, statuses, most)
+FROM unnest($1::bigint[], $2::bigint[], $3::bigint[], $4::text[], $5::text[], $6::bigint[], $7::boolean[])
+    AS asked (position, tenant_id, channel_id, contact_key, statuses, most, named)
 CROSS JOIN LATERAL (
     SELECT message.*
     FROM (
@@ -133,7 +134,7 @@ CROSS JOIN LATERAL (
         ORDER BY one.seq DESC
         LIMIT 500
     ) AS message
-    WHERE message.direction = 'outbound' AND message.platform_message_id IS NOT NULL
+    WHERE message.direction = 'outbound' AND (message.platform_message_id IS NOT NULL OR NOT asked.named)
         AND message.status = ANY (string_to_array(asked.statuses, ','))
     ORDER BY message.id DESC
     LIMIT asked.most

@@ -51,12 +51,15 @@ GROUP BY status, platform;
 
 -- name: places
 -- Where conversations' actors are.
-SELECT id AS conversation_id, channel_id, contact_key, assigned_to, status FROM conversations
+SELECT id AS conversation_id, channel_id, contact_key, assigned_to, status,
+    first_response_at IS NOT NULL AS answered
+FROM conversations
 WHERE tenant_id = $1 AND id = ANY ($2::bigint[]);
 
 -- name: message_place
 -- Where a message's conversation's actor is.
-SELECT m.id AS message_id, c.id AS conversation_id, c.channel_id, c.contact_key, c.assigned_to, c.status
+SELECT m.id AS message_id, c.id AS conversation_id, c.channel_id, c.contact_key, c.assigned_to, c.status,
+    c.first_response_at IS NOT NULL AS answered
 FROM messages AS m
 JOIN conversations AS c ON c.tenant_id = m.tenant_id AND c.id = m.conversation_id
 WHERE m.tenant_id = $1 AND m.id = $2;

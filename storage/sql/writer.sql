@@ -101,22 +101,24 @@ ON CONFLICT (tenant_id, id) DO UPDATE SET
 -- Connected accounts, whole rows; the account's uniqueness may refuse.
 INSERT INTO channels (
     id, platform, name, external_id, credentials, settings, status, status_note, created_at, updated_at,
-    tenant_id
+    credentials_at, credentials_expire_at, tenant_id
 )
 SELECT
     new.id, new.platform, new.name, new.external_id, new.credentials, new.settings::jsonb, new.status,
-    new.status_note, mijra_at(new.created_at), mijra_at(new.updated_at), new.tenant_id
+    new.status_note, mijra_at(new.created_at), mijra_at(new.updated_at), mijra_at(new.credentials_at),
+    mijra_at(new.credentials_expire_at), new.tenant_id
 FROM unnest(
     $1::bigint[], $2::text[], $3::text[], $4::text[], $5::bytea[], $6::text[], $7::text[], $8::text[],
-    $9::bigint[], $10::bigint[], $11::bigint[]
+    $9::bigint[], $10::bigint[], $11::bigint[], $12::bigint[], $13::bigint[]
 ) AS new (
     id, platform, name, external_id, credentials, settings, status, status_note, created_at, updated_at,
-    tenant_id
+    credentials_at, credentials_expire_at, tenant_id
 ), gate
 ON CONFLICT (tenant_id, id) DO UPDATE SET
     platform = excluded.platform, name = excluded.name, external_id = excluded.external_id,
     credentials = excluded.credentials, settings = excluded.settings, status = excluded.status,
-    status_note = excluded.status_note, created_at = excluded.created_at, updated_at = excluded.updated_at;
+    status_note = excluded.status_note, created_at = excluded.created_at, updated_at = excluded.updated_at,
+    credentials_at = excluded.credentials_at, credentials_expire_at = excluded.credentials_expire_at;
 
 -- name: upsert_tags
 -- Tags, whole rows; a name in use refuses.
@@ -414,19 +416,34 @@ ON CONFLICT (tenant_id, id) DO UPDATE SET
     kind = excluded.kind, channel_id = excluded.channel_id, contact_key = excluded.contact_key,
     conversation_id = excluded.conversation_id, due_at = excluded.due_at;
 
+-- name: upsert_channel_cursors
+-- How far accounts were read.
+INSERT INTO channel_cursors (
+    channel_id, value, updated_at, tenant_id
+)
+SELECT
+    new.channel_id, new.value, mijra_at(new.updated_at), new.tenant_id
+FROM unnest(
+    $1::bigint[], $2::text[], $3::bigint[], $4::bigint[]
+) AS new (
+    channel_id, value, updated_at, tenant_id
+), gate
+ON CONFLICT (tenant_id, channel_id) DO UPDATE SET
+    value = excluded.value, updated_at = excluded.updated_at;
+
 -- name: insert_deliveries
 -- Raw webhook deliveries.
 INSERT INTO deliveries (
-    id, platform, channel_id, headers, body, outcome, items, trace, received_at, tenant_id
+    id, platform, channel_id, headers, body, outcome, items, trace, received_at, storage_key, tenant_id
 )
 SELECT
     new.id, new.platform, new.channel_id, new.headers::jsonb, new.body, new.outcome, new.items, new.trace,
-    mijra_at(new.received_at), new.tenant_id
+    mijra_at(new.received_at), new.storage_key, new.tenant_id
 FROM unnest(
     $1::bigint[], $2::text[], $3::bigint[], $4::text[], $5::bytea[], $6::text[], $7::bigint[], $8::text[],
-    $9::bigint[], $10::bigint[]
+    $9::bigint[], $10::text[], $11::bigint[]
 ) AS new (
-    id, platform, channel_id, headers, body, outcome, items, trace, received_at, tenant_id
+    id, platform, channel_id, headers, body, outcome, items, trace, received_at, storage_key, tenant_id
 ), gate;
 
 -- name: insert_files

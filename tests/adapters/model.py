@@ -282,7 +282,7 @@ class World:
             wall_ms=wall_ms,
             random=Random(1),
             unknown_wait_seconds=unknown_wait_seconds,
-            on_attention=lambda tenant_id, channel_id, note: self.attention.append(note),
+            on_trouble=lambda trouble: self.attention.append(trouble.note),
             items_max=items_max,
         )
         ids = iter(range(1, 10**9))

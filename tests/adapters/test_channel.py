@@ -10,7 +10,7 @@ from trio.testing import MockClock
 
 from adapters.port import Account, Declined, ErrorClass, SendResult, Unanswered
 from engine.domain.outbound import OutboxItem
-from engine.domain.outbox import Deliver, Refresh, Settled, Wake
+from engine.domain.outbox import Deliver, Halt, Refresh, Settled, Wake
 from engine.domain.rows import OutboxPatch
 from engine.errors import CommitFailed, InvalidInput, StoreUnavailable
 from tests.adapters.model import BASE_MS, POISON, Platform, World, item, wall_ms
@@ -298,6 +298,20 @@ async def test_bad_credentials_stop_the_account_and_lose_nothing(autojump_clock:
     assert len(world.platform.calls) == calls + 5
     assert world.platform.accounts[-1].credentials == {"access_token": "two"}
     assert all(world.outcomes(number) == ["Sent"] for number in range(1, 6))
+
+
+async def test_withdrawn_access_stops_the_account_without_a_call(autojump_clock: MockClock) -> None:
+    """Told by the platform itself: everything is kept until Refresh, and goes in order then."""
+    async with World().running() as world:
+        world.tell(Halt("The owner removed the app."))
+        world.deliver(*(item(number, "c1") for number in range(1, 4)))
+        await trio.sleep(200)
+        (statistics,) = world.channels.statistics()
+        assert (statistics.halted, statistics.queued) == ("The owner removed the app.", 3)
+        assert world.platform.calls == []
+        world.tell(Refresh())
+        await world.drained()
+    assert world.platform.sent == [1, 2, 3]
 
 
 async def test_an_answer_to_the_old_credentials_does_not_stop_the_new_ones(autojump_clock: MockClock) -> None:

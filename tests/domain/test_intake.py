@@ -1,6 +1,6 @@
 """The intake's two doors: what was begun without a task ends as what is waited for, and in time."""
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from random import Random
 from typing import Any, cast
@@ -8,13 +8,15 @@ from typing import Any, cast
 import pytest
 import trio
 
+from engine.domain.configs import Configs
 from engine.domain.engine import Engine
-from engine.domain.inbound import Contact, MessageReceived
+from engine.domain.inbound import AccessWithdrawn, AccountNotice, Contact, InboundEvent, MessageReceived
 from engine.domain.intake import PATIENCE_SECONDS, WAIT_SECONDS_MAX, Delivery, DeliveryReceipt
+from engine.domain.outbox import CHANNEL_KIND, Halt
 from engine.domain.rows import ChannelRow
 from engine.errors import AskTimeout, MijraError, StoreUnavailable
-from engine.ports import Endpoint
-from engine.runtime import Lane
+from engine.ports import Endpoint, LoggedEvent
+from engine.runtime import Inbox, Lane, Restart, Worker
 from storage.databases import Pool
 from storage.writers import Writers
 from tests.domain.desk import CHANNEL, NOON, TENANT
@@ -27,6 +29,16 @@ class Room(Writers):
 
     away = False
     stuck = False
+    kept: Database
+
+    def __init__(self, *given: Any, **named: Any) -> None:
+        super().__init__(*given, **named)
+        self.told: list[object] = []
+
+    async def listen(self, inbox: Inbox) -> None:
+        """The channel's actor, as far as anybody asks here."""
+        while batch := await inbox.take(16):
+            self.told += [envelope.message for envelope in batch]
 
     def has_room(self, tenant: int, lane: Lane = Lane.NORMAL) -> bool:
         return not self.away
@@ -36,9 +48,13 @@ class Room(Writers):
             super().submit(address, generation, rows, done)
 
 
-class Nobody:
-    def committed(self, events: object) -> None:
-        pass
+class Snapshots:
+    """Has committed configurations in force, as the root does."""
+
+    configs: Configs
+
+    def committed(self, events: Sequence[LoggedEvent]) -> None:
+        self.configs.committed(events)
 
 
 @asynccontextmanager
@@ -60,19 +76,22 @@ async def opened() -> AsyncIterator[tuple[Engine, Room]]:
         )
     )
     store = ModelStore({TENANT: database})
-    writer = Room(lambda _: cast("Pool", database.pool()), lambda _: "d", node="n", sink=Nobody())
+    sink = Snapshots()
+    writer = Room(lambda _: cast("Pool", database.pool()), lambda _: "d", node="n", sink=sink)
+    writer.kept = database
     numbers = iter(range(1, 10_000))
     engine = Engine(
         conversation_store=store,
         tenant_store=store,
         customer_store=store,
         committer=writer,
-        workers=(),
+        workers=(Worker(kind=CHANNEL_KIND, run=writer.listen, restart=Restart.TRANSIENT, lazily=True),),
         new_id=lambda: next(numbers),
         wall_ms=lambda: NOON,
         rng=Random(1),
         monotonic=trio.current_time,
     )
+    sink.configs = engine.configs
     async with trio.open_nursery() as nursery:
         await nursery.start(writer.run)
         await nursery.start(engine.run)
@@ -81,15 +100,6 @@ async def opened() -> AsyncIterator[tuple[Engine, Room]]:
 
 
 def delivery(*texts: str) -> Delivery:
-    endpoint = Endpoint(
-        platform="whatsapp",
-        external_id="1",
-        parent_id=None,
-        tenant_id=TENANT,
-        channel_id=CHANNEL,
-        endpoint_key="k",
-        secrets={},
-    )
     events = [
         MessageReceived(
             contact=Contact(keys=("4915",), name="Mia", phone=None),
@@ -101,6 +111,19 @@ def delivery(*texts: str) -> Delivery:
         )
         for text in texts
     ]
+    return delivery_of(*events)
+
+
+def delivery_of(*events: InboundEvent) -> Delivery:
+    endpoint = Endpoint(
+        platform="whatsapp",
+        external_id="1",
+        parent_id=None,
+        tenant_id=TENANT,
+        channel_id=CHANNEL,
+        endpoint_key="k",
+        secrets={},
+    )
     return Delivery(
         platform="whatsapp",
         trace="t",
@@ -180,3 +203,30 @@ async def test_what_was_begun_does_not_wait_for_ever(
         engine.intake.expire(began + ended_after)
         engine.intake.expire(began + ended_after + 60)
         assert [type(result) for result in outcome.results] == [error]
+
+
+async def test_withdrawn_access_is_durable_before_the_platform_hears_so(autojump_clock: object) -> None:
+    """The channel is marked in the store; a repeated delivery, and news without a call to act, change
+    nothing."""
+    async with opened() as (engine, writer):
+        withdrawn = AccessWithdrawn(note="The owner removed the app.", at=NOON, raw={})
+        first = await engine.intake.deliver(delivery_of(withdrawn))
+        again = await engine.intake.deliver(delivery_of(withdrawn, AccountNotice(kind="x", at=NOON, raw={})))
+        channel = (await engine.config(TENANT)).channels[CHANNEL]
+        stored = (await ModelStore({TENANT: writer.kept}).load_config(TENANT)).channels[CHANNEL]
+
+    assert first == DeliveryReceipt(applied=1, tenants=(TENANT,))
+    assert again == DeliveryReceipt(ignored=2, tenants=(TENANT,))
+    assert (channel.status, channel.status_note) == ("needs_attention", "The owner removed the app.")
+    assert stored == channel
+    assert writer.told == [Halt("The owner removed the app.")] * 2
+
+
+async def test_news_that_a_person_has_to_act_on_marks_the_channel(autojump_clock: object) -> None:
+    async with opened() as (engine, _):
+        notice = AccountNotice(kind="review", at=None, raw={}, attention="The account is under review.")
+        receipt = await engine.intake.deliver(delivery_of(notice))
+        channel = (await engine.config(TENANT)).channels[CHANNEL]
+
+    assert receipt.applied == 1
+    assert (channel.status, channel.status_note) == ("needs_attention", "The account is under review.")

@@ -533,6 +533,8 @@ def _key(table: str, row: Any) -> tuple[Any, ...]:
             return (row.tenant_id, row.channel_id, row.external_id)
         case "settings":
             return (row.tenant_id, row.name)
+        case "channel_cursors":
+            return (row.tenant_id, row.channel_id)
         case _:
             return (row.tenant_id, row.id)
 

@@ -11,17 +11,17 @@ import msgspec
 import trio
 from prometheus_client import CollectorRegistry
 
-from adapters.channel import Channels
+from adapters.channel import Channels, Trouble
 from adapters.guard import Guard
 from adapters.port import Account
 from adapters.whatsapp import sending
 from adapters.whatsapp.receiver import WhatsAppReceiver
-from engine.domain.conversation.messages import SYSTEM, MediaVerdict
+from engine.domain.conversation.messages import MediaVerdict
 from engine.domain.conversation.messages import address_of as conversation_of
 from engine.domain.engine import Engine
 from engine.domain.ids import IdAllocator
 from engine.domain.outbox import MEDIA_KIND, Fetch
-from engine.domain.tenant.messages import Save
+from engine.domain.tenant.messages import NeedAttention
 from engine.errors import Forbidden, MijraError, Unavailable
 from engine.ports import LoggedEvent
 from engine.reading import DirectoryEntry
@@ -158,7 +158,7 @@ class Process:
             wall_ms=world.wall_ms,
             random=random,
             unknown_wait_seconds=RESEND_SECONDS_MIN,
-            on_attention=self._needs_attention,
+            on_trouble=self._needs_attention,
             items_max=options.choice((2, 10_000)),
         )
         self.engine = Engine(
@@ -290,18 +290,22 @@ class Process:
             credentials=msgspec.json.decode(channel.credentials),
             settings=channel.settings,
             active=channel.status != "disabled",
+            credentials_at=channel.credentials_at,
         )
 
-    def _needs_attention(self, tenant_id: int, channel_id: int, note: str) -> None:
+    def _needs_attention(self, trouble: Trouble) -> None:
         assert self._nursery is not None
-        self._nursery.start_soon(self._mark_attention, tenant_id, channel_id, note)
+        self._nursery.start_soon(self._mark_attention, trouble)
 
-    async def _mark_attention(self, tenant_id: int, channel_id: int, note: str) -> None:
-        values = {"status": "needs_attention", "status_note": note}
+    async def _mark_attention(self, trouble: Trouble) -> None:
+        mark = NeedAttention(
+            channel_id=trouble.channel_id,
+            note=trouble.note,
+            halts=False,
+            credentials_at=trouble.credentials_at,
+        )
         with contextlib.suppress(MijraError):
-            await self.engine.ask_tenant(
-                tenant_id, Save(kind="channel", id=channel_id, values=values, by=SYSTEM)
-            )
+            await self.engine.ask_tenant(trouble.tenant_id, mark)
 
     # ---------------------------------------------------------------- screens
 

@@ -155,7 +155,7 @@ class ModelStore:
                 if (row.channel_id, row.contact_key) == (query.channel_id, query.contact_key)
                 and row.direction == "outbound"
                 and row.status in query.statuses
-                and row.platform_message_id is not None
+                and (row.platform_message_id is not None or not query.named)
             ]
             newest = sorted(ours, key=lambda row: -row.id)[: query.limit]
             return FoundTracked(messages=tuple(_tracked(row) for row in newest))

@@ -271,6 +271,7 @@ def one_of_each(tenant: int) -> list[rows.Row]:
             at=T0,
         ),
         timer(tenant),
+        rows.ChannelCursorRow(tenant_id=tenant, channel_id=7, value="1:42", updated_at=T0),
         rows.DeliveryRow(
             tenant_id=tenant,
             id=700,

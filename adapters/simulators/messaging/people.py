@@ -6,10 +6,11 @@ Promises    The same seed gives the same people saying the same things. Ids are 
 """
 
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, Final
 
 from adapters.simulators.media import mp4_beginning, png, silent_voice_note
+from adapters.simulators.phrases import TONGUES, Tongue
 from adapters.simulators.playing.cast import Cast, Customer, Json, Said
 from engine.errors import InvalidInput
 
@@ -25,7 +26,7 @@ ONLY_ON: Final = {
 }  # fmt: skip
 
 
-class People(Cast):
+class People(Cast[Customer]):
     """All customers of one platform. `file_url(account, media type, bytes)` gives a file's address."""
 
     def __init__(
@@ -35,18 +36,20 @@ class People(Cast):
         new_mid: Callable[[], str],
         file_url: Callable[[str, str, bytes], str],
     ) -> None:
-        super().__init__(
-            rng,
-            kinds=KINDS,
-            key_pattern="[0-9A-Za-z]{1,40}",
-            new_key=lambda rng: str(rng.randrange(10**15, 10**16)),
-        )
+        super().__init__(rng, kinds=KINDS, key_pattern="[0-9A-Za-z]{1,40}")
         self._platform = platform
         self._new_mid = new_mid
         self._file_url = file_url
 
-    def draw_kind(self, customer: Customer) -> str:
-        kind = super().draw_kind(customer)
+    def made(self, key: str, name: str, tongue: Tongue) -> Customer:
+        return Customer(key, name, tongue)
+
+    def invent(self) -> Customer:
+        tongue = self.rng.choice(TONGUES)
+        return self.made(str(self.rng.randrange(10**15, 10**16)), self.name(tongue), tongue)
+
+    def draw_kind(self, customer: Customer, weights: Mapping[str, float] | None = None) -> str:
+        kind = super().draw_kind(customer, weights)
         needs_past = kind in ("edit", "deleted") and not customer.said
         needs_answer = kind in ("reply", "reaction", "unreact", "quick_reply") and not customer.heard
         foreign = ONLY_ON.get(kind, self._platform) != self._platform

@@ -6,13 +6,11 @@ Promises    Speaks and answers as the sheets say: watermarks instead of statuses
 """
 
 import json
-import secrets
 import time
 from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Final
 
-import httpx
 import msgspec
 import trio
 
@@ -25,8 +23,8 @@ from adapters.simulators.playing.cast import Customer, Json, Said
 from adapters.simulators.playing.control import Action, Body
 from adapters.simulators.playing.platform import Played
 from adapters.simulators.settings import Settings
-from adapters.simulators.webhooks import Event, MetaSpeech, handshake, now_ms
-from engine.errors import DeliveryFailed, InvalidInput
+from adapters.simulators.webhooks import Event, MetaSpeech, now_ms, shake_hands
+from engine.errors import InvalidInput
 
 ACCOUNT_FIELDS: Final = {"facebook": "page_id", "instagram": "instagram_id"}
 _OBJECTS: Final = {"facebook": "page", "instagram": "instagram"}
@@ -40,7 +38,7 @@ class _Usage(Body, kw_only=True):
     percent: float
 
 
-class MessagingSimulator(Played[MessagingAccount]):
+class MessagingSimulator(Played[MessagingAccount, Customer]):
     """See `adapters.simulators.playing.platform`. Beside its control calls there is
     `POST /__sim/usage {percent}`: what the usage headers say from now on."""
 
@@ -68,7 +66,8 @@ class MessagingSimulator(Played[MessagingAccount]):
             new_mid=self._new_mid,
             accepted=self._accepted,
             expired=self.expired,
-            sends_per_second_max=lambda: _SENDS_PER_SECOND if self.per_second is None else self.per_second,
+            renew=self.renew_token,
+            sends_per_second_max=lambda account_id: self.per_second_max(account_id, _SENDS_PER_SECOND),
             window_seconds=lambda: self.settings.window_seconds if self.settings.window_enforced else None,
         )
 
@@ -89,14 +88,7 @@ class MessagingSimulator(Played[MessagingAccount]):
         return body_limit(method, path)
 
     async def shake_hands(self, account: MessagingAccount, callback_url: str) -> None:
-        """The GET must be answered 200 with the challenge."""
-        challenge = str(secrets.randbelow(10**10))
-        try:
-            status, body = await handshake(account, callback_url, challenge)
-        except (httpx.TransportError, httpx.InvalidURL) as error:
-            raise DeliveryFailed(f"no answer from the callback address: {type(error).__name__}") from error
-        if status != 200 or body != challenge:
-            raise DeliveryFailed(f"the callback address answered {status} to the handshake")
+        await shake_hands(account, callback_url)
 
     # ── customers speak ──────────────────────────────────────────────────────────────────────────
 
@@ -127,7 +119,7 @@ class MessagingSimulator(Played[MessagingAccount]):
         self.tell_item(account, item, (self.fact("echo", account, mid, customer.key, "text"),))
         return mid
 
-    def say_more(self, account: MessagingAccount, customer: Customer, message: Json) -> None:
+    def say_more(self, account: MessagingAccount, customer: Customer, send: Send, message: Json) -> None:
         free = self.rng.choice(("text", "reply", "reaction"))
         kind = "quick_reply" if message.get("quick_replies") else free
         text = self.rng.choice(customer.tongue.answers) if kind in ("text", "reply") else None

@@ -16,6 +16,7 @@ from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from functools import partial
+from math import inf
 from typing import Any, Generic, Protocol, Self, TypeVar
 
 import msgspec
@@ -43,9 +44,10 @@ class PlayedAccount(Protocol):
 
 
 A = TypeVar("A", bound=PlayedAccount)
+C = TypeVar("C", bound=Customer)
 
 
-class Played(ABC, Generic[A]):
+class Played(ABC, Generic[A, C]):
     """All methods belong to the trio run in which `running` or `serve` was entered.
 
     `account_field` is the name that the account's id has among a connection's fields.
@@ -61,28 +63,31 @@ class Played(ABC, Generic[A]):
         seed: int,
         settings: Settings | None,
         ledger: Ledger | None,
+        run_id: str | None = None,
     ) -> None:
         if not accounts or len({one.account_id for one in accounts}) != len(accounts):
             raise InvalidInput("a simulator needs accounts with different ids")
         self.platform = platform
         self.settings = settings or Settings()
         self.accounts: dict[str, A] = {one.account_id: one for one in accounts}
-        self.run_id = secrets.token_hex(5)
+        self.run_id = run_id or secrets.token_hex(5)
         self.ledger = ledger or Ledger(self.settings.ledger_records_max)
         self._seed = seed
         self.rng = self.random("")
         self.faults = FaultBook(self.random("faults"))
         self.expired: set[str] = set()
-        self.per_second: int | None = None
+        self._throttles: dict[str, tuple[int, float]] = {}
         self._sender = WebhookSender(
             self.ledger, self.random("webhooks"), lambda: self.settings, self.speech()
         )
         self._callbacks: dict[str, str | None] = dict.fromkeys(self.accounts)
         self._ids = 0
         self._last_ms = 0
-        self._untold = 0
+        self.untold = 0
         self._talk: Talk | None = None
         self._talk_scope: trio.CancelScope | None = None
+        self._talk_over = trio.Event()
+        self._talk_over.set()
         self._talked = 0
         self._nursery: trio.Nursery | None = None
         self._control = ControlApi(self, self.actions())
@@ -92,14 +97,14 @@ class Played(ABC, Generic[A]):
 
     @property
     @abstractmethod
-    def cast(self) -> Cast: ...
+    def cast(self) -> Cast[C]: ...
 
     @abstractmethod
     def speech(self) -> Speech:
         """How what happened is put into requests. Called while this object is being made."""
 
     @abstractmethod
-    def compose(self, account: A, customer: Customer, kind: str, text: str | None) -> Said:
+    def compose(self, account: A, customer: C, kind: str, text: str | None) -> Said:
         """What a customer says, of one of the cast's kinds. Raises InvalidInput for another kind."""
 
     @abstractmethod
@@ -110,19 +115,19 @@ class Played(ABC, Generic[A]):
     def body_limit(self, method: str, path: str) -> int:
         """How much body a call may carry."""
 
-    def say_more(self, account: A, customer: Customer, message: Json) -> None:
-        """The customer answers what the business wrote."""
+    def say_more(self, account: A, customer: C, send: Send, message: Json) -> None:
+        """The customer answers what the business sent."""
         text = self.rng.choice(customer.tongue.answers)
         self.send(customer, "text", text, account_id=account.account_id)
 
     async def shake_hands(self, account: A, callback_url: str) -> None:
         """What the platform does before it uses a new callback address; raises DeliveryFailed."""
 
-    def said_by_hand(self, account: A, customer: Customer, item: Json) -> Said:
+    def said_by_hand(self, account: A, customer: C, item: Json) -> Said:
         """An item that a script wrote. Raises InvalidInput for what the platform cannot tell."""
         raise InvalidInput("items by hand are not known here; use kind")
 
-    def echo(self, customer: Customer, text: str, *, account_id: str | None = None) -> str:
+    def echo(self, customer: C, text: str, *, account_id: str | None = None) -> str:
         """A person of the business writes in the platform's own inbox; returns the message id."""
         raise InvalidInput("this platform tells nothing of what is written elsewhere")
 
@@ -205,7 +210,11 @@ class Played(ABC, Generic[A]):
         for account in chosen if check else ():
             await self.shake_hands(account, callback_url)
         for account in chosen:
-            self._callbacks[account.account_id] = callback_url
+            self.use(account, callback_url)
+
+    def use(self, account: A, callback_url: str | None) -> None:
+        """The same for one account, without a handshake; None disconnects it."""
+        self._callbacks[account.account_id] = callback_url
 
     def callback_url(self, account_id: str) -> str | None:
         """Where webhooks of an account go; None while it is not connected."""
@@ -226,7 +235,7 @@ class Played(ABC, Generic[A]):
 
     def send(
         self,
-        customer: Customer,
+        customer: C,
         kind: str,
         text: str | None = None,
         *,
@@ -241,9 +250,9 @@ class Played(ABC, Generic[A]):
         said = self.compose(account, customer, kind, text)
         return self.tell(account, customer, said, after_seconds=after_seconds)
 
-    def tell(self, account: A, customer: Customer, said: Said, *, after_seconds: float = 0.0) -> str:
+    def tell(self, account: A, customer: C, said: Said, *, after_seconds: float = 0.0) -> str:
         """A customer sends any item, as built by hand."""
-        fact = self.fact("message", account, said.fact_id, customer.key, said.type)
+        fact = self.fact("message", account, said.fact_id, said.key or customer.key, said.type)
         fact.original_id = said.original_id
         customer.heard_at = now_ms()
         self.tell_item(account, said.item, (fact,), after_seconds)
@@ -263,8 +272,11 @@ class Played(ABC, Generic[A]):
     # ── talk ─────────────────────────────────────────────────────────────────────────────────────
 
     def start_talking(self, talk: Talk) -> None:
-        """Customers talk from now on; a talk that is under way is replaced. The kinds' weights are this
-        platform's own."""
+        """Customers talk from now on; a talk that is under way is replaced. Raises InvalidInput for a talk
+        that makes no sense here."""
+        kinds, weights = self.cast.kinds, talk.weights
+        if weights is not None and (set(weights) - set(kinds) or not any(w > 0 for w in weights.values())):
+            raise InvalidInput(f"weights name kinds among {', '.join(kinds)}, one of them above 0")
         if talk.messages_per_second <= 0 or talk.customers < 1 or talk.burst_max < 1:
             raise InvalidInput("messages_per_second, customers and burst_max are positive")
         for account in self.accounts.values():
@@ -272,7 +284,7 @@ class Played(ABC, Generic[A]):
         assert self._nursery is not None
         self.stop_talking()
         people = self.cast.ensure(talk.customers)
-        self._talk, self._talk_scope = talk, trio.CancelScope()
+        self._talk, self._talk_scope, self._talk_over = talk, trio.CancelScope(), trio.Event()
         self._nursery.start_soon(self._keep_talking, talk, people, self._talk_scope)
 
     def stop_talking(self) -> None:
@@ -280,12 +292,17 @@ class Played(ABC, Generic[A]):
         if self._talk_scope is not None:
             self._talk_scope.cancel()
         self._talk = self._talk_scope = None
+        self._talk_over.set()
+
+    async def wait_talked(self) -> None:
+        """Wait until the present talk is over; returns at once when nobody talks."""
+        await self._talk_over.wait()
 
     @property
     def talking(self) -> bool:
         return self._talk is not None
 
-    async def _keep_talking(self, talk: Talk, people: list[Customer], scope: trio.CancelScope) -> None:
+    async def _keep_talking(self, talk: Talk, people: list[C], scope: trio.CancelScope) -> None:
         due = trio.current_time()
         scope.deadline = due + talk.seconds if talk.seconds is not None else float("inf")
         left = talk.messages_max if talk.messages_max is not None else float("inf")
@@ -293,36 +310,49 @@ class Played(ABC, Generic[A]):
             while left > 0:
                 await trio.sleep_until(due)
                 customer = self.rng.choice(people)
-                account = self.rng.choice(list(self.accounts.values()))
+                burst = 1
+                if self.rng.random() < talk.burst_probability:
+                    burst = self.rng.randint(2, max(2, talk.burst_max))
+                burst = int(min(burst, left))
                 try:
-                    self.send(customer, self.cast.draw_kind(customer), account_id=account.account_id)
-                    self._talked += 1
+                    self._say_burst(talk, customer, burst)
                 except Unavailable:
+                    # The ledger or the queue is full: the statistics show it, and waiting may help the queue.
                     await trio.sleep(1.0)
-                left -= 1
-                due += self.rng.expovariate(talk.messages_per_second)
+                left -= burst
+                # One gap for each message of the burst keeps the mean rate; a late loop catches up.
+                due += sum(self.rng.expovariate(talk.messages_per_second) for _ in range(burst))
         if self._talk_scope is scope:
             self.stop_talking()
 
+    def _say_burst(self, talk: Talk, customer: C, burst: int) -> None:
+        account = self.rng.choice(list(self.accounts.values()))
+        wait = 0.0
+        for _ in range(burst):
+            kind = self.cast.draw_kind(customer, talk.weights)
+            self.send(customer, kind, account_id=account.account_id, after_seconds=wait)
+            self._talked += 1
+            wait += self.rng.uniform(0.03, 0.4)
+
     # ── the business was heard ───────────────────────────────────────────────────────────────────
 
-    def heard(self, account: A, send: Send, message: Json) -> Customer | None:
+    def heard(self, account: A, send: Send, message: Json) -> C | None:
         """A send was accepted: its customer hears it, and may answer where they talk. None: there is nobody
         to tell anything of it."""
         customer = self.cast.find(send.recipient)
         if customer is None or self._callbacks[account.account_id] is None:
-            self._untold += 1
+            self.untold += 1
             return None
         customer.heard.append(send.id)
         talk = self._talk
         if talk is not None and self.rng.random() < talk.answer_probability:
-            answer = partial(self._answer_back, talk, account, customer, message)
+            answer = partial(self._answer_back, talk, account, customer, send, message)
             self.later(self.rng.uniform(*talk.answer_seconds), answer)
         return customer
 
-    def _answer_back(self, talk: Talk, account: A, customer: Customer, message: Json) -> None:
+    def _answer_back(self, talk: Talk, account: A, customer: C, send: Send, message: Json) -> None:
         if self._talk is talk:
-            self.say_more(account, customer, message)
+            self.say_more(account, customer, send, message)
 
     def later(self, seconds: float, tell: Callable[[], object]) -> None:
         """Tell something after a while, if there is room for it then."""
@@ -333,7 +363,7 @@ class Played(ABC, Generic[A]):
         try:
             tell()
         except Unavailable:
-            self._untold += 1
+            self.untold += 1
 
     # ── scripting ────────────────────────────────────────────────────────────────────────────────
 
@@ -344,11 +374,24 @@ class Played(ABC, Generic[A]):
     def clear_faults(self, fault_id: int | None = None) -> int:
         return self.faults.clear(fault_id)
 
-    def throttle(self, per_second: int | None) -> None:
-        """Another limit for sends; 0 refuses all, None is the platform's own again."""
+    def throttle(
+        self, per_second: int | None, account_id: str | None = None, for_seconds: float = inf
+    ) -> None:
+        """Another limit for the sends of an account, or of all, for a time; 0 refuses all, None is the
+        platform's own again."""
         if per_second is not None and per_second < 0:
             raise InvalidInput("per_second is 0 or more")
-        self.per_second = per_second
+        chosen = self.accounts if account_id is None else [self.account(account_id).account_id]
+        for each in chosen:
+            if per_second is None:
+                self._throttles.pop(each, None)
+            else:
+                self._throttles[each] = (per_second, trio.current_time() + for_seconds)
+
+    def per_second_max(self, account_id: str, usual: int) -> int:
+        """How many sends of an account are accepted in a second now."""
+        per_second, until = self._throttles.get(account_id, (usual, inf))
+        return per_second if until > trio.current_time() else usual
 
     def expire_token(self, account_id: str | None = None, *, expired: bool = True) -> None:
         """Calls with the account's token are refused as expired from now on, or taken again."""
@@ -366,20 +409,27 @@ class Played(ABC, Generic[A]):
         assert self._server is not None
         self._server.go_down(seconds)
 
-    def set_window(self, key: str, *, opened: bool) -> None:
+    def come_up(self) -> None:
+        """End `go_down` early."""
+        assert self._server is not None
+        self._server.come_up()
+
+    def set_window(self, key: str, *, opened: bool, account_id: str | None = None) -> None:
         """Open or close the reply window of a customer by hand."""
         self.cast.adopt(key).heard_at = now_ms() if opened else 0
 
     def statistics(self) -> dict[str, Any]:
         """Counts of everything, for people and checks."""
+        assert self._server is not None
         return {
             "run_id": self.run_id,
             "platform": self.platform,
             "talking": self.talking,
             "talked": self._talked,
             "customers": len(self.cast.everybody),
-            "untold": self._untold,
+            "untold": self.untold,
             "webhooks": self._sender.statistics(),
+            "http": {"connections": self._server.connections, "requests": self._server.requests},
             **self.ledger.statistics(),
         }
 

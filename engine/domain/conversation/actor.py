@@ -41,7 +41,7 @@ from engine.domain.conversation.messages import (
     address_of,
 )
 from engine.domain.conversation.state import LOADED_MAX, ContactState, from_snapshot
-from engine.domain.inbound import AccountNotice, Contact
+from engine.domain.inbound import AccessWithdrawn, AccountNotice, Contact
 from engine.domain.phones import variants
 from engine.ports import ContactRequest, ConversationStore
 from engine.runtime import Context, Decider, Effects, LoadRequest, Lookup, LookupRequest
@@ -138,7 +138,7 @@ def _contact_request(request: LoadRequest) -> ContactRequest:
     channel_id, key = cast("tuple[int, str]", request.address.key)
     keys: tuple[str, ...] = (key,)
     message = request.message
-    if isinstance(message, Receive) and not isinstance(message.event, AccountNotice):
+    if isinstance(message, Receive) and not isinstance(message.event, AccountNotice | AccessWithdrawn):
         contact: Contact | None = message.event.contact
         if contact is not None and contact.group is None:
             keys = tuple(

@@ -12,6 +12,7 @@ from engine.domain.content import DELETED_PREVIEW, preview
 from engine.domain.conversation.changes import Change
 from engine.domain.conversation.messages import By
 from engine.domain.conversation.state import OPEN_STATUSES, snapshot, tracked_row
+from engine.domain.conversation.threads import CARRIED
 from engine.domain.customers.messages import Renamed
 from engine.domain.customers.messages import address_of as customers_of
 from engine.domain.outbox import Fetch, media_address
@@ -165,8 +166,9 @@ def new_conversation(
     metadata: dict[str, Any] = {}
     if recipient is not None:
         metadata["recipient"] = recipient
-    elif previous is not None and "recipient" in previous.metadata:
-        metadata["recipient"] = previous.metadata["recipient"]
+    if previous is not None:
+        carried = {name: previous.metadata[name] for name in CARRIED if name in previous.metadata}
+        metadata = {**carried, **metadata}
     if previous is not None:
         state.adopt(previous)
     conversation = state.conversation = ConversationRow(

@@ -74,8 +74,9 @@ class KnowProfile(Struct, frozen=True, tag=True, tag_field="message", kw_only=Tr
 class SendMessage(Struct, frozen=True, tag=True, tag_field="message", kw_only=True):
     """From the API. Answer: MessageResource (also for a repeated `client_key`: the first message).
 
-    Refusals: Conflicting code window_closed | stale_conversation (data: {"last_seq", "missed": […]}) |
-    conversation_closed; NotFound for reply_to or a reaction's message.
+    Refusals: Conflicting code window_closed | window_used_up (data: {"messages_max"}) | stale_conversation
+    (data: {"last_seq", "missed": […]}) | conversation_closed | opted_out | one_way; NotFound for reply_to or
+    a reaction's message.
     `send` of a reaction names our message id in `target_message_id`; the actor puts the platform id in.
     """
 

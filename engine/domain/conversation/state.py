@@ -47,7 +47,8 @@ OPEN_STATUSES = frozenset({"new", "open", "pending"})
 
 class Tracked(Struct, kw_only=True, gc=False):
     """A message by its ids and its standing. `answer` is kept while its commit may be under way, so that
-    a repeated client key gets the first answer without a query."""
+    a repeated client key gets the first answer without a query. `withdrawn`: it failed because the customer
+    opted out, and a call may have been under way."""
 
     id: int
     conversation_id: int
@@ -66,6 +67,7 @@ class Tracked(Struct, kw_only=True, gc=False):
     deleted_at: int | None = None
     trace: str = ""
     answer: MessageResource | None = None
+    withdrawn: bool = False
 
 
 class Early(Struct, kw_only=True, frozen=True):
