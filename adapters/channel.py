@@ -439,7 +439,8 @@ class _Channel:
                 self._lines.postpone(line, now + wait, now)
                 return
         if calls:
-            self._pace.take(now)
+            weigh = self._limits.weight
+            self._pace.take(now, weigh(entry.item.send) if weigh is not None and not entry.is_signal else 1)
             self._coming.add(entry.id)
         probe = calls and self._circuit.started(now)
         self._lines.begin(line)
@@ -507,6 +508,7 @@ class _Channel:
             resent=True,
             window_ends_at=item.window_ends_at,
             by_person=item.by_person,
+            thread=item.thread,
         )
         commit = self._patch(
             entry,
@@ -645,6 +647,7 @@ class _Channel:
                     declined.platform_code,
                     declined.message,
                     retryable=declined.error_class in RETRYABLE,
+                    opted_out=declined.error_class is ErrorClass.OPTED_OUT,
                 )
             case retrying.Halt():
                 # A call made with credentials that have been replaced since says nothing about the new ones.
@@ -684,8 +687,16 @@ class _Channel:
         await commit.wait()
         await self._was_overtaken(entry)
 
-    async def _refuse(self, entry: Entry, code: str, message: str, *, retryable: bool) -> None:
-        outcome = Refused(platform_code=code, message=message, retryable=retryable, at=self._shared.wall_ms())
+    async def _refuse(
+        self, entry: Entry, code: str, message: str, *, retryable: bool, opted_out: bool = False
+    ) -> None:
+        outcome = Refused(
+            platform_code=code,
+            message=message,
+            retryable=retryable,
+            at=self._shared.wall_ms(),
+            opted_out=opted_out,
+        )
         self._log.warning("outbox.refused", **self._names(entry), **_effort(entry), code=code)
         await self._report(entry, outcome)
         self._finish(entry, "refused")

@@ -20,6 +20,7 @@ from werkzeug.exceptions import HTTPException
 from werkzeug.routing import BaseConverter
 
 from engine.domain.ids import ID_MAX
+from engine.domain.platforms import rules_of
 from gateway.api import ALL_ROUTES
 from gateway.authentication import Authenticator
 from gateway.dependencies import Dependencies
@@ -161,7 +162,8 @@ def _body_max(deps: Dependencies, path: str) -> int:
     if _is_upload(path):
         return deps.upload_bytes_max + UPLOAD_OVERHEAD_BYTES
     if path.startswith("/api/webhooks/"):
-        return deps.webhook_bytes_max
+        platform = path.removeprefix("/api/webhooks/").partition("/")[0]
+        return max(deps.webhook_bytes_max, rules_of(platform).delivery_bytes_max)
     return deps.body_bytes_max
 
 

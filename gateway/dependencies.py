@@ -11,12 +11,13 @@ from msgspec import Struct
 
 from engine.domain.config import Channel, TenantConfig
 from engine.domain.conversation.messages import ConversationCommand
+from engine.domain.customers.messages import CustomersMessage
 from engine.domain.outbound import Send
 from engine.domain.platforms import Platform
 from engine.domain.rows import Row
 from engine.domain.tenant.messages import TenantCommand
 from engine.ports import EventLog, MediaStore
-from engine.reading import ConversationPlace, DirectoryEntry, Landlord, Reads
+from engine.reading import ConversationPlace, CustomerReads, DirectoryEntry, Landlord, Reads
 from gateway.push.news import News
 from gateway.push.pusher.apps import App
 from gateway.push.tickets import Tickets
@@ -35,6 +36,8 @@ class EngineCalls(Protocol):
     ) -> Any: ...
 
     async def ask_tenant(self, tenant_id: int, message: TenantCommand) -> Any: ...
+
+    async def ask_customers(self, tenant_id: int, message: CustomersMessage) -> Any: ...
 
     async def commit(self, tenant_id: int, rows: Sequence[Row]) -> None:
         """Makes rows durable that no actor owns: uploaded files, audit entries."""
@@ -84,9 +87,10 @@ class AccountCheck(Struct, frozen=True, kw_only=True):
     facts: dict[str, Any] = {}
 
 
-FitSend = Callable[[str, Send], str | None]
-"""(platform, send): raises InvalidInput when the platform would refuse it. The answer tells the agent how it
-is sent otherwise where the platform cannot carry it as it is; None: as it is."""
+FitSend = Callable[[Channel, Send, bool], Mapping[str, Any]]
+"""(channel, send, whether the conversation has been answered): raises InvalidInput when the platform would
+refuse it. The answer is what the message's content says beside what was asked: `sent_as`, how it is sent
+where the platform cannot carry it as it is, and what else the agent should know."""
 
 VerifyAccount = Callable[[Channel, dict[str, str]], Awaitable[AccountCheck]]
 """Asks the platform. Raises Unavailable when the platform cannot be reached."""
@@ -127,6 +131,7 @@ closed."""
 class Dependencies(Struct, frozen=True, kw_only=True):
     engine: EngineCalls
     reads: Reads
+    customers: CustomerReads
     landlord: Landlord
     events: EventLog
     media: MediaStore

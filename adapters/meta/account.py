@@ -7,9 +7,10 @@ import httpx
 import msgspec
 import trio
 
+from adapters.calling import token_problem
 from adapters.guard import Guard, guarded_client
 from adapters.meta.errors import read_failure
-from adapters.meta.sending import Dialect, bearer, graph_url, token_problem
+from adapters.meta.sending import Dialect, bearer, graph_url
 from adapters.port import Account, Checked, Declined, ErrorClass, Profile
 from engine.errors import Unavailable
 

@@ -20,7 +20,7 @@ from msgspec import Struct
 from adapters.simulators.accounts import WhatsAppAccount
 from adapters.simulators.faults import FaultBook, Route
 from adapters.simulators.graph_errors import GraphError
-from adapters.simulators.http import Request, Response
+from adapters.simulators.http import Request, Response, multipart_of
 from adapters.simulators.ledger import Ledger, Mark, Send
 from adapters.simulators.limits import NumberLimit, PairLimit
 from adapters.simulators.media import MediaObject, MediaStore
@@ -194,7 +194,9 @@ class GraphApi(Calls):
     # ── media ────────────────────────────────────────────────────────────────────────────────────
 
     def _upload(self, account: WhatsAppAccount, request: Request, now: float) -> Response:
-        parts = _multipart(request)
+        parts = multipart_of(request)
+        if parts is None:
+            raise GraphError(100, "The body must be multipart/form-data")
         if parts.get("messaging_product", (b"", ""))[0] != b"whatsapp":
             raise GraphError(100, "messaging_product must be whatsapp")
         if "file" not in parts:
@@ -321,22 +323,3 @@ def _json(body: bytes) -> object:
         return msgspec.json.decode(body)
     except msgspec.DecodeError as error:
         raise GraphError(100, "The body is not JSON") from error
-
-
-def _multipart(request: Request) -> dict[str, tuple[bytes, str]]:
-    """name -> (content, content type) of a multipart/form-data body (RFC 7578); 20 parts at most."""
-    found = re.search(
-        r'multipart/form-data;.*boundary="?([^";]{1,70})', request.headers.get("content-type", "")
-    )
-    if found is None:
-        raise GraphError(100, "The body must be multipart/form-data")
-    parts: dict[str, tuple[bytes, str]] = {}
-    pieces = (b"\r\n" + request.body).split(b"\r\n--" + found[1].encode("latin-1"), 21)
-    for piece in pieces[1:]:
-        head, separator, content = piece.partition(b"\r\n\r\n")
-        text = head.decode("utf-8", "replace")
-        name = re.search(r'[; ]name="([^"]*)"', text)
-        if separator and name is not None:
-            kind = re.search(r"content-type: *([^\r\n]+)", text, re.IGNORECASE)
-            parts[name[1]] = (content, kind[1].strip() if kind else "application/octet-stream")
-    return parts

@@ -60,10 +60,12 @@ class Event(Struct, frozen=True):
 
 
 class Post(Struct, frozen=True):
-    """One POST to a callback address, signed as the platform signs. `headers` name the content type."""
+    """One POST to a callback address, signed as the platform signs. `headers` name the content type. `again`
+    makes it anew for a repetition, where signatures grow old."""
 
     body: bytes
     headers: Mapping[str, str]
+    again: Callable[[], "Post"] | None = None
 
 
 UNSIGNED: Final = {"Content-Type": "application/json"}
@@ -307,6 +309,8 @@ class WebhookSender:
 
     async def _attempt(self, client: httpx.AsyncClient, delivery: _Delivery) -> None:
         delivery.attempts += 1
+        if delivery.attempts > 1 and delivery.post.again is not None:
+            delivery.post = delivery.post.again()
         began = trio.current_time()
         outcome = await self._outcome(client, delivery.url, delivery.post)
         attempt = Attempt(
@@ -341,7 +345,8 @@ class WebhookSender:
         too_late = (
             trio.current_time() + gap - delivery.began > settings.retry_seconds_max * settings.time_factor
         )
-        if too_late or verdict == "refused":
+        used_up = settings.retries_max is not None and delivery.attempts > settings.retries_max
+        if too_late or used_up or verdict == "refused":
             self._waiting -= delivery.events
             for fact in delivery.facts:
                 fact.abandoned = True

@@ -5,19 +5,20 @@ what its conversation made of each event. It is the promise behind every 200 tha
 the same for a caller who spares the task.
 """
 
+import hashlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import trio
-from msgspec import Struct
+from msgspec import Struct, structs
 
 from engine.domain.configs import Configs
 from engine.domain.conversation.messages import Receive, Received, address_of
-from engine.domain.inbound import AccessWithdrawn, AccountNotice, InboundEvent, StatusChanged
+from engine.domain.inbound import AccessWithdrawn, AccountNotice, InboundEvent, MessageReceived, StatusChanged
 from engine.domain.rows import DeliveryRow
 from engine.domain.tenant.messages import NeedAttention
 from engine.domain.tenant.messages import address_of as tenant_of
 from engine.errors import AskTimeout, CommitFailed, MailboxFull, MijraError, Parked, StoreUnavailable
-from engine.ports import Endpoint
+from engine.ports import Endpoint, MediaStore, chunks_of
 from engine.runtime import Address, Committer, Gather, Lane, ReplySlot, System
 
 WAIT_SECONDS_MAX = 10.0
@@ -29,14 +30,25 @@ PATIENCE_SECONDS = 3.0
 
 RETRY_AFTER_SECONDS = 2.0
 
+INLINE_BYTES_MAX = 256 * 1024
+"""A raw delivery above this is kept in the object store: a row of megabytes is written twice (the log), and
+holds up the batch that everybody's messages are in."""
+
 _KEPT_HEADERS = frozenset(
     {"content-type", "user-agent", "x-hub-signature-256", "x-forwarded-for", "x-request-id"}
 )
 
 
+def delivery_key(tenant_id: int, digest: str) -> str:
+    """Where the object store keeps a delivery's body, by the SHA-256 of its bytes (hex): one that comes again
+    is the same object."""
+    return f"{tenant_id}/deliveries/{digest}"
+
+
 class Delivery(Struct, frozen=True, kw_only=True):
     """One webhook request whose signature was right. `groups`: its events by the account they are for.
-    `outcome`: accepted, or not_understood for an authentic body that is kept and not interpreted."""
+    `outcome`: accepted, or not_understood for an authentic body that is kept and not interpreted.
+    `stored_as`: the body's digest, once the object store has it."""
 
     platform: str
     trace: str
@@ -45,6 +57,7 @@ class Delivery(Struct, frozen=True, kw_only=True):
     body: bytes
     groups: Sequence[tuple[Endpoint, Sequence[InboundEvent]]]
     outcome: str = "accepted"
+    stored_as: str | None = None
 
 
 class DeliveryReceipt(Struct, frozen=True, kw_only=True):
@@ -96,8 +109,11 @@ class Intake:
         committer: Committer,
         configs: Configs,
         new_id: Callable[[], int],
+        media: MediaStore | None = None,
     ) -> None:
+        """`media` keeps what is large or brings files; without one, everything goes into the row."""
         self._system = system
+        self._media = media
         self._committer = committer
         self._configs = configs
         self._new_id = new_id
@@ -114,6 +130,8 @@ class Intake:
             tenants = _tenants_of(delivery)
             for tenant_id in tenants:
                 await self._configs.ensure(tenant_id)
+            if self._media is not None and _is_kept_apart(delivery):
+                delivery = await self._keep_apart(self._media, delivery, tenants)
             gather = self._submit(delivery, tenants)
             with trio.move_on_after(PATIENCE_SECONDS):
                 return _receipt(await gather.wait(), tenants)
@@ -133,7 +151,7 @@ class Intake:
     def begin(self, delivery: Delivery, done: Done) -> None:
         """As `deliver`, without a task: `done` is called once, perhaps before this returns, with the receipt
         or with what `deliver` would raise. It must neither block nor raise. Raises the refusals that are
-        known at once. `expire` must be called now and then.
+        known at once. `expire` must be called now and then. The body goes into the row, whatever its size.
         """
         tenants = _tenants_of(delivery)
         gather = self._submit(delivery, tenants)
@@ -150,6 +168,18 @@ class Intake:
                 begun.end(_too_late())
             elif not self._has_room(begun.tenants):
                 begun.end(no_room())
+
+    async def _keep_apart(self, media: MediaStore, delivery: Delivery, tenants: tuple[int, ...]) -> Delivery:
+        """The body into the object store, before anything of it is promised; what is made of it is submitted
+        afterwards, so that a file's row never names a delivery that is not there."""
+        body = delivery.body
+        digest = await trio.to_thread.run_sync(lambda: hashlib.sha256(body).hexdigest())
+        media_type = delivery.headers.get("content-type", "application/octet-stream")[:200]
+        for tenant_id in tenants:
+            await media.write(
+                delivery_key(tenant_id, digest), chunks_of(body), media_type=media_type, bytes_max=len(body)
+            )
+        return structs.replace(delivery, stored_as=digest)
 
     def _has_room(self, tenants: Iterable[int]) -> bool:
         return all(self._committer.has_room(tenant_id) for tenant_id in tenants)
@@ -221,11 +251,12 @@ class Intake:
             platform=delivery.platform,
             channel_id=groups[0][0].channel_id,
             headers={name: value for name, value in delivery.headers.items() if name in _KEPT_HEADERS},
-            body=delivery.body,
+            body=delivery.body if delivery.stored_as is None else b"",
             outcome=delivery.outcome,
             items=sum(len(events) for _, events in groups),
             trace=delivery.trace,
             received_at=delivery.received_at,
+            storage_key=delivery_key(tenant_id, delivery.stored_as) if delivery.stored_as else None,
         )
 
         # An address of its own: one delivery's failure must not void another's.
@@ -242,6 +273,16 @@ def verdict_to(slot: ReplySlot) -> Callable[[CommitFailed | None], None]:
             slot.fail(error)
 
     return done
+
+
+def _is_kept_apart(delivery: Delivery) -> bool:
+    return len(delivery.body) > INLINE_BYTES_MAX or any(
+        each.in_delivery
+        for _, events in delivery.groups
+        for event in events
+        if isinstance(event, MessageReceived)
+        for each in event.media
+    )
 
 
 def _tenants_of(delivery: Delivery) -> tuple[int, ...]:

@@ -30,7 +30,7 @@ Secret = Annotated[str, Meta(min_length=1, max_length=4096)]
 Secrets = Annotated[dict[str, Secret | None], Meta(max_length=50)]
 SettingsBody = Annotated[dict[str, str | int | bool | None], Meta(max_length=50)]
 PlatformName = Annotated[str, Meta(min_length=1, max_length=40)]
-ExternalId = Annotated[str, Meta(min_length=1, max_length=100, pattern="^[A-Za-z0-9._@+:-]+$")]
+ExternalId = Annotated[str, Meta(min_length=1, max_length=100, pattern="^[A-Za-z0-9._@+:/-]+$")]
 
 
 class ChannelBody(Input, frozen=True, kw_only=True):
@@ -60,7 +60,7 @@ class ChannelPatch(Input, frozen=True, kw_only=True):
 
 class ChannelOut(Struct, frozen=True, kw_only=True):
     """`credentials` says which are set. `credentials_expire_at` is null where they do not expire, or nobody
-    has said when."""
+    has said when. `one_way`: the account only sends, nobody can answer it."""
 
     id: int
     platform: str
@@ -68,6 +68,7 @@ class ChannelOut(Struct, frozen=True, kw_only=True):
     external_id: str
     status: str
     status_note: str | None
+    one_way: bool
     credentials: dict[str, bool]
     credentials_changed_at: str
     credentials_expire_at: str | None
@@ -132,7 +133,7 @@ async def connect(call: TenantCall, body: ChannelBody) -> Answer:
     connection = platform.connection
     settings = _given(body.settings)
     credentials = _given(body.credentials)
-    _check(connection.problems(credentials, settings, whole=True))
+    _check({**_named(connection, body), **connection.problems(credentials, settings, whole=True)})
     if body.business_account_id is not None and connection.parent is not None:
         settings[connection.parent.name] = body.business_account_id
     account = Account(
@@ -275,6 +276,16 @@ def _check(problems: dict[str, list[str]]) -> None:
         raise InvalidInput("The account cannot be connected like this.", fields=problems)
 
 
+def _named(connection: Connection, body: ChannelBody) -> dict[str, list[str]]:
+    """What is wrong with the ids that the account and its parent go by."""
+    found = {"external_id": connection.account.problem(body.external_id)}
+    if connection.parent is not None and body.business_account_id is not None:
+        found["business_account_id"] = connection.parent.problem(body.business_account_id)
+    elif connection.parent is not None and connection.parent.required:
+        found["business_account_id"] = "Is required."
+    return {name: [sentence] for name, sentence in found.items() if sentence is not None}
+
+
 def _generated(connection: Connection) -> dict[str, str]:
     return {one.name: secrets.token_urlsafe(24) for one in connection.credentials if one.generated}
 
@@ -305,6 +316,7 @@ def _out(call: TenantCall, channel: Channel) -> ChannelOut:
         external_id=channel.external_id,
         status=channel.status,
         status_note=channel.status_note,
+        one_way=rules_of(channel.platform).connection.is_one_way(channel.external_id),
         credentials={name: bool(known.get(name)) for name in names},
         credentials_changed_at=rfc3339(channel.credentials_at) or "",
         credentials_expire_at=rfc3339(channel.credentials_expire_at),

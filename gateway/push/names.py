@@ -21,7 +21,13 @@ _OTHERS: Final = frozenset(
     {
         "message.sent",
         "conversation.created",
+        "customer.opted_in",
+        "customer.opted_out",
         "conversation.read",
+        "customer.created",
+        "customer.updated",
+        "customer.merged",
+        "customer.unmerged",
         "note.added",
         "tag.changed",
         "campaign.progress",

@@ -83,6 +83,7 @@ async def opened() -> AsyncIterator[tuple[Engine, Room]]:
     engine = Engine(
         conversation_store=store,
         tenant_store=store,
+        customer_store=store,
         committer=writer,
         workers=(Worker(kind=CHANNEL_KIND, run=writer.listen, restart=Restart.TRANSIENT, lazily=True),),
         new_id=lambda: next(numbers),

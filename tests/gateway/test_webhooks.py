@@ -23,16 +23,17 @@ from structlog.testing import capture_logs
 
 from adapters.whatsapp.receiver import WhatsAppReceiver
 from engine.domain.ids import IdAllocator
-from engine.domain.inbound import MessageReceived
+from engine.domain.inbound import Announced, InboundEvent, MessageReceived, RoutedEvent
 from engine.domain.intake import Delivery, DeliveryReceipt, Done
-from engine.errors import StoreUnavailable
+from engine.errors import StoreUnavailable, Unavailable
+from engine.ports import NO_HEADERS, Endpoint
 from engine.reading import DirectoryEntry
 from gateway.directory import Directory
 from gateway.metrics import TENANTS_NAMED_MAX, Metrics
 from gateway.routes import webhook_blueprint
 from gateway.serving import serve
 from gateway.turnstile import AT_ONCE
-from gateway.webhooks import Answer, WebhookLimits, Webhooks
+from gateway.webhooks import Answer, ReadAnnounced, WebhookLimits, Webhooks
 
 NOW = 1_772_355_600_000
 Json = dict[str, Any]
@@ -153,6 +154,7 @@ class Edge:
         *entries: DirectoryEntry,
         limits: WebhookLimits | None = None,
         receiver: WhatsAppReceiver | None = None,
+        read: ReadAnnounced | None = None,
     ) -> None:
         self.intake = RecordingIntake()
         self.landlord = RecordingLandlord()
@@ -168,6 +170,7 @@ class Edge:
             metrics=self.metrics,
             new_id=IdAllocator(lambda: NOW),
             clock_ms=lambda: NOW,
+            read=read,
             limits=limits,
         )
 
@@ -423,6 +426,52 @@ async def test_an_unreadable_body_of_a_shared_app_stays_with_the_landlord() -> N
     assert (await edge.post(b"{", secret="app")).status == 200
     assert edge.intake.deliveries == []
     assert [parked["reason"] for parked in edge.landlord.parked] == ["not_understood"]
+
+
+class Announcing(WhatsAppReceiver):
+    """A platform that names its messages and does not hold them."""
+
+    def parse(self, body: bytes, headers: Mapping[str, str] = NO_HEADERS) -> Sequence[RoutedEvent]:
+        found = []
+        for one in super().parse(body, headers):
+            event = one.event
+            assert isinstance(event, MessageReceived)
+            named = Announced(contact=event.contact, kind="x", at=event.at, raw={"name": event.text})
+            found.append(RoutedEvent(external_id=one.external_id, parent_id=one.parent_id, event=named))
+        return found
+
+
+async def test_what_is_announced_is_read_before_the_answer() -> None:
+    """For its own account, in its place; while it cannot be read nothing is stored, and the platform keeps
+    the delivery."""
+    asked: list[tuple[int, str]] = []
+    away = True
+
+    async def read(endpoint: Endpoint, announced: Announced) -> Sequence[InboundEvent]:
+        await trio.lowlevel.checkpoint()
+        asked.append((endpoint.tenant_id, announced.raw["name"]))
+        if away:
+            raise Unavailable("Not now.", code="not_readable_now", retry_after_seconds=10.0)
+        text = f"read {announced.raw['name']}"
+        return [
+            MessageReceived(
+                contact=announced.contact, platform_id=text, at=NOW, type="text", content={}, text=text
+            )
+        ] * 2
+
+    edge = Edge(entry("1", tenant=7, secret="a"), receiver=Announcing(), read=read)
+    answer = await edge.post(delivery(change("1", "x", "y")), secret="a")
+    assert (answer.status, answer.headers["Retry-After"]) == (503, "10")
+    assert edge.intake.deliveries == []
+    away = False
+    asked.clear()
+    assert (await edge.post(delivery(change("1", "x", "y")), secret="a")).status == 200
+    assert asked == [(7, "x"), (7, "y")]
+    assert edge.intake.texts() == {(7, 1001): ["read x", "read x", "read y", "read y"]}
+    # Nobody's signature makes us call the platform.
+    asked.clear()
+    assert (await edge.post(delivery(change("1", "x")), secret="b")).status == 401
+    assert asked == []
 
 
 async def test_when_the_store_is_away_the_platform_is_told_to_come_back() -> None:

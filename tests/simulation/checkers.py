@@ -14,7 +14,7 @@ from engine.domain.assigner.actor import choose
 from engine.domain.assigner.messages import ASSIGNER_LOAD
 from engine.domain.conversation.state import OPEN_STATUSES
 from engine.domain.conversation.statuses import RANK, UNDECIDED
-from engine.domain.resources import CustomerRef, conversation_resource
+from engine.domain.resources import conversation_resource, customer_ref
 from engine.domain.rows import ConversationRow, MessageRow
 from engine.ports import LoggedEvent
 from tests.simulation.world import World
@@ -157,8 +157,7 @@ def the_last_event_shows_the_conversation_as_it_is(world: World) -> None:
         assert row.id in last, f"nobody was told of conversation {row.id}"
         at, shown = last[row.id]
         customer = world.store.row(row.tenant_id, "customers", row.customer_id)
-        reference = CustomerRef(id=customer.id, name=customer.name, avatar_url=customer.avatar_url)
-        fresh = conversation_resource(row, reference, world.store.config(row.tenant_id), at)
+        fresh = conversation_resource(row, customer_ref(customer), world.store.config(row.tenant_id), at)
         assert shown == msgspec.json.decode(msgspec.json.encode(fresh)), (
             f"conversation {row.id} is shown as {shown}"
         )

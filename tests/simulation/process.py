@@ -164,6 +164,7 @@ class Process:
         self.engine = Engine(
             conversation_store=self.store,
             tenant_store=self.store,
+            customer_store=self.store,
             committer=self.writers,
             workers=(Worker(kind=MEDIA_KIND, run=self._fetch, lazily=True), self.channels.worker()),
             new_id=self.ids,

@@ -15,6 +15,7 @@ from engine.errors import CommitConflict, Conflicting, InvalidInput, NotFound
 from engine.ports import ContactRequest, ConversationQuery, FoundMessage, MessageQuery
 from engine.reading import ConversationFilter, PushApp
 from storage.contacts import Contacts
+from storage.cursors import CursorReads
 from storage.databases import DatabaseServer
 from storage.events import Events
 from storage.landlord import LandlordStore
@@ -123,6 +124,20 @@ async def test_a_tenants_configuration_is_what_its_rows_say(world: World) -> Non
     assert config.week.days[6][0].end == 60
     with pytest.raises(NotFound):
         await world.tenants.load_config(99)
+
+
+async def test_a_channels_cursor_is_the_last_one_and_its_tenants_own(world: World) -> None:
+    """None before the first; another tenant's channel of the same id has its own."""
+    cursors = CursorReads(world.placements)
+    assert await cursors.load_cursor(1, 7) is None
+    for value in ("1:41", "1:42"):
+        await world.commit(
+            rows.ChannelCursorRow(tenant_id=1, channel_id=7, value=value, updated_at=T0),
+        )
+    await world.commit(rows.ChannelCursorRow(tenant_id=2, channel_id=7, value="other", updated_at=T0))
+    assert await cursors.load_cursor(1, 7) == "1:42"
+    assert await cursors.load_cursor(2, 7) == "other"
+    assert await cursors.load_cursor(2, 8) is None
 
 
 async def test_contacts_are_loaded_in_one_batch_over_tenants(world: World) -> None:

@@ -1,16 +1,17 @@
 """What becomes of our messages: statuses from the platform, verdicts from the channel, media. Pure."""
 
+from engine.domain.conversation import consent
 from engine.domain.conversation.changes import Change
 from engine.domain.conversation.finding import by_id, by_platform, found_message
 from engine.domain.conversation.messages import MediaVerdict, OutboxVerdict, Receive, Received, address_of
+from engine.domain.conversation.settling import ended, outbox_patch, settle
 from engine.domain.conversation.state import ContactState, Early, Tracked, tracked, tracked_row
 from engine.domain.conversation.statuses import UNDECIDED, advance
 from engine.domain.inbound import StatusChanged, StatusesReached
 from engine.domain.outbound import OutcomeUnknown, Refused, Resending, Sent
-from engine.domain.outbox import Settled, channel_address
-from engine.domain.rows import AttachmentPatch, MessagePatch, OutboxPatch, StatusRow
+from engine.domain.rows import AttachmentPatch, MessagePatch, StatusRow
 from engine.ports import FoundMessage, FoundTracked, TrackedQuery
-from engine.runtime import Context, Effects, Lane, Lookup, Tell
+from engine.runtime import Context, Effects, Lookup
 
 DUPLICATE = Received(outcome="duplicate")
 
@@ -184,8 +185,10 @@ def apply_status(change: Change, target: Tracked, event: StatusChanged) -> None:
     state = change.state
     if event.status in ("sent", "failed") and _of_earlier_attempt(target, event.platform_id):
         return
-    was_undecided = target.status in UNDECIDED
     patch = MessagePatch(tenant_id=state.tenant_id, id=target.id)
+    if event.status != "failed":
+        _not_withdrawn(target, patch)
+    was_undecided = target.status in UNDECIDED
     if target.platform_id is None:
         state.learn_platform_id(target, event.platform_id)
         patch.platform_message_id = event.platform_id
@@ -215,9 +218,19 @@ def apply_status(change: Change, target: Tracked, event: StatusChanged) -> None:
                 patch.error = error
     change.add(patch)
     if was_undecided:
-        _settle(change, target)
+        settle(change, target)
     if after is not None:
         change.status_event(target.conversation_id, target, error)
+    if event.error is not None and event.error.opted_out:
+        consent.opt(change, consent.OUT, source="platform", message_id=target.id)
+
+
+def _not_withdrawn(target: Tracked, patch: MessagePatch) -> None:
+    """The platform has a message that was withdrawn: its call was under way."""
+    if target.withdrawn:
+        target.withdrawn = False
+        target.status, target.failed_at = "pending", None
+        patch.clear_failure = True
 
 
 def _kept_before(state: ContactState, event: StatusChanged) -> bool:
@@ -230,17 +243,6 @@ def _of_earlier_attempt(target: Tracked, platform_id: str) -> bool:
     if target.platform_id is None:
         return False
     return target.platform_id != platform_id or target.status in UNDECIDED
-
-
-def _settle(change: Change, target: Tracked) -> None:
-    """Ends the outbox item of a message that is decided, and lets the channel go of it."""
-    state = change.state
-    change.add(_outbox(change, target.id, _ended(target)))
-    change.tell(Tell(channel_address(state.tenant_id, state.channel_id), Settled(target.id), Lane.REALTIME))
-
-
-def _ended(target: Tracked) -> str:
-    return "dead" if target.status == "failed" else "done"
 
 
 def _reported_before(target: Tracked, status: str) -> bool:
@@ -257,7 +259,7 @@ def outbox_verdict(state: ContactState, message: OutboxVerdict, ctx: Context) ->
     change = Change(state, ctx, message.trace)
     if message.message_id is None:
         done = "dead" if isinstance(message.outcome, Refused) else "done"
-        change.add(_outbox(change, message.outbox_id, done))
+        change.add(outbox_patch(change, message.outbox_id, done))
         return change.done()
     target = state.messages.get(message.message_id)
     if ctx.suspect and isinstance(message.outcome, Sent) and not isinstance(ctx.found, tuple):
@@ -268,7 +270,7 @@ def outbox_verdict(state: ContactState, message: OutboxVerdict, ctx: Context) ->
         if found is None:
             return Lookup(by_id(state, message.message_id))
         if found.message is None:
-            change.add(_outbox(change, message.outbox_id, "dead"))
+            change.add(outbox_patch(change, message.outbox_id, "dead"))
             return change.done()
         target = tracked_row(found.message)
         state.track(target)
@@ -281,11 +283,11 @@ def outbox_verdict(state: ContactState, message: OutboxVerdict, ctx: Context) ->
         case _ if target.status not in UNDECIDED:
             # A status was faster. The channel's own "sending" may have been written after our "done": the row
             # is ended once more, or it would be sent again by the next process.
-            _settle(change, target)
+            settle(change, target)
         case Refused() as refused:
             _refused(change, target, refused)
         case OutcomeUnknown():
-            change.add(_outbox(change, target.id, "unknown"))
+            change.add(outbox_patch(change, target.id, "unknown"))
             _move(change, target, "unknown")
         case Resending():
             _move(change, target, "pending", resent=True)
@@ -326,8 +328,7 @@ def media_verdict(state: ContactState, message: MediaVerdict, ctx: Context) -> E
 def sent_by_platform(change: Change, target: Tracked, platform_id: str, at: int) -> None:
     """The platform has told by itself that it took an open message: the channel lets go of it."""
     _sent(change, target, platform_id, at)
-    channel = channel_address(change.state.tenant_id, change.state.channel_id)
-    change.tell(Tell(channel, Settled(target.id), Lane.REALTIME))
+    settle(change, target)
 
 
 def _is_anothers(state: ContactState, target: Tracked, platform_id: str, ctx: Context) -> bool:
@@ -351,7 +352,7 @@ def _sent_without_id(change: Change, target: Tracked, at: int) -> None:
     if after is not None:
         target.status = patch.status = after
     change.add(patch)
-    change.add(_outbox(change, target.id, _ended(target)))
+    change.add(outbox_patch(change, target.id, ended(target)))
     if after is not None:
         change.status_event(target.conversation_id, target, None)
 
@@ -359,8 +360,9 @@ def _sent_without_id(change: Change, target: Tracked, at: int) -> None:
 def _sent(change: Change, target: Tracked, platform_id: str, at: int) -> None:
     state = change.state
     early = state.early.pop(platform_id, Early())
-    undecided = target.status in UNDECIDED
     patch = MessagePatch(tenant_id=state.tenant_id, id=target.id)
+    _not_withdrawn(target, patch)
+    undecided = target.status in UNDECIDED
     if target.platform_id is None or (undecided and target.platform_id != platform_id):
         state.learn_platform_id(target, platform_id)
         patch.platform_message_id = platform_id
@@ -379,7 +381,7 @@ def _sent(change: Change, target: Tracked, platform_id: str, at: int) -> None:
         # A watermark that overtook the answer to the send.
         if target.platform_id is not None and _reaches(target, reached, _up_to(reached), None):
             apply_status(change, target, _status(reached, target.platform_id))
-    change.add(_outbox(change, target.id, _ended(target)))
+    change.add(outbox_patch(change, target.id, ended(target)))
 
 
 def _refused(change: Change, target: Tracked, refused: Refused) -> None:
@@ -400,10 +402,12 @@ def _refused(change: Change, target: Tracked, refused: Refused) -> None:
             error=error,
         )
     )
-    patch = _outbox(change, target.id, "dead")
+    patch = outbox_patch(change, target.id, "dead")
     patch.error = error
     change.add(patch)
     change.status_event(target.conversation_id, target, error)
+    if refused.opted_out:
+        consent.opt(change, consent.OUT, source="platform", message_id=target.id)
 
 
 def _move(change: Change, target: Tracked, status: str, *, resent: bool = False) -> None:
@@ -421,7 +425,3 @@ def _move(change: Change, target: Tracked, status: str, *, resent: bool = False)
         )
     )
     change.status_event(target.conversation_id, target, None)
-
-
-def _outbox(change: Change, outbox_id: int, state: str) -> OutboxPatch:
-    return OutboxPatch(tenant_id=change.state.tenant_id, id=outbox_id, state=state, updated_at=change.now)

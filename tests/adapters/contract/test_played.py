@@ -2,6 +2,7 @@
 an answer is accepted, trouble is told apart."""
 
 import json
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
@@ -12,7 +13,7 @@ import trio
 from msgspec import Struct, structs
 
 from adapters.guard import Guard
-from adapters.port import Accepted, Account, Adapter, Declined, ErrorClass, Play, Tools, Unanswered
+from adapters.port import Accepted, Account, Adapter, Declined, ErrorClass, Play, Renewed, Tools, Unanswered
 from adapters.simulators.http import HttpServer, Request, Response
 from engine.domain.inbound import MessageReceived
 from engine.domain.outbound import MarkRead, OutboxItem, Send, SendText
@@ -107,6 +108,8 @@ async def stage(adapter: Adapter) -> AsyncIterator[Stage]:
     connection = adapter.platform.connection
     secrets = {each.name: keys[each.name] for each in connection.credentials if each.name in keys}
     external_id = keys[connection.account.name]
+    parent = connection.parent
+    above = {parent.name: keys[parent.name]} if parent is not None and parent.name in keys else {}
     async with stand_in.simulator(Play(accounts=[keys])).running() as played, trio.open_nursery() as nursery:
         host = played.base_url.removeprefix("http://")
         built = Stage(
@@ -118,7 +121,7 @@ async def stage(adapter: Adapter) -> AsyncIterator[Stage]:
                 platform=adapter.platform.name,
                 external_id=external_id,
                 credentials=secrets,
-                settings={"base_url": played.base_url},
+                settings={**above, "base_url": played.base_url},
             ),
             endpoint=Endpoint(
                 platform=adapter.platform.name,
@@ -192,7 +195,9 @@ async def test_trouble_is_told_apart(adapter: Adapter) -> None:
         for fault in ({"kind": "garbage"}, {"kind": "reset"}, {"kind": "garbage", "status": 502}):
             await on.call("POST", "faults", {**fault, "times": 1})
             assert isinstance(await on.answer(received, hello), Unanswered)
-        nowhere = structs.replace(on.account, settings={"base_url": "http://127.0.0.1:9"})
+        nowhere = structs.replace(
+            on.account, settings={**on.account.settings, "base_url": "http://127.0.0.1:9"}
+        )
         tools = structs.replace(on.tools, guard=Guard(allowed=["127.0.0.1:9"]))
         result = await structs.replace(on, tools=tools).answer(received, hello, nowhere)
         assert isinstance(result, Declined)
@@ -218,8 +223,29 @@ async def test_a_nameless_customer_can_be_asked_about(adapter: Adapter) -> None:
         profile = await adapter.profile(received.contact.keys[0], on.account, on.tools)
         if not adapter.platform.capabilities.profiles:
             assert profile is None
-            assert received.contact.name
+            assert received.contact.name or received.contact.phone
             return
         assert profile is not None
         assert profile.name
         assert await adapter.profile("999", on.account, on.tools) is None
+
+
+@each_played
+async def test_credentials_that_expire_are_renewed(adapter: Adapter) -> None:
+    """New ones by the names in the description, good for a while, and an answer goes out with them. Where
+    nothing expires, nothing is renewed."""
+    renewal = adapter.platform.connection.renewal
+    async with stage(adapter) as on:
+        renewed = await adapter.renew(on.account, on.tools)
+        if renewal is None:
+            assert renewed is None
+            return
+        assert isinstance(renewed, Renewed)
+        assert renewed.credentials.keys() <= set(renewal.names)
+        now = time.time_ns() // 1_000_000
+        assert renewed.expires_at is not None
+        assert 0.9 <= (renewed.expires_at - now) / (renewal.lifetime_seconds * 1_000) <= 1.01
+        fresh = structs.replace(on.account, credentials={**on.account.credentials, **renewed.credentials})
+        assert fresh.credentials != on.account.credentials
+        received = await on.customer_writes()
+        assert isinstance(await on.answer(received, SendText(body="Hello"), fresh), Accepted)

@@ -83,7 +83,8 @@ def check_fit(adapter: Adapter, send: Send, *, carried: bool, rule: str | None) 
 def test_a_type_is_carried_degraded_or_refused(adapter: Adapter, kind: str) -> None:
     """As the capabilities say; what is degraded loses no word, and the agent is told by which rule."""
     can = adapter.platform.capabilities
-    check_fit(adapter, TYPES[kind], carried=kind in can.sends, rule=can.degrades.get(kind))
+    send = case_of(adapter.platform.name).sends.get(kind, TYPES[kind])
+    check_fit(adapter, send, carried=kind in can.sends, rule=can.degrades.get(kind))
 
 
 @pytest.mark.parametrize("kind", KINDS)
