@@ -12,7 +12,7 @@ import httpx
 import pytest
 import trio
 
-from adapters.registry import adapters
+from gateway.cli.sandbox import played_by, spellings, stand_ins
 from tests.cli.commands import Started, call, mijra, started
 from tests.gateway.push_house import hear, opened, talk
 
@@ -30,8 +30,8 @@ KEYS = {
     "pusher": dict,
 }
 STAYS = ("tenant", "token", "agent")
-PLAYED = {name: stand_in for name, each in adapters().items() if (stand_in := each.stand_in()) is not None}
-NAMES = {alias: name for name in PLAYED for alias in (name, *adapters()[name].platform.aliases)}
+PLAYED = stand_ins()
+NAMES = {alias: name for name in PLAYED for alias in spellings(name)}
 
 
 def _keys(line: dict[str, Any], platform: str) -> dict[str, Any]:
@@ -122,12 +122,17 @@ async def test_dev_carries_an_account_on_each_platform(tmp_path: Path) -> None:
         assert set(_keys(line, "instagram")) == {"app_secret", "verify_token", "instagram_id", "access_token"}
         for platform, stand_in in PLAYED.items():
             assert set(_keys(line, platform)) == set(stand_in.new_keys())
-            assert line[platform]["webhook_url"] == f"{line['base_url']}/api/webhooks/{platform}"
+            assert line[platform]["webhook_url"].endswith(
+                f"/api/webhooks/{played_by(platform).platform.name}"
+            )
             simulator = line[platform]["simulator_url"]
             await call("POST", f"{simulator}/__sim/messages", body=dict(stand_in.example()))
         conversations = await _until(lambda: _conversations_of(running, len(PLAYED)))
+        channels = await call("GET", f"{line['base_url']}/api/demo/channels", line["token"])
+        accounts = {each["id"]: each["external_id"] for each in channels["data"]["items"]}
+        of_accounts = {_account_of(line, name): line[name]["simulator_url"] for name in PLAYED}
         for conversation in conversations:
-            simulator = line[conversation["platform"]]["simulator_url"]
+            simulator = of_accounts[accounts[conversation["channel"]["id"]]]
             path = f"{line['base_url']}/api/demo/conversations/{conversation['id']}/messages"
             await call("POST", path, line["token"], {"type": "text", "content": "Yes, it is."})
 
@@ -138,6 +143,11 @@ async def test_dev_carries_an_account_on_each_platform(tmp_path: Path) -> None:
             await _until(taken)
         await _stand_in_posts(line)
         assert await _until(lambda: _conversations_of(running, len(PLAYED) + 1))
+
+
+def _account_of(line: dict[str, Any], name: str) -> str:
+    account: str = line[name][played_by(name).platform.connection.account.name]
+    return account
 
 
 async def _stand_in_posts(line: dict[str, Any]) -> None:
