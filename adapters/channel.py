@@ -116,12 +116,29 @@ class Trouble(Struct, frozen=True, kw_only=True):
     credentials_at: int
 
 
-OnAttention = Callable[[Trouble], None]
+OnTrouble = Callable[[Trouble], None]
 """Must not block."""
 
 
+class LastError(Struct, frozen=True, kw_only=True):
+    """Why a call failed last. `at` in ms."""
+
+    code: str
+    message: str
+    at: int
+
+
+class AccountRecord(Struct):
+    """What is remembered of an account between two lives of its actor, since the process started."""
+
+    outcomes: Counter[str]
+    accepted_at: int | None = None
+    error: LastError | None = None
+
+
 class ChannelStatistics(Struct, frozen=True, kw_only=True):
-    """One account at this moment; `outcomes` counts since the process started."""
+    """One account at this moment. `outcomes` counts since the process started, and `accepted_at` (ms) and
+    `error` are the last since then. `paused_until` (ms): nothing is sent before, whatever waits."""
 
     tenant_id: int
     channel_id: int
@@ -133,13 +150,16 @@ class ChannelStatistics(Struct, frozen=True, kw_only=True):
     halted: str | None
     reading_store: bool
     outcomes: Mapping[str, int]
+    paused_until: int | None = None
+    accepted_at: int | None = None
+    error: LastError | None = None
 
 
 class Channels:
     """What the accounts' actors share; makes the runtime's spec of them.
 
     `ask` reaches conversations; `accounts` opens an account's credentials when it is first used and after
-    each Refresh; `senders` are the platforms' adapters by name; `on_attention` is told when a person has to
+    each Refresh; `senders` are the platforms' adapters by name; `on_trouble` is told when a person has to
     act on an account.
     """
 
@@ -154,7 +174,7 @@ class Channels:
         wall_ms: Callable[[], int],
         random: Random,
         unknown_wait_seconds: float,
-        on_attention: OnAttention,
+        on_trouble: OnTrouble,
         items_max: int = ITEMS_MAX,
     ) -> None:
         self.ask = ask
@@ -165,10 +185,10 @@ class Channels:
         self.wall_ms = wall_ms
         self.random = random
         self.unknown_wait_seconds = unknown_wait_seconds
-        self.on_attention = on_attention
+        self.on_trouble = on_trouble
         self.items_max = items_max
         self._live: dict[tuple[int, int], _Channel] = {}
-        self._outcomes: dict[tuple[int, int], Counter[str]] = {}
+        self._records: dict[tuple[int, int], AccountRecord] = {}
 
     def worker(self) -> Worker:
         """The spec for the tenants' supervisor."""
@@ -187,11 +207,18 @@ class Channels:
         """The accounts that are active now."""
         return [channel.statistics() for channel in self._live.values()]
 
+    def record(self, tenant_id: int, channel_id: int) -> tuple[ChannelStatistics | None, AccountRecord]:
+        """What the account's actor says now (None: it has nothing to do), and what is remembered."""
+        place = (tenant_id, channel_id)
+        live = self._live.get(place)
+        record = self._records.get(place) or AccountRecord(Counter())
+        return (None if live is None else live.statistics()), record
+
     async def _run(self, inbox: Inbox) -> None:
         key = inbox.address.key
         assert isinstance(key, int)
         place = (inbox.address.tenant, key)
-        channel = _Channel(self, inbox, *place, self._outcomes.setdefault(place, Counter()))
+        channel = _Channel(self, inbox, *place, self._records.setdefault(place, AccountRecord(Counter())))
         self._live[place] = channel
         try:
             await channel.run()
@@ -203,13 +230,14 @@ class _Channel:
     """One activation."""
 
     def __init__(
-        self, shared: Channels, inbox: Inbox, tenant_id: int, channel_id: int, outcomes: Counter[str]
+        self, shared: Channels, inbox: Inbox, tenant_id: int, channel_id: int, record: AccountRecord
     ) -> None:
         self._shared = shared
         self._inbox = inbox
         self._tenant_id = tenant_id
         self._channel_id = channel_id
-        self._outcomes = outcomes
+        self._record = record
+        self._outcomes = record.outcomes
         self._lines = Lines()
         self._account: Account | None = None
         self._sender: Sender | None = None
@@ -251,7 +279,14 @@ class _Channel:
             halted=self._halted,
             reading_store=self._backlog.behind,
             outcomes=dict(self._outcomes),
+            paused_until=self._paused_until(now),
+            accepted_at=self._record.accepted_at,
+            error=self._record.error,
         )
+
+    def _paused_until(self, now: float) -> int | None:
+        seconds = max(self._pace.paused(now), self._circuit.wait(now) or 0.0)
+        return self._shared.wall_ms() + round(seconds * 1000) if seconds > 0 else None
 
     async def run(self) -> None:
         self._open_account()
@@ -532,6 +567,7 @@ class _Channel:
     def _learn(self, result: SendResult, probe: bool) -> None:
         """What an answer says about the account and the platform."""
         now = trio.current_time()
+        self._remember(result)
         declined = result if isinstance(result, Declined) else None
         if isinstance(result, Unanswered) or (declined is not None and declined.error_class in _OUTAGE):
             if self._circuit.failed(now, probe=probe):
@@ -550,6 +586,16 @@ class _Channel:
             )
         elif declined.retry_after_seconds and declined.error_class is ErrorClass.TRANSIENT:
             self._pace.pause(now, declined.retry_after_seconds)
+
+    def _remember(self, result: SendResult) -> None:
+        at = self._shared.wall_ms()
+        match result:
+            case Accepted():
+                self._record.accepted_at = at
+            case Declined():
+                self._record.error = LastError(code=result.platform_code, message=result.message, at=at)
+            case Unanswered():
+                self._record.error = LastError(code="no_answer", message=result.reason, at=at)
 
     async def _conclude(self, entry: Entry, result: SendResult, account: Account) -> None:
         if entry.is_signal:
@@ -733,7 +779,7 @@ class _Channel:
             return
         self._attention = declined.platform_code
         self._log.error("channel.needs_attention", code=declined.platform_code, note=declined.message)
-        self._shared.on_attention(
+        self._shared.on_trouble(
             Trouble(
                 tenant_id=self._tenant_id,
                 channel_id=self._channel_id,

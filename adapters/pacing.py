@@ -105,6 +105,10 @@ class AccountPace:
         # The room for rounding is a billionth of a send.
         return 0.0 if self._tokens >= 1.0 - 1e-9 else (1.0 - self._tokens) / self._rate
 
+    def paused(self, now: float) -> float:
+        """Seconds that are left of a pause; 0 without one."""
+        return max(0.0, self._paused_until - now)
+
     def take(self, now: float, weight: int = 1) -> None:
         """Counts a send that is begun. Call it only when `wait` gave 0. What weighs more than one is paid
         back before the next."""

@@ -372,9 +372,19 @@ class Adapter(ABC):
         """What runs as long as the process does: listeners, pollers (adapters/service.py)."""
         return ()
 
+    def takes_our_id(self, external_id: str) -> bool:
+        """Whether our message's id travels with what this account sends."""
+        return self.platform.capabilities.takes_our_id
+
     def stand_in(self) -> StandIn | None:
         """How the platform is played; None where nobody plays it."""
         return None
+
+    def stand_ins(self) -> Mapping[str, StandIn]:
+        """The same by name, for a platform with several kinds of accounts: the first, by the platform's name,
+        and others by names that are nobody else's."""
+        first = self.stand_in()
+        return {} if first is None else {self.platform.name: first}
 
 
 AccountOf = Callable[[int, int], Account | None]

@@ -11,7 +11,8 @@ Promises   Open loop (`rate`): request n is due at start + n / rate whatever bec
            answer, and latency counts from the sending. A request is never sent twice; one whose connection
            ends without an answer is `broken`, and what became of it is unknown.
 Limits     one request in flight per connection; answers of at most 1 MiB, with a length or chunked; no TLS.
-           The client wakes in steps of a millisecond (epoll's), which `lag` shows.
+           The client wakes in steps of a millisecond (epoll's), which `lag` shows. With `pause_seconds` it
+           rests so long between two looks, which goes into each latency and spares it most of its wake-ups.
 On cancel  the connections are closed; requests under way are neither acknowledged nor broken.
 """
 
@@ -108,6 +109,7 @@ class LoadClient:
         rate: float | None = None,
         connections: int = 64,
         drain_seconds_max: float = 10,
+        pause_seconds: float = 0,
         on_sent: Callable[[int, int], None] | None = None,
     ) -> None:
         if seconds <= 0 or connections < 1 or (rate is not None and rate <= 0):
@@ -118,6 +120,7 @@ class LoadClient:
         self._seconds: Final = seconds
         self._rate: Final = rate
         self._drain_seconds_max: Final = drain_seconds_max
+        self._pause_seconds: Final = pause_seconds
         self._on_sent: Final = on_sent
         self._idle: Final = [_Connection() for _ in range(connections)]
         self._connections: Final = connections
@@ -193,8 +196,11 @@ class LoadClient:
 
     async def _answers(self, seconds_max: float) -> None:
         """Wait until something can be read or written, or for so long; then handle all that is ready."""
-        with trio.move_on_after(seconds_max):
-            await trio.lowlevel.wait_readable(self._poll.fileno())
+        if self._pause_seconds:
+            await trio.sleep(self._pause_seconds)
+        else:
+            with trio.move_on_after(seconds_max):
+                await trio.lowlevel.wait_readable(self._poll.fileno())
         for descriptor, events in self._poll.poll(0):
             connection = self._by_descriptor[descriptor]
             if events & select.EPOLLOUT:

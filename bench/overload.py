@@ -2,16 +2,22 @@
 
     python -m bench.overload [--quick] [--json] [--plot FILE.png] [--rounds N] [--seconds S] [--factor F]
 
-One round has three parts on one running `mijra dev`. The capacity: a closed loop of 64 connections, as in
-bench.ingest. The overload: an open loop at --factor times that (3), on 1,024 connections, whatever the server
-answers. The fall: an open loop at half the capacity, in slices of half a second, until a slice is answered
-with 200 throughout and nobody waits for longer than a quarter of a second.
+One round has four parts on one running `mijra dev`. The capacity: a closed loop of 64 connections, as in
+bench.ingest. The capacity beside the client: the same, while the client also sends what is above the capacity
+to a server that does nothing but refuse (bench/peers/refusing.py). The overload: an open loop at --factor
+times the capacity (3), on 4,096 connections, whatever the server answers. The fall: an open loop at half the
+capacity, in slices of half a second, until a slice is answered with 200 throughout and nobody waits for
+longer than a quarter of a second.
 
 Goodput is counted in answers of status 200 within a second of their being due: what comes later a platform
 counts as slow, and it may have sent again. Everything that was answered 200, late or not, must be in the
 database once, or the bench ends with exit status 1 and no figures. A refusal's latency counts from its
-sending. Nobody stands beside this: the question is about ours alone. The load client shares the cores and
-takes more of them at three times the rate; its share is told.
+sending. Nobody stands beside this: the question is about ours alone.
+
+The load client shares the cores, and at three times the rate it takes more of them. So the goodput is told as
+a share of both capacities: of the one that an idle client leaves, and of the one beside the same client at
+the same work, which is what the machine has for the server then. A third figure does not depend on who else
+uses the machine: acknowledgements for each second of processor time that the server used.
 """
 
 import argparse
@@ -28,12 +34,17 @@ from bench.client import LoadClient, LoadFailed, Outcome
 from bench.harness import Contest, as_json, plot, show
 from bench.histogram import milliseconds
 from bench.rounds import CUSTOMERS, OURS, Unproven, flat, prove_stored, quick_seconds, quiet, settle
-from bench.servers import Mijra, StartFailed, mijra
+from bench.servers import Mijra, StartFailed, mijra, refusing_server
 from bench.webhooks import Traffic
 from storage.bridge import Bridge
 
 IN_TIME_NS: Final = 1_000_000_000
-CONNECTIONS: Final = 1024
+CONNECTIONS: Final = 4096
+"""So that no request waits in the client for a free one: 1.3 s of them at 3,000 a second."""
+
+PAUSE_SECONDS: Final = 0.002
+"""Between two looks of the client: a third of its processor time, for 2 ms of each latency."""
+
 SLICE_SECONDS: Final = 0.5
 CALM_NS: Final = 250_000_000
 RECOVERY_SECONDS_MAX: Final = 12.0
@@ -41,10 +52,12 @@ MEBIBYTE: Final = 1024 * 1024
 
 
 class Figures(Struct, kw_only=True):
-    """One round."""
+    """One round. `per_processor_second`: acknowledgements in time, as a share of those at the capacity."""
 
     capacity: float
+    capacity_beside: float
     goodput: float
+    per_processor_second: float
     refused_p99_ms: float
     told_when: float
     """The share of refusals that carried Retry-After."""
@@ -63,7 +76,12 @@ def contests(factor: float) -> list[Contest]:
 
     return [
         ask(f"goodput at {factor:g} times the capacity", "share of the capacity", 0.9, less=False),
+        ask(
+            "goodput, with the client's work allowed for", "share of the capacity beside it", 0.9, less=False
+        ),
+        ask("goodput for the server's processor time", "share of that at the capacity", None, less=False),
         ask("capacity: durable acknowledgements, closed loop", "per second", None, less=False),
+        ask("capacity beside a client that sends the rest elsewhere", "per second", None, less=False),
         ask("goodput under overload", "per second in time", None, less=False),
         ask("p99 of a refusal", "ms", None),
         ask("refusals that say when to come again", "share", 1, less=False),
@@ -73,19 +91,37 @@ def contests(factor: float) -> list[Contest]:
     ]
 
 
-async def one_round(subject: Mijra, console: Console, factor: float, seconds: float, seed: int) -> Figures:
-    """Capacity, overload, fall; proven."""
-    before = Traffic(subject.webhook_url, subject.account, customers=CUSTOMERS, seed=seed)
-    before.encode(int(seconds * 3000))
-    calm = await LoadClient(before, seconds=seconds, connections=64).run()
-    await settle(subject, seconds)
-    await prove_stored(subject, before, calm)
-    if calm.acknowledged < calm.sent * 0.99:
-        raise LoadFailed(f"the capacity cannot be told: {dict(calm.statuses)}, {calm.broken} broken off")
+async def one_round(
+    subject: Mijra, refusing: str, console: Console, factor: float, seconds: float, seed: int
+) -> Figures:
+    """Capacity alone and beside the client, overload, fall; proven."""
+    used = subject.processor_seconds()
+    calm = await capacity(subject, seconds, seed)
+    per_second = calm.acknowledged / max(subject.processor_seconds() - used, 0.01)
     rate = calm.rate * factor
+    elsewhere = _traffic(subject, seed + 1, refusing)
+    beside = LoadClient(
+        elsewhere,
+        rate=max(rate - calm.rate, 1),
+        seconds=seconds,
+        connections=CONNECTIONS,
+        drain_seconds_max=0.01,
+        pause_seconds=PAUSE_SECONDS,
+    )
+    elsewhere.encode(int(rate * seconds))
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(beside.run)
+        calm_beside = await capacity(subject, seconds, seed + 2)
     memory, peak = subject.memory_bytes(), 0
-    traffic = Traffic(subject.webhook_url, subject.account, customers=CUSTOMERS, seed=seed + 1)
-    client = LoadClient(traffic, rate=rate, seconds=seconds, connections=CONNECTIONS, drain_seconds_max=0.01)
+    traffic = _traffic(subject, seed + 3)
+    client = LoadClient(
+        traffic,
+        rate=rate,
+        seconds=seconds,
+        connections=CONNECTIONS,
+        drain_seconds_max=0.01,
+        pause_seconds=PAUSE_SECONDS,
+    )
     # Encoded before the clock runs; it takes a while.
     traffic.encode(int(rate * seconds))
     async with trio.open_nursery() as nursery:
@@ -97,35 +133,55 @@ async def one_round(subject: Mijra, console: Console, factor: float, seconds: fl
                 await trio.sleep(0.1)
 
         nursery.start_soon(watch)
+        used = subject.processor_seconds()
         outcome = await client.run()
+        used = subject.processor_seconds() - used
         fallen = trio.current_time()
         recovery = await recovered(subject, calm.rate / 2, fallen, seed)
         nursery.cancel_scope.cancel()
     await settle(subject, 5)
     await prove_stored(subject, traffic, outcome)
-    figures = _figures(calm, outcome, seconds, recovery, (peak - memory) / MEBIBYTE)
+    refused = outcome.statuses[503]
+    in_time = outcome.latency.count_up_to(IN_TIME_NS)
+    figures = Figures(
+        capacity=calm.rate,
+        capacity_beside=calm_beside.rate,
+        goodput=in_time / seconds,
+        per_processor_second=in_time / max(used, 0.01) / per_second,
+        refused_p99_ms=milliseconds(outcome.refused_latency.at(0.99)),
+        told_when=outcome.refused_with_retry_after / refused if refused else 1.0,
+        recovery_seconds=recovery,
+        memory_growth=(peak - memory) / MEBIBYTE,
+        latency_p99_ms=milliseconds(outcome.latency.at(0.99)),
+        client_share=outcome.processor_share,
+        statuses=dict(outcome.statuses),
+    )
     console.print(
-        f"capacity {figures.capacity:,.0f}/s; at {rate:,.0f}/s {figures.goodput:,.0f}/s in time, answers "
-        f"{figures.statuses}, refused within {figures.refused_p99_ms:.0f} ms, calm after "
-        f"{figures.recovery_seconds:.1f} s, client {figures.client_share:.0%} of a core",
+        f"capacity {figures.capacity:,.0f}/s, beside the client {figures.capacity_beside:,.0f}/s; at "
+        f"{rate:,.0f}/s {figures.goodput:,.0f}/s in time, answers {figures.statuses}, refused within "
+        f"{figures.refused_p99_ms:.0f} ms, calm after {figures.recovery_seconds:.1f} s, client "
+        f"{figures.client_share:.0%} and server {used / seconds:.0%} of a core",
         highlight=False,
     )
     return figures
 
 
-def _figures(calm: Outcome, outcome: Outcome, seconds: float, recovery: float, growth: float) -> Figures:
-    refused = outcome.statuses[503]
-    return Figures(
-        capacity=calm.rate,
-        goodput=outcome.latency.count_up_to(IN_TIME_NS) / seconds,
-        refused_p99_ms=milliseconds(outcome.refused_latency.at(0.99)),
-        told_when=outcome.refused_with_retry_after / refused if refused else 1.0,
-        recovery_seconds=recovery,
-        memory_growth=growth,
-        latency_p99_ms=milliseconds(outcome.latency.at(0.99)),
-        client_share=outcome.processor_share,
-        statuses=dict(outcome.statuses),
-    )
+async def capacity(subject: Mijra, seconds: float, seed: int) -> Outcome:
+    """What the server acknowledges when nobody sends more than it can do; proven."""
+    traffic = _traffic(subject, seed)
+    traffic.encode(int(seconds * 3000))
+    outcome = await LoadClient(traffic, seconds=seconds, connections=64).run()
+    await settle(subject, seconds)
+    await prove_stored(subject, traffic, outcome)
+    if outcome.acknowledged < outcome.sent * 0.9:
+        raise LoadFailed(
+            f"the capacity cannot be told: {dict(outcome.statuses)}, {outcome.broken} broken off"
+        )
+    return outcome
+
+
+def _traffic(subject: Mijra, seed: int, url: str = "") -> Traffic:
+    return Traffic(url or subject.webhook_url, subject.account, customers=CUSTOMERS, seed=seed)
 
 
 async def recovered(subject: Mijra, rate: float, since: float, seed: int) -> float:
@@ -133,7 +189,7 @@ async def recovered(subject: Mijra, rate: float, since: float, seed: int) -> flo
     number = 0
     while (began := trio.current_time()) - since < RECOVERY_SECONDS_MAX:
         number += 1
-        traffic = Traffic(subject.webhook_url, subject.account, customers=CUSTOMERS, seed=seed + 100 + number)
+        traffic = _traffic(subject, seed + 100 + number)
         outcome = await LoadClient(
             traffic, rate=rate, seconds=SLICE_SECONDS, connections=128, drain_seconds_max=2
         ).run()
@@ -149,18 +205,26 @@ async def measure(
     """Fill the contests' results; the load client's highest share of a core is returned."""
     share, began = 0.0, trio.current_time()
     with TemporaryDirectory(prefix="mijra-bench-") as name:
-        async with Bridge() as bridge, mijra(Path(name), bridge) as subject:
-            warm = Traffic(subject.webhook_url, subject.account, customers=CUSTOMERS)
+        directory = Path(name)
+        async with (
+            Bridge() as bridge,
+            mijra(directory, bridge) as subject,
+            refusing_server(directory) as refusing,
+        ):
+            warm = _traffic(subject, 0)
             await LoadClient(warm, seconds=1.5, connections=64).run()
             await settle(subject, 3)
             for number in range(1, rounds + 1):
                 if quick:
-                    seconds = quick_seconds(began, 2 * (rounds + 1 - number), seconds, overhead=2)
-                found = await one_round(subject, console, factor, seconds, number * 1000)
+                    seconds = quick_seconds(began, 3 * (rounds + 1 - number), seconds, overhead=1.5)
+                found = await one_round(subject, refusing, console, factor, seconds, number * 1000)
                 share = max(share, found.client_share)
                 answers = (
                     found.goodput / found.capacity,
+                    found.goodput / found.capacity_beside,
+                    found.per_processor_second,
                     found.capacity,
+                    found.capacity_beside,
                     found.goodput,
                     found.refused_p99_ms,
                     found.told_when,

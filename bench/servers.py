@@ -149,6 +149,15 @@ async def echo_server(directory: Path) -> AsyncIterator[str]:
         yield f"http://127.0.0.1:{port}/"
 
 
+@asynccontextmanager
+async def refusing_server(directory: Path) -> AsyncIterator[str]:
+    """The URL of the server that refuses everything, at the least cost there is."""
+    log = directory / "refusing.log"
+    async with child([sys.executable, "-m", "bench.peers.refusing"], log) as process:
+        port = int(await first_line(process, log))
+        yield f"http://127.0.0.1:{port}/api/webhooks/whatsapp"
+
+
 # ── ours ─────────────────────────────────────────────────────────────────────────────────────────────
 
 

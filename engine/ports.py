@@ -13,7 +13,15 @@ from msgspec import Struct
 from engine.domain.config import TenantConfig
 from engine.domain.inbound import InboundEvent, RoutedEvent
 from engine.domain.outbound import OutboxItem
-from engine.domain.rows import AttachmentRow, ConversationRow, CustomerRow, HandleRow, TimerRow
+from engine.domain.resources import CustomerRef
+from engine.domain.rows import (
+    AttachmentRow,
+    ConversationRow,
+    CustomerRow,
+    HandleRow,
+    MergeRow,
+    TimerRow,
+)
 
 # ------------------------------------------------------------------ loading actors
 
@@ -44,7 +52,8 @@ class ContactSnapshot(Struct, kw_only=True):
     """All that an actor of one contact on one channel account needs to decide.
 
     `conversation` is the newest one (open or not); `messages` are its and its predecessors' newest,
-    newest first, at most `recent_max`; `complete` says that there are no older ones.
+    newest first, at most `recent_max`; `complete` says that there are no older ones. `shared`: others were
+    merged into the customer; `root`: the one that he was merged into.
     """
 
     customer: CustomerRow
@@ -53,6 +62,8 @@ class ContactSnapshot(Struct, kw_only=True):
     conversation: ConversationRow | None
     messages: tuple[TrackedMessage, ...]
     complete: bool
+    shared: bool = False
+    root: CustomerRef | None = None
 
 
 class ContactRequest(Struct, frozen=True, kw_only=True):
@@ -121,6 +132,67 @@ class ConversationStore(Protocol):
         ...
 
 
+class Member(Struct, kw_only=True):
+    """One customer of a person: `merge` is what makes him part of it (None: the one who survives), `place`
+    his contact, (channel id, contact key). Without a place he was made by hand."""
+
+    customer: CustomerRow
+    merge: MergeRow | None
+    place: tuple[int, str] | None
+
+
+class Person(Struct, kw_only=True):
+    """All customers that were merged into the one with `root_id`, and that one."""
+
+    root_id: int
+    members: tuple[Member, ...]
+
+    def member(self, customer_id: int) -> Member:
+        return next(each for each in self.members if each.customer.id == customer_id)
+
+    @property
+    def root(self) -> CustomerRow:
+        return self.member(self.root_id).customer
+
+    def below(self, customer_id: int) -> tuple[Member, ...]:
+        """This customer, and those who are part of the person by him."""
+        found = {customer_id}
+        while True:
+            more = {
+                each.customer.id
+                for each in self.members
+                if each.merge is not None and each.merge.survivor_id in found
+            }
+            if more <= found:
+                return tuple(each for each in self.members if each.customer.id in found)
+            found |= more
+
+
+class PersonsQuery(Struct, frozen=True, kw_only=True):
+    """The persons that these customers are part of by the merges that stand. Found: a Person for each, None
+    where there is no such customer."""
+
+    tenant_id: int
+    customer_ids: tuple[int, ...]
+
+
+class UnsettledQuery(Struct, frozen=True, kw_only=True):
+    """Merges, made or undone, that the customers' own rows may not show yet, oldest first. Found:
+    MergeRows."""
+
+    tenant_id: int
+    limit: int
+
+
+PeopleQuery = PersonsQuery | UnsettledQuery
+
+
+class CustomerStore(Protocol):
+    async def find_people(self, queries: Sequence[PeopleQuery]) -> Sequence[tuple[Any, ...]]:
+        """The answers in the order asked."""
+        ...
+
+
 class WaitingConversation(Struct, frozen=True, kw_only=True):
     conversation_id: int
     channel_id: int
@@ -157,7 +229,7 @@ class OutboxStore(Protocol):
     ) -> Sequence[AttachmentRow]: ...
 
     async def open_work(self, tenant_id: int) -> "OpenWork":
-        """What must be woken after a start: channels with open items, media, timers, waiting."""
+        """What must be woken after a start: channels with open items, media, timers, waiting, merges."""
         ...
 
 
@@ -172,6 +244,7 @@ class OpenWork(Struct, frozen=True, kw_only=True):
     media: bool
     timers: bool
     waiting: bool
+    merges: bool = False
 
 
 # ------------------------------------------------------------------ the event log

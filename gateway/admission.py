@@ -18,19 +18,21 @@ WINDOW_SECONDS: Final = 0.25
 STANDING_SECONDS: Final = 0.25
 """Five times the goal for the 99th percentile at an ordinary load."""
 
-WAIT_SECONDS: Final = 0.75
-"""A lone tenant gets two thirds of it (`engine.runtime.shared_room`), so waits for half a second: in time for
-platforms, to which more than one is slow, and enough in flight for full batches."""
+WAIT_SECONDS: Final = 0.6
+"""A lone tenant gets two thirds of it (`engine.runtime.shared_room`), so waits for 0.4 s: in time for
+platforms, to which more than a second is slow, and enough in flight for full batches."""
 
-BURST_SECONDS: Final = 1.0
-PATIENCE_FIRST_SECONDS: Final = 0.5
-PATIENCE_SECONDS: Final = 0.15
-"""What waited longer before it was even looked at is refused while a queue stands. A burst is over within a
-second, and half of one is in time for platforms. An overload is not over: then a client who has a thousand
-connections finds none of them free unless each is answered within a fraction of that."""
+PATIENCE_SECONDS: Final = 0.4
+"""What waited longer before it was even looked at is refused while a queue stands: with `WAIT_SECONDS` on top
+its answer would come after a second."""
 
-IN_FLIGHT_MIN: Final = 256
-"""Below that the batches of a slow store would get small, and slower still."""
+LIFTED_SECONDS: Final = 0.075
+"""A queue that stands is gone when somebody waits for less: some batches of the writer. While the limit holds
+a queue down, nobody's wait is as long as the one that it was found by."""
+
+IN_FLIGHT_MIN: Final = 128
+"""Below that the batches of a slow store would get small, and slower still; and who has 64 connections and no
+neighbour should never be refused."""
 
 _SMOOTHING: Final = 0.5
 
@@ -45,7 +47,6 @@ class Admission:
         self._in_flight: dict[int, float] = {}
         self._number = 0
         self._began = 0.0
-        self._stood_since = 0.0
         self._ended = 0
         self._quickest = 0.0
         self._rate = 0.0
@@ -55,7 +56,7 @@ class Admission:
         self._number += 1
         self._in_flight[self._number] = ready
         if not self.standing and now - next(iter(self._in_flight.values())) > 2 * STANDING_SECONDS:
-            self._stand(now)
+            self._stand()
         return self._number
 
     def end(self, number: int, now: float, *, durable: bool) -> None:
@@ -66,28 +67,21 @@ class Admission:
                 self._quickest = waited
             self._ended += 1
             if now - self._began >= WINDOW_SECONDS:
-                self._roll(now - self._began, now)
+                self._roll(now - self._began)
                 self._began = now
         if not self._in_flight:
             self._lift()
 
-    def patience(self, now: float) -> float:
-        """Seconds that a delivery may have waited before it is looked at, while `standing`."""
-        return PATIENCE_FIRST_SECONDS if now - self._stood_since < BURST_SECONDS else PATIENCE_SECONDS
-
-    def _roll(self, seconds: float, now: float) -> None:
+    def _roll(self, seconds: float) -> None:
         rate = self._ended / seconds
         self._rate += (rate - self._rate) * (_SMOOTHING if self.standing else 1.0)
         self._ended = 0
-        # While late ones are refused the quickest is as quick as that allows; the queue stands all the same.
-        if self._quickest > (PATIENCE_SECONDS / 2 if self.standing else STANDING_SECONDS):
-            self._stand(now)
+        if self._quickest > (LIFTED_SECONDS if self.standing else STANDING_SECONDS):
+            self._stand()
         else:
             self._lift()
 
-    def _stand(self, now: float) -> None:
-        if not self.standing:
-            self._stood_since = now
+    def _stand(self) -> None:
         self.standing = True
         self.limit = min(self._most, max(IN_FLIGHT_MIN, round(self._rate * WAIT_SECONDS)))
 

@@ -25,6 +25,7 @@ from gateway.api import ALL_ROUTES
 from gateway.authentication import Authenticator
 from gateway.dependencies import Dependencies
 from gateway.envelope import Answer
+from gateway.locks import Locks
 from gateway.openapi import docs_page, document
 from gateway.passwords import LoginGuard, Passwords
 from gateway.pipeline import Pipeline, elapsed_ms, refusal, response_of
@@ -122,6 +123,7 @@ def make_site(deps: Dependencies) -> Site:
         passwords=passwords,
         logins=LoginGuard(passwords),
         links=SignedUrls(deps.master_key, deps.base_url, deps.engine.now),
+        changing=Locks(),
     )
 
 

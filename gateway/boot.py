@@ -25,23 +25,26 @@ from typing import Any, Final
 
 import structlog
 import trio
-from msgspec import Struct
+from msgspec import Struct, structs
 from prometheus_client import CollectorRegistry
 
 from adapters.channel import Channels, Trouble
 from adapters.cursors import DurableCursors
 from adapters.fetcher import Fetchers
 from adapters.guard import Guard
-from adapters.port import Account, Declined, ErrorClass, Outlet, Tools
+from adapters.port import Account, Declined, ErrorClass, Outlet, Renewed, Tools
 from adapters.profiles import Profiles
 from adapters.registry import adapters, describe_all
+from adapters.renewing import Expiring, Renewer
 from adapters.service import Listen, ServiceTools
 from adapters.services import Services
 from engine.domain.config import Channel
-from engine.domain.engine import Engine
+from engine.domain.engine import ASK_SECONDS_MAX, Engine
 from engine.domain.ids import IdAllocator
 from engine.domain.inbound import Announced, InboundEvent
+from engine.domain.intake import no_room
 from engine.domain.outbound import Send
+from engine.domain.rows import AuditRow
 from engine.domain.tenant.messages import NeedAttention
 from engine.errors import InvalidInput, MijraError, Unavailable
 from engine.ports import Endpoint, EventLog, EventSink, LoggedEvent
@@ -49,7 +52,7 @@ from engine.reading import DirectoryEntry, Login, Reads, Tenant, Token
 from gateway.app import create_app
 from gateway.authentication import hash_secret
 from gateway.broadcasting import broadcasting_blueprint
-from gateway.dependencies import AccountCheck, Dependencies
+from gateway.dependencies import AccountCheck, ChannelHealth, Dependencies, Renewal
 from gateway.directory import Directory
 from gateway.enginemetrics import EngineCollector
 from gateway.lane.connection import LaneLimits, WebhookLane
@@ -59,6 +62,7 @@ from gateway.master_key import master_key
 from gateway.metrics import Metrics
 from gateway.observing import EngineLog, JournalLog
 from gateway.operator import Operator
+from gateway.provisioning import Provisioning
 from gateway.push.hub import Hub
 from gateway.push.news import News
 from gateway.push.pusher.apps import Apps
@@ -75,12 +79,14 @@ from gateway.webhooks import PREFIX, WebhookLimits, Webhooks
 from storage.bridge import Bridge
 from storage.contacts import Contacts
 from storage.cursors import CursorReads
+from storage.customers import Customers
 from storage.databases import ConnectionLimits, DatabaseServer, Pool
 from storage.embedded import embedded_postgres
 from storage.events import Events
 from storage.landlord import LandlordStore
 from storage.objects import Objects
 from storage.outbox import Outbox
+from storage.people import People
 from storage.placements import Placements
 from storage.reads import ReadStore
 from storage.schemas import TENANT_MIGRATIONS, bring_up
@@ -100,9 +106,10 @@ GC_THRESHOLDS: Final = (100_000, 50, 50)
 over and over, which costs a third of the activation rate (`python -m bench.mailbox`)."""
 
 DOOR_SHARE: Final = 0.3
-ENGINE_SHARE: Final = 0.5
-"""Of the time for stopping: requests under way end within a second unless something hangs, a conversation's
-backlog may take longer; the rest is for the last commits."""
+RENEWALS_SHARE: Final = 0.1
+ENGINE_SHARE: Final = 0.4
+"""Of the time for stopping: requests under way end within a second unless something hangs, a renewal of
+credentials is one call, a conversation's backlog may take longer; the rest is for the last commits."""
 
 LOCAL_LOGIN: Final = "local-operator@mijra.invalid"
 
@@ -146,7 +153,7 @@ async def running(settings: Settings) -> AsyncIterator[Running]:
                 limits=_connection_limits(settings.db_connections_max),
             )
         )
-        system = _System(settings, key, server)
+        system = _System(settings, key, server, bridge)
         await system.prepare()
         for part in (*system.senders.values(), *system.media_sources.values(), *system.readers.values()):
             await stack.enter_async_context(part)
@@ -164,8 +171,9 @@ async def running(settings: Settings) -> AsyncIterator[Running]:
 class _System:
     """All parts by name. Constructing wires them; nothing runs before `start`."""
 
-    def __init__(self, settings: Settings, key: bytes, server: DatabaseServer) -> None:
+    def __init__(self, settings: Settings, key: bytes, server: DatabaseServer, bridge: Bridge) -> None:
         self.settings = settings
+        self.bridge = bridge
         self.server = server
         self.ids = IdAllocator(_wall_ms)
         self.node = f"{socket.gethostname()}:{os.getpid()}"
@@ -209,7 +217,7 @@ class _System:
             wall_ms=_wall_ms,
             random=SystemRandom(),
             unknown_wait_seconds=settings.outbound_unknown_wait_seconds,
-            on_attention=self._needs_attention,
+            on_trouble=self._in_trouble,
         )
         self.fetchers = Fetchers(
             ask=self._ask,
@@ -226,6 +234,7 @@ class _System:
         self.engine = Engine(
             conversation_store=Contacts(self.placements),
             tenant_store=self.tenants,
+            customer_store=People(self.placements),
             committer=self.writers,
             workers=(self.fetchers.worker(), self.channels.worker()),
             new_id=self.ids,
@@ -240,7 +249,17 @@ class _System:
             ask=self._ask, adapters=self.adapters, accounts=self._account, tools=lambda: self.tools
         )
         self.listening: dict[str, str] = {}
-        self.directory = Directory(self._open_secrets, changed=self._accounts_changed)
+        self.renewer = Renewer(
+            adapters=self.adapters,
+            tools=lambda: self.tools,
+            account=self._account_now,
+            begin=self._begin_renewal,
+            keep=self._keep_renewed,
+            on_trouble=self._in_trouble,
+            wall_ms=_wall_ms,
+            random=SystemRandom(),
+        )
+        self.directory = Directory(self._open_secrets, listed=self._listed, changed=self._accounts_changed)
         self.services = Services(
             {name: each.services(self._service_tools(name)) for name, each in self.adapters.items()},
             self._accounts_on,
@@ -256,6 +275,7 @@ class _System:
             self.services,
         )
         self.reads = ReadStore(self.placements, config_for=self.engine.configs.get, wall_ms=_wall_ms)
+        self.customers = Customers(self.placements, config_for=self.engine.configs.get, wall_ms=_wall_ms)
         self.base_url = settings.public_url or ""
         self.public_stop = trio.Event()
         self.public_ended: trio.Event | None = None
@@ -291,11 +311,14 @@ class _System:
                     begin=webhooks.begin,
                     expire=webhooks.expire,
                     bytes_max=webhooks.bytes_max,
+                    is_overloaded=webhooks.is_overloaded,
+                    refusal=webhooks.refusal,
                 )
             )
         deps = Dependencies(
             engine=self.engine,
             reads=self.reads,
+            customers=self.customers,
             landlord=self.landlord,
             events=self.events,
             media=self.objects,
@@ -336,7 +359,9 @@ class _System:
         self.operator = Operator(
             self.registry, {"database": self._database_answers, "writers": self._writers_take_more}
         )
-        self.registry.register(EngineCollector(self.engine, self.writers, self.channels, self.hub))
+        self.registry.register(
+            EngineCollector(self.engine, self.writers, self.channels, self.hub, self.renewer)
+        )
 
     # ---------------------------------------------------------------- start and stop
 
@@ -362,6 +387,7 @@ class _System:
         nursery.start_soon(self._keep_up_hourly)
         nursery.start_soon(self.profiles.run)
         nursery.start_soon(self.services.run)
+        nursery.start_soon(self.renewer.run)
         operator_port = await nursery.start(
             _serve(self.operator, settings.operator_host, settings.operator_port, self.operator_stop)
         )
@@ -421,6 +447,8 @@ class _System:
             if self.token is not None:
                 with suppress(MijraError):
                     await self.landlord.revoke_token(self.token.id, _wall_ms())
+            with trio.move_on_after(self.settings.stop_seconds_max * RENEWALS_SHARE):
+                await self.renewer.settle()
             await self.engine.stop(self.settings.stop_seconds_max * ENGINE_SHARE)
             self.writers.stop()
             await self.writers.flush()
@@ -514,6 +542,7 @@ class _System:
             attention=self._service_found_trouble,
             new_trace=lambda: os.urandom(16).hex(),
             wall_ms=_wall_ms,
+            serve_asyncio=self.bridge.serve,
             listen=listen,
             tls=self._tls_context,
             listening=self._is_listening,
@@ -593,23 +622,79 @@ class _System:
         checked = await adapter.check(_account_of(0, channel, credentials), self.tools)
         return AccountCheck(ok=checked.ok, detail=checked.detail, facts=checked.facts)
 
-    def _channel_health(self, tenant_id: int, channel_id: int) -> dict[str, Any]:
-        for each in self.channels.statistics():
-            if (each.tenant_id, each.channel_id) == (tenant_id, channel_id):
-                return {
-                    "queued": each.queued,
-                    "in_hand": each.in_hand,
-                    "rate_per_second": each.rate_per_second,
-                    "circuit": each.circuit,
-                    "halted": each.halted,
-                    "outcomes": dict(each.outcomes),
-                }
-        return {}
+    def _channel_health(self, tenant_id: int, channel_id: int) -> ChannelHealth:
+        now, record = self.channels.record(tenant_id, channel_id)
+        error, renewal = record.error, self.renewer.state(tenant_id, channel_id)
+        return ChannelHealth(
+            queued=0 if now is None else now.queued,
+            paused_until=None if now is None else now.paused_until,
+            received_at=self.engine.intake.received_at(tenant_id, channel_id),
+            accepted_at=record.accepted_at,
+            error=None if error is None else (error.code, error.message, error.at),
+            counts=dict(record.outcomes),
+            sending={}
+            if now is None
+            else {
+                "queued": now.queued,
+                "in_hand": now.in_hand,
+                "rate_per_second": now.rate_per_second,
+                "circuit": now.circuit,
+                "halted": now.halted,
+                "outcomes": dict(now.outcomes),
+            },
+            renewal=None if renewal is None else Renewal(**structs.asdict(renewal)),
+        )
 
-    def _needs_attention(self, trouble: Trouble) -> None:
-        """The channel's actor may not wait, so the change is made by a task of its own."""
+    def _listed(self, entry: DirectoryEntry) -> None:
+        self.renewer.see(
+            Expiring(
+                tenant_id=entry.tenant_id,
+                channel_id=entry.channel_id,
+                platform=entry.platform,
+                credentials_at=entry.credentials_at,
+                expires_at=entry.credentials_expire_at,
+            )
+        )
+
+    async def _account_now(self, tenant_id: int, channel_id: int) -> Account | None:
+        await self.engine.config(tenant_id)
+        return self._account(tenant_id, channel_id)
+
+    async def _begin_renewal(self, account: Account) -> None:
+        """A row in the audit log: only a store that takes rows, from who has the tenant, has it."""
+        if not self.writers.has_room(account.tenant_id):
+            raise no_room()
+        begun = AuditRow(
+            tenant_id=account.tenant_id,
+            id=self.ids(),
+            user_id=None,
+            action="renewing",
+            subject=f"channel:{account.channel_id}",
+            before=None,
+            after=None,
+            trace="",
+            at=_wall_ms(),
+        )
+        with trio.move_on_after(ASK_SECONDS_MAX):
+            await self.engine.commit(account.tenant_id, (begun,))
+            return
+        raise no_room()
+
+    async def _keep_renewed(self, account: Account, renewed: Renewed) -> bool:
+        return await Provisioning(self.site).renew_channel(
+            account.tenant_id,
+            account.channel_id,
+            account.credentials_at,
+            renewed.credentials,
+            renewed.expires_at,
+        )
+
+    def _in_trouble(self, trouble: Trouble) -> None:
+        """Whoever tells may not wait, so the change is made by a task of its own."""
         if self.nursery is not None:
             self.nursery.start_soon(self._mark_attention, trouble)
+        if trouble.halted:
+            self.renewer.hurry(trouble.tenant_id, trouble.channel_id, trouble.credentials_at)
 
     def _service_found_trouble(self, account: Account, note: str) -> None:
         """What a service or reader may not do with an account's credentials is no reason to keep back what is
@@ -622,7 +707,7 @@ class _System:
             halted=False,
             credentials_at=account.credentials_at,
         )
-        self._needs_attention(trouble)
+        self._in_trouble(trouble)
 
     async def _mark_attention(self, trouble: Trouble) -> None:
         mark = NeedAttention(

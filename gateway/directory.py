@@ -24,6 +24,8 @@ from engine.reading import DirectoryEntry
 _log = structlog.get_logger()
 
 OpenSecrets = Callable[[DirectoryEntry], Mapping[str, str]]
+Listed = Callable[[DirectoryEntry], None]
+"""Is told of each account that is listed, or listed anew. Must neither block nor raise."""
 Signer = frozenset[tuple[str, str]]
 
 
@@ -36,9 +38,16 @@ class Connected(Protocol):
 class Directory:
     """All methods belong to the trio thread. The sequences it returns are snapshots."""
 
-    def __init__(self, open_secrets: OpenSecrets, *, changed: Callable[[], None] = lambda: None) -> None:
+    def __init__(
+        self,
+        open_secrets: OpenSecrets,
+        *,
+        listed: Listed | None = None,
+        changed: Callable[[], None] = lambda: None,
+    ) -> None:
         """`changed` is called after each account that comes or goes; it must not block."""
         self._open_secrets = open_secrets
+        self._listed = listed
         self._changed = changed
         self._by_account: dict[tuple[str, str], Endpoint] = {}
         self._by_key: dict[tuple[str, str], Endpoint] = {}
@@ -59,6 +68,8 @@ class Directory:
         an error in the log: the others must still be served, and its platform keeps sending for days.
         """
         self.remove(entry.platform, entry.external_id)
+        if self._listed is not None:
+            self._listed(entry)
         try:
             secrets = dict(self._open_secrets(entry))
         except Exception:  # noqa: BLE001  # whatever the vault raises; see above

@@ -15,7 +15,7 @@ import trio
 
 from engine.errors import MailboxFull
 from engine.runtime.shared_room import SharedRoom
-from gateway.admission import Admission
+from gateway.admission import PATIENCE_SECONDS, Admission
 from gateway.metrics import Metrics
 from gateway.turnstile import Turnstile
 
@@ -104,7 +104,7 @@ class InFlight:
         """Whether a delivery that has been there since `ready` is refused unread because it has waited for
         too long; then it is counted. Only while a queue stands."""
         now = trio.current_time()
-        if now - ready < self._admission.patience(now):
+        if now - ready < PATIENCE_SECONDS:
             return False
         self._late += 1
         if now - self._shed_told_at >= _SHED_TOLD_SECONDS:

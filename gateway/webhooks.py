@@ -299,7 +299,7 @@ class Webhooks:
         Cancelled (the platform hung up): parts may be durable; the platform repeats, and dedup settles it.
         """
         work = self._work(method, path, query, headers, body, trace, raw_path=raw_path)
-        if self._in_flight.standing and method == "POST" and self._is_shed(path, body):
+        if self._in_flight.standing and method == "POST" and self._is_shed(path.removeprefix(PREFIX), body):
             return _traced(_SHED, work)
         try:
             answer = await self._answer(work)
@@ -324,13 +324,10 @@ class Webhooks:
         `answered` must neither block nor raise; a caller who has hung up ignores it.
         """
         work = self._work("POST", path, query, headers, body, None, ready)
-        if self._in_flight.standing:
-            if self._in_flight.is_late(ready):
-                answered(_traced(_LATE, work))
-                return True
-            if self._is_shed(path, body):
-                answered(_traced(_SHED, work))
-                return True
+        refusal = self.refusal(path.removeprefix(PREFIX), body, ready)
+        if refusal is not None:
+            answered(_traced(refusal, work))
+            return True
         try:
             return self._begin(work, answered)
         except Exception as error:  # noqa: BLE001  # as in `handle`
@@ -348,6 +345,22 @@ class Webhooks:
         if receiver is None or endpoint_key is None:
             return self.limits.body_bytes_max
         return max(self.limits.body_bytes_max, rules_of(receiver.platform).delivery_bytes_max)
+
+    def is_overloaded(self) -> bool:
+        """Whether a queue stands, so that `refusal` may have an answer."""
+        return self._in_flight.standing
+
+    def refusal(self, place: str, body: bytes, ready: float) -> Answer | None:
+        """The answer, without a request id, to a POST that is refused unread while a queue stands: for its
+        tenant's share, or because it has been there since `ready` (trio's clock) and would be late. It is
+        counted then. None: it is to be read. `place` is what follows `PREFIX` in the path.
+
+        Costs some microseconds: two thirds of what comes at three times the capacity end here."""
+        if not self._in_flight.standing:
+            return None
+        if self._is_shed(place, body):
+            return _SHED
+        return _LATE if self._in_flight.is_late(ready) else None
 
     def expire(self, now: float) -> None:
         """Answer what was begun and has waited too long by `now` (trio's clock)."""
@@ -463,20 +476,17 @@ class Webhooks:
         self._in_flight.enter(size)
         return size
 
-    def _is_shed(self, path: str, body: bytes) -> bool:
+    def _is_shed(self, place: str, body: bytes) -> bool:
         """Whether a tenant that has its share in flight, while a queue stands, seems to be meant: then the
         refusal must cost next to nothing, or refusing would be what the server does. Nothing is proven yet;
         who lies about the account is refused what would be refused anyway."""
-        try:
-            platform, key = _addressed(path)
-        except NotFound:
-            return False
-        receiver = self._receivers.get(platform)
+        name, _, key = place.partition("/")
+        receiver = self._receivers.get(ALIASES.get(name, name))
         if receiver is None:
             return False
         platform = receiver.platform
-        if key is not None:
-            endpoint = self._directory.by_key(platform, key)
+        if key:
+            endpoint = self._directory.by_key(platform, key.rstrip("/"))
         else:
             account = receiver.account_hint(body)
             endpoint = None if account is None else self._directory.by_account(platform, account)

@@ -343,6 +343,7 @@ PLANS: Final[dict[type[rows.Row], Plan]] = {
         (rows.ReplyRuleRow, "automated_replies"),
         (rows.SettingRow, "settings"),
         (rows.CustomerRow, "customers"),
+        (rows.MergeRow, "customer_merges"),
         (rows.HandleRow, "customer_handles"),
         (rows.ConversationRow, "conversations"),
         (rows.MessageRow, "messages"),

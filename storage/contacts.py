@@ -13,6 +13,7 @@ from typing import Any, Final, TypeVar
 import msgspec
 
 from engine.domain.outbound import OutboxItem, OutboxPayload
+from engine.domain.resources import CustomerRef
 from engine.domain.rows import AttachmentRow, ConversationRow, CustomerRow, HandleRow, MessageRow
 from engine.ports import (
     ContactRequest,
@@ -110,7 +111,7 @@ async def _load(
         (position, found[0].tenant_id, found[0].channel_id, found[0].contact_key)
         for position, found in handles.items()
     ]
-    customers = _by_position(await connection.fetch(_SQL["customers"], *_columns(people, 3)), _customers.read)
+    customers = _by_position(await connection.fetch(_SQL["customers"], *_columns(people, 3)), _same)
     counted = await connection.fetch(
         _SQL["newest_conversations"], *_columns(contacts, 4), CONVERSATIONS_MAX + 1
     )
@@ -126,8 +127,11 @@ async def _load(
         if position not in handles or position not in customers:
             return None
         recent = messages.get(position, [])
+        customer = _customers.read(customers[position])
         return ContactSnapshot(
-            customer=customers[position],
+            customer=customer,
+            shared=customers[position]["shared"],
+            root=_root(customer, customers[position]),
             handles=tuple(handles[position]),
             contact_key=handles[position][0].contact_key,
             conversation=conversations.get(position),
@@ -171,6 +175,18 @@ async def _find(connection: Any, queries: list[StoreQuery]) -> list[object]:
                 outbox=items.get(position),
             )
     return answers
+
+
+def _same(record: Any) -> Any:
+    return record
+
+
+def _root(customer: CustomerRow, record: Any) -> CustomerRef | None:
+    if customer.merged_into is None or record["root_name"] is None:
+        return None
+    return CustomerRef(
+        id=customer.merged_into, name=record["root_name"], avatar_url=record["root_avatar_url"]
+    )
 
 
 def _nothing(query: StoreQuery) -> object:

@@ -16,7 +16,7 @@ MESSAGE_BYTES_MAX: Final = 36 * 1024 * 1024
 """What a provider posts at most: Postmark 35 MB with the attachments inside (sheet, 3.2), and a form's own
 bytes. SendGrid and Mailgun post 30 and 25 MB."""
 
-_ATTACHMENT_BYTES_MAX: Final = 10 * 1024 * 1024
+_ATTACHMENT_BYTES_MAX: Final = 10_000_000
 """Of what is sent. In base64 and with its text it stays below every provider's limit, the smallest of which
 is Postmark's 10 MB for all of a message."""
 

@@ -122,9 +122,12 @@ def read_answer(service: str, status: int, body: bytes, headers: Mapping[str, st
     if 200 <= status < 300:
         if service == "postmark" and code:
             return service_refusal(f"postmark_{code}", said)
+        # SendGrid says nothing; the others name the mail.
+        if service != "sendgrid" and not said:
+            return Unanswered(reason="a success that cannot be read")
         return Accepted(platform_id="")
     wait = seconds_of(headers.get("retry-after"))
-    if status in _UNSURE and not said:
+    if status in _UNSURE or (status >= 500 and not said and status != 503):
         return Unanswered(reason=f"HTTP {status} without an error that can be read")
     if service == "postmark" and code and status == 422:
         return service_refusal(f"postmark_{code}", said, retry_after_seconds=wait)

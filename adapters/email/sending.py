@@ -13,6 +13,7 @@ from typing import Final, Self
 
 import httpx
 import trio
+from msgspec import structs
 
 from adapters.calling import declined
 from adapters.degrading import LOCATED, NUMBERED, located, numbered
@@ -44,15 +45,14 @@ from engine.domain.outbound import (
 )
 from engine.errors import InvalidInput, MijraError
 
-TEXT_MAX: Final = 200_000
-"""Characters; some eighty pages. More is a file."""
+TEXT_MAX: Final = 60_000
+"""Characters; some twenty pages. More is a file."""
 PER_SECOND: Final = 5
 CONCURRENCY: Final = 8
 """Mail servers allow a handful of connections for each login."""
 _CONNECTIONS_MAX: Final = 128
 
 _VOICE: Final = PLATFORM.capabilities.degrades["voice"]
-_LINKED: Final = "The file is a link in the text."
 
 
 class EmailSender:
@@ -156,7 +156,9 @@ class EmailSender:
             return send.body, ()
         assert isinstance(send, SendMedia), "nothing else fits"
         media = send.media
-        assert media.storage_key is not None, "a link has become text"
+        if media.storage_key is None:
+            # A public link: mail needs no copy of it.
+            return "\n\n".join(part for part in (media.caption, media.link) if part), ()
         try:
             content = await self._tools.media.read(media.storage_key)
         except MijraError as error:
@@ -179,18 +181,8 @@ def _fit_media(send: SendMedia, media: MediaRef) -> Fitted:
         )
     if media.caption:
         _check_text("caption", media.caption)
-    if media.storage_key is None:
-        text = "\n\n".join(part for part in (media.caption, media.link) if part)
-        return Fitted(send=SendText(body=text), note=_LINKED)
     if media.kind == "voice":
-        plain = MediaRef(
-            kind="audio",
-            storage_key=media.storage_key,
-            media_type=media.media_type,
-            filename=media.filename,
-            caption=media.caption,
-        )
-        return Fitted(send=SendMedia(media=plain), note=_VOICE)
+        return Fitted(send=SendMedia(media=structs.replace(media, kind="audio")), note=_VOICE)
     return Fitted(send=send)
 
 

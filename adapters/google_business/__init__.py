@@ -7,22 +7,24 @@ describing  what both can do, and what an account is made of       naming  names
 receiver    handshake, whom to believe, bytes into events          sending  sends into calls
 messages    Business Messages' webhooks                            composing  its texts, pictures and cards
 notifications, reviews   pushes of Pub/Sub, and what they name     calling, tokens, errors  Google's APIs
-oidc, keys, keeping   the proof that a push is Google's            account  does it work?
+oidc, keys  the proof that a push is Google's                      account  does it work?
+services    keeping keys, and `catching` what nobody told of
 """
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from adapters.google_business.account import check_account
 from adapters.google_business.calling import GoogleCalls
 from adapters.google_business.describing import PLATFORM
 from adapters.google_business.errors import classify
-from adapters.google_business.keeping import key_services
 from adapters.google_business.keys import PublicKeys
+from adapters.google_business.naming import is_location
 from adapters.google_business.receiver import GoogleReceiver
 from adapters.google_business.reviews import READ_SECONDS_MAX, ReviewReader
 from adapters.google_business.sending import GoogleSender, fit_for
+from adapters.google_business.services import services_of
 from adapters.meta.media import AddressedMedia
 from adapters.port import Account, Adapter, Checked, ErrorClass, Fitted, Outlet, StandIn, Tools
 from engine.domain.outbound import Send
@@ -31,6 +33,9 @@ if TYPE_CHECKING:
     from adapters.port import OpenMediaSource, OpenReader, OpenSender, Sender
     from adapters.service import AccountService, Service, ServiceTools
     from engine.ports import Receiver
+
+REVIEWS = "google-reviews"
+"""What a played profile is called, beside a played agent that has the platform's name."""
 
 _READ_CONNECTIONS_MAX = 64
 
@@ -51,7 +56,7 @@ class GoogleBusiness(Adapter):
         return ReviewReader(PLATFORM.name, calls, _wall_ms)
 
     def services(self, tools: "ServiceTools") -> "Sequence[Service | AccountService]":
-        return key_services(self.keys, tools)
+        return services_of(PLATFORM.name, self.keys, tools)
 
     def sender(self, tools: Tools) -> "OpenSender":
         return GoogleSender(PLATFORM.name, tools)
@@ -73,6 +78,15 @@ class GoogleBusiness(Adapter):
         from adapters.simulators.google.standing import MessagesStandIn
 
         return MessagesStandIn()
+
+    def stand_ins(self) -> Mapping[str, StandIn]:
+        from adapters.simulators.google.standing import ReviewsStandIn
+
+        return {**super().stand_ins(), REVIEWS: ReviewsStandIn()}
+
+    def takes_our_id(self, external_id: str) -> bool:
+        """An answer to a review has an id of Google's alone."""
+        return not is_location(external_id)
 
 
 def _wall_ms() -> int:

@@ -1,7 +1,5 @@
 """Files that customers send: addresses at Twilio, which redirect to a store (sheet, section 3)."""
 
-from urllib.parse import urlsplit
-
 import httpx
 
 from adapters.port import Account, Declined, ErrorClass, FoundMedia
@@ -38,10 +36,14 @@ class TwilioMedia:
 
 
 def _is_twilios(address: str, account: Account) -> bool:
+    """The account's own Twilio (a stand-in, perhaps), or the real one."""
     try:
-        if httpx.URL(address).netloc == httpx.URL(base_url(account)).netloc:
-            return True
-        parts = urlsplit(address)
+        origin = _origin(address)
+        return origin in (_origin(base_url(account)), _origin(f"https://{API_HOST}"))
     except (httpx.InvalidURL, ValueError):
         return False
-    return parts.scheme == "https" and parts.netloc == API_HOST
+
+
+def _origin(address: str) -> tuple[str, bytes]:
+    url = httpx.URL(address)
+    return url.scheme, url.netloc

@@ -118,6 +118,7 @@ class Intake:
         self._configs = configs
         self._new_id = new_id
         self._begun: dict[_Begun, None] = {}  # oldest first
+        self._received: dict[tuple[int, int], int] = {}
 
     async def deliver(
         self, delivery: Delivery, *, wait_seconds_max: float = WAIT_SECONDS_MAX
@@ -138,6 +139,10 @@ class Intake:
                 raise no_room()
             return _receipt(await gather.wait(), tenants)
         raise _too_late()
+
+    def received_at(self, tenant_id: int, channel_id: int) -> int | None:
+        """When the last delivery for the channel came, in ms; None when none did since the start."""
+        return self._received.get((tenant_id, channel_id))
 
     def is_ready(self, tenant_id: int) -> bool:
         """Whether the tenant's configuration is in memory, as `begin` needs it; `deliver` waits for it."""
@@ -188,6 +193,7 @@ class Intake:
             groups = [group for group in delivery.groups if group[0].tenant_id == tenant_id]
             self._keep_raw(delivery, tenant_id, groups, gather.slot())
             for endpoint, events in groups:
+                self._received[tenant_id, endpoint.channel_id] = delivery.received_at
                 for event in events:
                     self._hand_over(delivery, endpoint, event, gather)
         return gather

@@ -16,12 +16,13 @@ from engine.domain.resources import rfc3339
 from engine.domain.tenant.messages import NeedAttention
 from engine.errors import InvalidInput, NotFound
 from engine.reading import Page
+from gateway.api.channel_health import HealthOut, SummaryOut, health_of, summary_of
 from gateway.envelope import Answer
 from gateway.paging import page_by_id
 from gateway.permissions import Permission
 from gateway.provisioning import Account, Provisioning
 from gateway.routing import Routes, TenantCall
-from gateway.schemas import Input, Name, PageQuery, given, invalid
+from gateway.schemas import Input, Moment, Name, PageQuery, given, invalid, milliseconds
 
 routes = Routes("channels")
 
@@ -35,13 +36,15 @@ ExternalId = Annotated[str, Meta(min_length=1, max_length=100, pattern="^[A-Za-z
 class ChannelBody(Input, frozen=True, kw_only=True):
     """`GET platforms` says for each platform what `external_id` and `business_account_id` are there, and
     which credentials and settings it has. Credentials that are made where none is given are shown in the
-    answer."""
+    answer. `credentials_expire_at`: when they expire, where the platform said so; without it they are renewed
+    sooner than they have to be."""
 
     platform: PlatformName
     name: Name
     external_id: ExternalId
     business_account_id: ExternalId | None = None
     credentials: Secrets = field(default_factory=dict)
+    credentials_expire_at: Moment | None = None
     settings: SettingsBody = field(default_factory=dict)
 
 
@@ -51,11 +54,13 @@ class ChannelPatch(Input, frozen=True, kw_only=True):
     name: Name | UnsetType = UNSET
     status: Literal["active", "disabled"] | UnsetType = UNSET
     credentials: Secrets | UnsetType = UNSET
+    credentials_expire_at: Moment | UnsetType | None = UNSET
     settings: SettingsBody | UnsetType = UNSET
 
 
 class ChannelOut(Struct, frozen=True, kw_only=True):
-    """`credentials` says which are set. `one_way`: the account only sends, nobody can answer it."""
+    """`credentials` says which are set. `credentials_expire_at` is null where they do not expire, or nobody
+    has said when. `one_way`: the account only sends, nobody can answer it."""
 
     id: int
     platform: str
@@ -65,7 +70,10 @@ class ChannelOut(Struct, frozen=True, kw_only=True):
     status_note: str | None
     one_way: bool
     credentials: dict[str, bool]
+    credentials_changed_at: str
+    credentials_expire_at: str | None
     settings: dict[str, Any]
+    health: SummaryOut
     created_at: str
     updated_at: str
 
@@ -109,15 +117,6 @@ class CheckOut(Struct, frozen=True, kw_only=True):
     channel: ChannelOut
 
 
-class HealthOut(Struct, frozen=True, kw_only=True):
-    """`sending` is what the account's actor knows now; empty while it has nothing to do."""
-
-    status: str
-    status_note: str | None
-    webhook_url: str
-    sending: dict[str, Any]
-
-
 @routes.get("/channels", needs=Permission.CHANNELS_VIEW, answer=ChannelOut, paged=True)
 async def list_channels(call: TenantCall, query: PageQuery) -> Answer:
     """List connected accounts."""
@@ -144,6 +143,7 @@ async def connect(call: TenantCall, body: ChannelBody) -> Answer:
         parent_id=body.business_account_id,
         credentials={**_generated(connection), **credentials},
         settings=settings,
+        credentials_expire_at=milliseconds(body.credentials_expire_at),
     )
     made = await Provisioning(call.site).connect(call.tenant.id, account, by=call.by, trace=call.trace)
     shown = _out(call, made.channel)
@@ -175,6 +175,8 @@ async def update_channel(call: TenantCall, channel_id: int, body: ChannelPatch) 
         known = connection.setting_names
         kept = {name: value for name, value in channel.settings.items() if name not in known}
         values["settings"] = {**kept, **settings}
+    if "credentials_expire_at" in values:
+        values["credentials_expire_at"] = milliseconds(values["credentials_expire_at"])
     if "status" in values or secrets_given:
         values.setdefault("status", "disabled" if channel.status == "disabled" else "active")
         values["status_note"] = None
@@ -223,16 +225,11 @@ async def verify(call: TenantCall, channel_id: int) -> Answer:
 
 @routes.get("/channels/<id:channel_id>/health", needs=Permission.CHANNELS_VIEW, answer=HealthOut)
 async def health(call: TenantCall, channel_id: int) -> Answer:
-    """Show how the account is doing: status, queue, rates, errors."""
+    """Show how the account is doing: status, credentials, what came and went last, queue, errors."""
     channel = _channel(call, channel_id)
     entry = await Provisioning(call.site).entry_of(call.tenant.id, channel)
-    result = HealthOut(
-        status=channel.status,
-        status_note=channel.status_note,
-        webhook_url=_webhook_url(call, channel, entry.endpoint_key),
-        sending=call.deps.channel_health(call.tenant.id, channel.id),
-    )
-    return Answer(data=result)
+    known = call.deps.channel_health(call.tenant.id, channel.id)
+    return Answer(data=health_of(channel, known, _webhook_url(call, channel, entry.endpoint_key)))
 
 
 @routes.get("/platforms", needs=Permission.CHANNELS_VIEW, answer=list[PlatformOut])
@@ -321,7 +318,10 @@ def _out(call: TenantCall, channel: Channel) -> ChannelOut:
         status_note=channel.status_note,
         one_way=rules_of(channel.platform).connection.is_one_way(channel.external_id),
         credentials={name: bool(known.get(name)) for name in names},
+        credentials_changed_at=rfc3339(channel.credentials_at) or "",
+        credentials_expire_at=rfc3339(channel.credentials_expire_at),
         settings=channel.settings,
+        health=summary_of(call.deps.channel_health(call.tenant.id, channel.id)),
         created_at=rfc3339(channel.created_at) or "",
         updated_at=rfc3339(channel.updated_at) or "",
     )

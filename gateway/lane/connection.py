@@ -38,12 +38,16 @@ from gateway.lane.parser import (
     read_head,
 )
 from gateway.lane.parting import part, refuse
+from gateway.lane.plain import plain_request
 from gateway.lane.poller import Poller
 from gateway.metrics import Metrics
 from gateway.webhooks import Answer
 
 _LOOK_SECONDS: Final = 0.5
 """How often deadlines are looked at that need not be met to the second: idleness, a store that hangs."""
+
+_TEMPLATES_MAX: Final = 8
+"""Of refusals; there are two, made once."""
 
 _READ_BYTES: Final = 64 * 1024
 _READ_CHUNKED_BYTES: Final = 16 * 1024
@@ -73,6 +77,12 @@ class Begin(Protocol):
     ) -> bool: ...
 
 
+class Refuse(Protocol):
+    """`gateway.webhooks.Webhooks.refusal`."""
+
+    def __call__(self, place: str, body: bytes, ready: float, /) -> Answer | None: ...
+
+
 class LaneLimits(Struct, frozen=True, kw_only=True):
     """`body_bytes_max`: as the handler's. `head_bytes_max`, `idle_seconds_max`, `send_seconds_max` and
     `requests_per_connection_max`: as `gateway.serving.ServingLimits`, for its reasons. `head_seconds_max` and
@@ -100,6 +110,9 @@ class WebhookLane:
     of the ordinary wakes the task, which then has the bytes. `expire` is called a few times a second with
     trio's time, for what `begin` started and is overdue. `bytes_max` says how much a body may have at a path,
     where that is not the same for all.
+
+    `refusal` is asked first while `is_overloaded`, of what is framed plainly: what it answers goes out
+    without a parser, a log line or anything else that a delivery costs.
     """
 
     def __init__(
@@ -111,9 +124,14 @@ class WebhookLane:
         begin: Begin | None = None,
         expire: Callable[[float], None] = lambda now: None,
         bytes_max: Callable[[str], int] | None = None,
+        is_overloaded: Callable[[], bool] = lambda: False,
+        refusal: Refuse = lambda place, body, ready: None,
     ) -> None:
         self.handle = handle
         self.begin = begin
+        self.is_overloaded = is_overloaded
+        self._refusal = refusal
+        self._refusals: dict[int, answers.Template] = {}  # by identity; each keeps its answer
         self.metrics = metrics
         self.limits = limits or LaneLimits()
         self.bytes_max = bytes_max or (lambda path: self.limits.body_bytes_max)
@@ -126,6 +144,21 @@ class WebhookLane:
 
     def may_be_lanes(self, received: bytes) -> bool:
         return may_be_lanes(received)
+
+    def refused(self, received: bytes, ready: float) -> bytes | None:
+        """The whole answer to what was received, if it is refused unread; None: it is to be read."""
+        plain = plain_request(received)
+        if plain is None:
+            return None
+        answer = self._refusal(*plain, ready)
+        if answer is None:
+            return None
+        template = self._refusals.get(id(answer))
+        if template is None:
+            if len(self._refusals) == _TEMPLATES_MAX:
+                self._refusals.clear()
+            template = self._refusals[id(answer)] = answers.Template(answer)
+        return template.filled(os.urandom(16).hex())
 
     async def work(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         if self.begin is None:
@@ -295,13 +328,25 @@ class _Connection:
         self._lane.poller.leave(self._descriptor)
         return False
 
-    def work(self, ready: float) -> None:
+    def work(self, ready: float) -> bool:
         """The poller's word that it is this connection's turn."""
         if self._task is None or self._phase is not _Phase.QUEUED:
-            return  # ended meanwhile
+            return False  # ended meanwhile
         self._phase = _Phase.IDLE
+        lane = self._lane
+        if (
+            lane.is_overloaded()
+            and not lane.stopping
+            and self._requests < self._limits.requests_per_connection_max
+        ):
+            refusal = lane.refused(self._buffer, ready)
+            if refusal is not None:
+                self._buffer = b""
+                self._reply(refusal)
+                return False
         if not self._begin(ready):
             self._wake()
+        return True
 
     def _begin(self, ready: float) -> bool:
         """Start the request that makes up the buffer; False if it is for the task, as if it had not been
@@ -335,10 +380,13 @@ class _Connection:
     def _answered(self, answer: Answer) -> None:
         if self._task is None:
             return  # nobody is there any more
+        self._reply(answers.encode(answer, close=self._lane.stopping))
+
+    def _reply(self, data: bytes) -> None:
+        """Send an answer from outside the task, and wait for the next request."""
         self._requests += 1
         self._phase = _Phase.IDLE
         self._idle_since = trio.current_time()
-        data = answers.encode(answer, close=self._lane.stopping)
         try:
             written = os.write(self._descriptor, data)
         except BlockingIOError:

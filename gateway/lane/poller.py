@@ -4,14 +4,15 @@ Why      A task that waits for its socket costs trio a registration with the ker
          and a task switch for each request: together more than reading the request. Here a socket is
          registered once, and whoever watches it is called.
 Promises Whatever has arrived is read at once, so that how long it waits is known and not hidden in the
-         kernel; it is worked on in the order of its arrival, at most `WORKED_MAX` between two looks at the
-         rest of the program. Everything happens in trio's thread.
+         kernel; it is worked on in the order of its arrival, at most `WORKED_MAX` requests and `TURN_SECONDS`
+         between two looks at the rest of the program. Everything happens in trio's thread.
 Limits   one entry for each connection that waits for its turn; what it has read is the connection's to bound.
 Leaves   reading, deadlines and everything else to the watchers, which must not raise.
 """
 
 import select
 from collections import deque
+from time import perf_counter
 from typing import Final, Protocol
 
 import trio
@@ -20,7 +21,11 @@ READ_MAX: Final = 512
 """Sockets read in one go; 5 µs each."""
 
 WORKED_MAX: Final = 16
-"""Watchers that work in one go. A request costs about 0.2 ms, so a timer may be late by three."""
+"""Requests begun in one go. Each costs about 0.2 ms, so a timer may be late by three."""
+
+TURN_SECONDS: Final = 0.008
+"""For what costs less than a request, refusals under overload: some hundreds of them. They free their
+connections, so they should not wait behind what was taken in."""
 
 
 class Watcher(Protocol):
@@ -30,9 +35,9 @@ class Watcher(Protocol):
         """There is something to read, or an end. Says whether it wants to `work` on it in its turn."""
         ...
 
-    def work(self, ready: float) -> None:
+    def work(self, ready: float) -> bool:
         """Its turn has come; it may have left meanwhile. What it read was there at `ready` (trio's clock), at
-        the latest."""
+        the latest. Says whether that cost about as much as a request."""
         ...
 
 
@@ -72,9 +77,10 @@ class Poller:
                 self._line.append((watcher, now))
 
     def _work(self) -> None:
-        for _ in range(min(WORKED_MAX, len(self._line))):
-            watcher, ready = self._line.popleft()
-            watcher.work(ready)
+        line, worked, end = self._line, 0, perf_counter() + TURN_SECONDS
+        while line and worked < WORKED_MAX and perf_counter() < end:
+            watcher, ready = line.popleft()
+            worked += watcher.work(ready)
 
     def watch(self, descriptor: int, watcher: Watcher) -> None:
         """Have `watcher` read whenever `descriptor` can be read or has ended, until `leave`."""

@@ -22,10 +22,18 @@ CROSS JOIN LATERAL (
 ORDER BY asked.position, asked.rank, handle.created_at, handle.external_id;
 
 -- name: customers
--- The customers of the batch.
-SELECT asked.position, customer.*
+-- The customers of the batch, whether others were merged into them, and whom they were merged into.
+SELECT asked.position, customer.*, EXISTS (
+    SELECT FROM customers AS other
+    WHERE other.tenant_id = asked.tenant_id AND other.merged_into = asked.id
+) AS shared, root.name AS root_name, root.avatar_url AS root_avatar_url
 FROM unnest($1::bigint[], $2::bigint[], $3::bigint[]) AS asked (position, tenant_id, id)
-JOIN customers AS customer ON customer.tenant_id = asked.tenant_id AND customer.id = asked.id;
+JOIN customers AS customer ON customer.tenant_id = asked.tenant_id AND customer.id = asked.id
+LEFT JOIN LATERAL (
+    SELECT one.name, one.avatar_url FROM customers AS one
+    WHERE one.tenant_id = customer.tenant_id AND one.id = customer.merged_into
+    LIMIT 1
+) AS root ON customer.merged_into IS NOT NULL;
 
 -- name: newest_conversations
 -- Each contact's open conversation, else its newest, and how many it has, counted up to $5.

@@ -39,7 +39,7 @@ RETURNING tenant_id, epoch, cursor;
 
 -- name: analyze
 -- Tells the planner how large the tables are that actors are loaded from.
-ANALYZE customers, customer_handles, conversations, messages, attachments, outbox;
+ANALYZE customers, customer_handles, customer_merges, conversations, messages, attachments, outbox;
 
 -- name: forget_batches
 -- Removes the ids of batches that nobody can be in doubt about any more, a bounded number at a time.
@@ -178,24 +178,46 @@ ON CONFLICT (tenant_id, name) DO UPDATE SET
 -- Customers, whole rows.
 INSERT INTO customers (
     id, name, avatar_url, email, phone, locale, timezone, attributes, source, first_seen_at, last_seen_at,
-    created_at, tenant_id
+    created_at, named_by_hand, merged_into, shown_name, shown_avatar_url, link_version, tenant_id
 )
 SELECT
     new.id, new.name, new.avatar_url, new.email, new.phone, new.locale, new.timezone, new.attributes::jsonb,
     new.source, mijra_at(new.first_seen_at), mijra_at(new.last_seen_at), mijra_at(new.created_at),
-    new.tenant_id
+    new.named_by_hand, new.merged_into, new.shown_name, new.shown_avatar_url, new.link_version, new.tenant_id
 FROM unnest(
     $1::bigint[], $2::text[], $3::text[], $4::text[], $5::text[], $6::text[], $7::text[], $8::text[],
-    $9::text[], $10::bigint[], $11::bigint[], $12::bigint[], $13::bigint[]
+    $9::text[], $10::bigint[], $11::bigint[], $12::bigint[], $13::boolean[], $14::bigint[], $15::text[],
+    $16::text[], $17::bigint[], $18::bigint[]
 ) AS new (
     id, name, avatar_url, email, phone, locale, timezone, attributes, source, first_seen_at, last_seen_at,
-    created_at, tenant_id
+    created_at, named_by_hand, merged_into, shown_name, shown_avatar_url, link_version, tenant_id
 ), gate
 ON CONFLICT (tenant_id, id) DO UPDATE SET
     name = excluded.name, avatar_url = excluded.avatar_url, email = excluded.email, phone = excluded.phone,
     locale = excluded.locale, timezone = excluded.timezone, attributes = excluded.attributes,
     source = excluded.source, first_seen_at = excluded.first_seen_at, last_seen_at = excluded.last_seen_at,
-    created_at = excluded.created_at;
+    created_at = excluded.created_at, named_by_hand = excluded.named_by_hand,
+    merged_into = excluded.merged_into, shown_name = excluded.shown_name,
+    shown_avatar_url = excluded.shown_avatar_url, link_version = excluded.link_version;
+
+-- name: upsert_customer_merges
+-- Merges, whole rows; a second one that stands for the same customer refuses.
+INSERT INTO customer_merges (
+    id, survivor_id, merged_id, by_user_id, created_at, undone_by_user_id, undone_at, settled, tenant_id
+)
+SELECT
+    new.id, new.survivor_id, new.merged_id, new.by_user_id, mijra_at(new.created_at), new.undone_by_user_id,
+    mijra_at(new.undone_at), new.settled, new.tenant_id
+FROM unnest(
+    $1::bigint[], $2::bigint[], $3::bigint[], $4::bigint[], $5::bigint[], $6::bigint[], $7::bigint[],
+    $8::boolean[], $9::bigint[]
+) AS new (
+    id, survivor_id, merged_id, by_user_id, created_at, undone_by_user_id, undone_at, settled, tenant_id
+), gate
+ON CONFLICT (tenant_id, id) DO UPDATE SET
+    survivor_id = excluded.survivor_id, merged_id = excluded.merged_id, by_user_id = excluded.by_user_id,
+    created_at = excluded.created_at, undone_by_user_id = excluded.undone_by_user_id,
+    undone_at = excluded.undone_at, settled = excluded.settled;
 
 -- name: insert_customer_handles
 -- New handles; one that belongs to somebody already refuses.

@@ -155,7 +155,7 @@ async def profile(*, keys_run: bool = True) -> AsyncIterator[Profile]:
         adapter.keys.use((1, 2), f"{played.base_url}/oauth2/v3/certs")
         if keys_run:
             nursery.start_soon(adapter.keys.run, guard, trio.Event())
-            await until(lambda: adapter.keys.find((1, 2), "sim-1"))
+            await until(lambda: adapter.keys.find((1, 2), played.keys.kid))
         server = HttpServer(built.take, body_limit=lambda method, path: 100_000)
         await played.connect(await nursery.start(server.run))
         yield built

@@ -14,7 +14,7 @@ import trio
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import rsa
 
-from adapters.google_business.keys import ASK_SECONDS, KEYS_MAX, PublicKeys, read_set
+from adapters.google_business.keys import ASK_SECONDS, FIRST_SECONDS, KEYS_MAX, PublicKeys, read_set
 from adapters.google_business.receiver import GoogleReceiver
 from adapters.guard import Guard
 from adapters.simulators.http import HttpServer, Request, Response
@@ -242,8 +242,9 @@ class Clock:
 
 
 @asynccontextmanager
-async def kept() -> AsyncIterator[tuple[PublicKeys, Certs, Clock]]:
+async def kept(answer: Response | None = None) -> AsyncIterator[tuple[PublicKeys, Certs, Clock]]:
     certs, clock, stopping = Certs(), Clock(), trio.Event()
+    certs.answer = answer or certs.answer
     keys = PublicKeys(clock)
     async with trio.open_nursery() as nursery:
         server = HttpServer(certs.take, body_limit=lambda method, path: 0)
@@ -264,7 +265,7 @@ async def until(condition: Callable[[], object]) -> None:
 async def later(keys: PublicKeys, clock: Clock, seconds: float) -> None:
     """So much time has passed, and whoever waits for it is told."""
     clock.ahead += seconds
-    keys.use((9, 9), "http://127.0.0.1:9/")
+    keys.use((9, 9), f"http://127.0.0.1:9/{clock.ahead}")
     await trio.sleep(0.1)
 
 
@@ -324,6 +325,16 @@ async def test_keys_are_as_old_as_their_answer_says() -> None:
         await until(lambda: certs.asked == 2)
         await later(keys, clock, 86_500.0)
         await until(lambda: certs.asked == 3)
+
+
+@pytest.mark.real_time
+async def test_the_first_keys_are_asked_for_sooner() -> None:
+    """While nothing can be believed at all."""
+    async with kept(Response(503)) as (keys, certs, clock):
+        await until(lambda: certs.asked == 1)
+        certs.answer = Response(200, key_set("k1"))
+        await later(keys, clock, FIRST_SECONDS)
+        await until(lambda: keys.find(ACCOUNT, "k1"))
 
 
 @pytest.mark.real_time

@@ -99,6 +99,7 @@ async def opened() -> AsyncIterator[tuple[Engine, Room]]:
     engine = Engine(
         conversation_store=store,
         tenant_store=store,
+        customer_store=store,
         committer=writer,
         workers=tuple(
             Worker(kind=kind, run=writer.listen, restart=Restart.TRANSIENT, lazily=True)

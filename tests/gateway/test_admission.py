@@ -11,9 +11,7 @@ import trio.testing
 from structlog.testing import capture_logs
 
 from gateway.admission import (
-    BURST_SECONDS,
     IN_FLIGHT_MIN,
-    PATIENCE_FIRST_SECONDS,
     PATIENCE_SECONDS,
     STANDING_SECONDS,
     WAIT_SECONDS,
@@ -137,16 +135,6 @@ async def flooded(edge: Edge, flood: Callable[[], Awaitable[object]]) -> None:
         edge.intake.held.set()
 
 
-def test_patience_is_that_of_a_burst_first_and_of_an_overload_then() -> None:
-    """A queue that has only begun to stand may still be a burst that is done in time."""
-    admission = Admission(MOST)
-    admission.begin(10.0, 10.0)
-    admission.begin(11.0, 11.0)
-    assert admission.standing
-    assert admission.patience(11.0 + BURST_SECONDS / 2) == PATIENCE_FIRST_SECONDS
-    assert admission.patience(11.0 + BURST_SECONDS) == PATIENCE_SECONDS
-
-
 async def test_under_a_standing_queue_what_waited_too_long_is_refused_unread(
     autojump_clock: trio.testing.MockClock,
 ) -> None:
@@ -168,7 +156,6 @@ async def test_under_a_standing_queue_what_waited_too_long_is_refused_unread(
     early = ask(0.0)
     await trio.sleep(3 * STANDING_SECONDS)
     ask(0.0)  # the queue is found to stand
-    await trio.sleep(BURST_SECONDS)
     assert ask(2 * PATIENCE_SECONDS) == [503]
     assert ask(PATIENCE_SECONDS / 2) == []
     edge.intake.held.set()

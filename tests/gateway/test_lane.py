@@ -122,7 +122,14 @@ class Server:
         self.in_lane: list[bytes] = []
         self._handed = trio.Event()
         begin = self._begin if POLLED[-1] else None
-        self.lane = WebhookLane(self._handle, edge.metrics, limits, begin=begin)
+        self.lane = WebhookLane(
+            self._handle,
+            edge.metrics,
+            limits,
+            begin=begin,
+            is_overloaded=edge.webhooks.is_overloaded,
+            refusal=edge.webhooks.refusal,
+        )
         self.stop = trio.Event()
         self.port = 0
 
@@ -166,9 +173,12 @@ class Server:
 
 @asynccontextmanager
 async def served(
-    *, limits: LaneLimits | None = None, serving: ServingLimits | None = None
+    *,
+    limits: LaneLimits | None = None,
+    serving: ServingLimits | None = None,
+    edge: Edge | None = None,
 ) -> AsyncIterator[Server]:
-    server = Server(Edge(entry("1", tenant=10, secret="s1")), limits)
+    server = Server(edge or Edge(entry("1", tenant=10, secret="s1")), limits)
     app = QuartTrio("test")
     app.register_blueprint(webhook_blueprint(server.edge.webhooks))
 

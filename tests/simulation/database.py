@@ -552,6 +552,8 @@ def _unique_keys(row: Any) -> list[tuple[Any, ...]]:
             return keys
         case rows.ConversationRow() if row.status in OPEN_STATUSES:
             return [("conversations_one_open", tenant, row.channel_id, row.contact_key)]
+        case rows.MergeRow() if row.undone_at is None:
+            return [("customer_merges_one", tenant, row.merged_id)]
         case rows.UserRow():
             return [("users_email", tenant, row.email.lower())]
         case rows.ChannelRow():

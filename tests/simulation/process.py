@@ -158,12 +158,13 @@ class Process:
             wall_ms=world.wall_ms,
             random=random,
             unknown_wait_seconds=RESEND_SECONDS_MIN,
-            on_attention=self._needs_attention,
+            on_trouble=self._needs_attention,
             items_max=options.choice((2, 10_000)),
         )
         self.engine = Engine(
             conversation_store=self.store,
             tenant_store=self.store,
+            customer_store=self.store,
             committer=self.writers,
             workers=(Worker(kind=MEDIA_KIND, run=self._fetch, lazily=True), self.channels.worker()),
             new_id=self.ids,

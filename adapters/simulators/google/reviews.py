@@ -84,7 +84,7 @@ class ReviewsSimulator(Played[GoogleAccount, Customer]):
         settings: Settings | None = None,
         ledger: Ledger | None = None,
     ) -> None:
-        self.keys = PushKeys("sim")
+        self.keys = PushKeys()
         super().__init__("google-business", accounts, seed=seed, settings=settings, ledger=ledger)
         self._people = Reviewers(self.random("people"))
         self.reviews: dict[str, Json] = {}

@@ -3,6 +3,7 @@
 import base64
 import hmac
 import json
+import secrets
 import time
 from collections.abc import Mapping
 from typing import Any
@@ -25,17 +26,18 @@ def signature(secret: str, body: bytes) -> str:
 class PushKeys:
     """Google's key pairs. The newest signs; the one before stays in the set until the next change."""
 
-    def __init__(self, name: str) -> None:
-        self._name = name
+    def __init__(self) -> None:
+        # Of no two runs alike: who knows a key by its id must not meet another under it.
+        self._name = secrets.token_hex(8)
         self._pairs: list[tuple[str, rsa.RSAPrivateKey]] = []
         self._tokens: dict[str, tuple[str, float]] = {}
         self._made = 0
-        self.rotate()
+        self.kid = self.rotate()
 
     def rotate(self) -> str:
         """A new key signs from now on; returns its id."""
         self._made += 1
-        kid = f"{self._name}-{self._made}"
+        self.kid = kid = f"{self._name}-{self._made}"
         # Numbers of RFC 7518, 3.3.
         self._pairs.append((kid, rsa.generate_private_key(public_exponent=65_537, key_size=2_048)))
         del self._pairs[:-2]

@@ -6,6 +6,7 @@ Source      The Messenger and Instagram sheets, sections 5 and 6. A send is neve
 import itertools
 import json
 import re
+import secrets
 from collections.abc import Callable, Collection, Mapping
 from typing import Any, Final
 
@@ -29,6 +30,8 @@ _VERSION: Final = re.compile(r"v\d{1,3}\.\d{1,2}")
 _STATUSES: Final = {190: 401, 10: 403, 200: 403, 2: 503, 1: 500}
 """What goes with a code; 400 with all others."""
 _DAY_MS: Final = 86_400_000
+_LIFE_SECONDS: Final = 60 * 86_400
+_REFRESH: Final = "refresh_access_token"
 ACTIONS: Final = ("typing_on", "typing_off", "mark_seen", "react", "unreact")
 ATTACHMENTS: Final = ("image", "audio", "video", "file", "template", "like_heart", "MEDIA_SHARE")
 
@@ -64,6 +67,7 @@ class MessagingGraph(Calls):
         new_mid: Callable[[], str],
         accepted: Accepted,
         expired: Collection[str],
+        renew: Callable[[str, str], None],
         sends_per_second_max: Callable[[str], int],
         window_seconds: Callable[[], float | None],
     ) -> None:
@@ -76,6 +80,9 @@ class MessagingGraph(Calls):
         self._new_mid = new_mid
         self._accepted = accepted
         self._expired = expired
+        self._renew = renew
+        # A token that was renewed stays good until it expires.
+        self._earlier: dict[str, str] = {}
         self._per_second = sends_per_second_max
         self._window = window_seconds
         self._traces = itertools.count(1)
@@ -122,6 +129,8 @@ class MessagingGraph(Calls):
         if parts[0] == "media":
             return self._download(request), None
         account = self._authorised(request)
+        if parts == [_REFRESH]:
+            return self._refresh(account, request), None
         node, edge = parts[1], parts[2] if len(parts) == 3 else ""
         match (request.method, edge):
             case ("POST", "messages"):
@@ -154,11 +163,20 @@ class MessagingGraph(Calls):
         if scheme.lower() != "bearer":
             token = request.query.get("access_token", "")
         for account in self._accounts.values():
-            if token and account.access_token == token:
+            if token and (account.access_token == token or self._earlier.get(token) == account.account_id):
                 if account.account_id in self._expired:
                     raise Refusal(190, "The session has expired", subcode=463, status=401)
                 return account
         raise Refusal(190, "Invalid OAuth access token", subcode=467, status=401)
+
+    def _refresh(self, account: MessagingAccount, request: Request) -> Response:
+        """Instagram Login's long-lived tokens. What is not played: that they must be a day old."""
+        if self._platform != "instagram" or request.query.get("grant_type") != "ig_refresh_token":
+            raise Refusal(100, "grant_type must be ig_refresh_token")
+        self._earlier[account.access_token] = account.account_id
+        token = f"SIM{secrets.token_urlsafe(48)}"
+        self._renew(token, account.account_id)
+        return self._ok({"access_token": token, "token_type": "bearer", "expires_in": _LIFE_SECONDS})
 
     def _ensure_own(self, account: MessagingAccount, node: str) -> None:
         if node not in ("me", account.account_id):
@@ -269,6 +287,8 @@ def _route(request: Request) -> tuple[Route, str]:
     parts = request.path.strip("/").split("/")
     if parts[0] == "media" and request.method == "GET":
         return "media_download", ""
+    if parts == [_REFRESH] and request.method == "GET":
+        return "management", ""
     if not _VERSION.fullmatch(parts[0]) or not 2 <= len(parts) <= 3:
         raise Refusal(100, "Unknown path", status=404)
     edge = parts[2] if len(parts) == 3 else ""

@@ -10,16 +10,17 @@ from msgspec import ValidationError, convert, structs, to_builtins
 
 from engine.domain import autoreply
 from engine.domain.content import DELETED_PREVIEW, preview
-from engine.domain.conversation import consent
+from engine.domain.conversation import consent, echoes
 from engine.domain.conversation.changes import Change
 from engine.domain.conversation.composing import attachment_of, next_message
-from engine.domain.conversation.delivery import apply_status, receive_status, receive_watermark
+from engine.domain.conversation.delivery import receive_status, receive_watermark, sent_by_platform
 from engine.domain.conversation.finding import by_id, by_platform, found_message
 from engine.domain.conversation.lifecycle import (
     add_handle,
     append,
     hand_to,
     know_customer,
+    name_customer,
     new_conversation,
     set_status,
     want_agent,
@@ -34,7 +35,6 @@ from engine.domain.conversation.state import (
     snapshot,
     tracked_row,
 )
-from engine.domain.conversation.statuses import UNDECIDED
 from engine.domain.conversation.threads import may_answer_automatically, note_automatic, note_thread
 from engine.domain.conversation.window import has_room
 from engine.domain.inbound import (
@@ -54,6 +54,7 @@ from engine.domain.inbound import (
     Unsupported,
 )
 from engine.domain.outbound import SendInteractive, SendText
+from engine.domain.phones import with_variants
 from engine.domain.platforms import rules_of
 from engine.domain.resources import rfc3339, window_is_open
 from engine.domain.rows import (
@@ -130,7 +131,7 @@ def _message(
         return seen
     change = Change(state, ctx, message.trace)
     contact, written_by = event.contact, None
-    if event.answers is not None and state.handles and not state.handles & {*contact.keys}:
+    if event.answers is not None and state.handles and not state.handles.keys() & {*contact.keys}:
         # The same person from another address, or whom they showed it to: it is this contact's matter, and no
         # address of theirs for all time.
         contact, written_by = Contact(keys=(state.key,)), contact.keys[0]
@@ -140,6 +141,7 @@ def _message(
         platform=_platform(change),
         name=None if contact.group else contact.name,
         phone=None if contact.group else contact.phone,
+        email=None if contact.group else contact.email,
     )
     silent = event.type in SILENT_TYPES
     conversation, opened = _conversation_for(change, contact, reopen=not silent)
@@ -213,13 +215,20 @@ def _echo(
     looked_up: FoundMessage | None = None,
 ) -> Effects | Lookup:
     """Written by the business in the platform's own app: part of the history, never answered."""
-    seen = _seen(state, event.platform_id, event.at, ctx, looked_up or found_message(ctx))
-    if seen is not None:
-        return seen
+    whose = echoes.whose(state, event, ctx)
+    if isinstance(whose, Lookup):
+        return whose
+    if whose is echoes.Whose.NOT_SAID_YET:
+        return Effects(refuse=echoes.come_again())
+    if whose is echoes.Whose.KNOWN:
+        return Effects(reply=DUPLICATE)
+    if isinstance(whose, Tracked):
+        return _echo_of_own(Change(state, ctx, message.trace), whose, event)
+    if not isinstance(ctx.found, tuple):
+        seen = _seen(state, event.platform_id, event.at, ctx, looked_up or found_message(ctx))
+        if seen is not None:
+            return seen
     change = Change(state, ctx, message.trace)
-    ours = _own_send(state, event) if event.maybe_ours else None
-    if ours is not None:
-        return _echo_of_own(change, ours, event)
     contact = event.contact
     know_customer(
         change,
@@ -227,6 +236,7 @@ def _echo(
         platform=_platform(change),
         name=contact.name,
         phone=contact.phone,
+        email=contact.email,
     )
     conversation, _ = _conversation_for(change, contact, reopen=False)
     content, reply_to = _linked(state, event.type, event.content, event.reply_to)
@@ -252,43 +262,9 @@ def _echo(
     )
 
 
-def _own_send(state: ContactState, event: MessageEchoed) -> Tracked | None:
-    """The oldest message of ours that is on its way and says what the echo says. Where a person wrote the
-    same in the platform's app at the same moment the two change places, which nobody can tell apart."""
-    for each in state.messages.values():
-        if not each.outbound or each.platform_id is not None or each.status not in UNDECIDED:
-            continue
-        shown = each.answer
-        if shown is not None and _says_the_same(shown.type, shown.content, event):
-            return each
-    return None
-
-
-def _says_the_same(kind: str, content: dict[str, Any], event: MessageEchoed) -> bool:
-    """Echoes show what was sent as the platform shows it: choices as a template or under their text, a place
-    that went as text as text, a voice message as sound."""
-    said = _said(content)
-    match kind:
-        case "interactive":
-            return bool(event.content.get("shared")) or (bool(said) and said in event.text)
-        case "location":
-            return event.type == kind or ("sent_as" in content and f"{content['latitude']:.6f}" in event.text)
-        case "voice":
-            return event.type in ("voice", "audio") and said == _said(event.content)
-        case _:
-            return kind == event.type and said == _said(event.content)
-
-
-def _said(content: dict[str, Any]) -> str:
-    return str(content.get("body") or content.get("caption") or "").strip()
-
-
 def _echo_of_own(change: Change, target: Tracked, event: MessageEchoed) -> Effects:
-    """It overtook the answer to the send, and says the same: the platform has taken the message."""
-    status = StatusChanged(
-        contact=event.contact, platform_id=event.platform_id, status="sent", at=event.at, raw_status="echo"
-    )
-    apply_status(change, target, status)
+    """It overtook the answer to the send, or there never was one: the platform has taken the message."""
+    sent_by_platform(change, target, event.platform_id, event.at)
     return change.done(
         Received(
             outcome="applied",
@@ -582,8 +558,14 @@ def _renumbered(
     customer = state.customer
     assert customer is not None
     conversation, _ = _conversation_for(change, event.contact, reopen=False)
-    if state.wants_handle(event.new_key, ctx.now) and not ctx.suspect:
-        add_handle(change, event.new_key, platform=conversation.platform, display=customer.name)
+    if not ctx.suspect:
+        for key in with_variants(event.new_key) if event.new_phone is not None else (event.new_key,):
+            if state.wants_handle(key, ctx.now):
+                add_handle(change, key, platform=conversation.platform, display=customer.name)
+    if event.new_phone is not None and customer.phone != event.new_phone:
+        customer.phone = event.new_phone
+        change.add(snapshot(customer))
+        change.customer_event()
     conversation.metadata = {
         **conversation.metadata,
         "recipient": event.new_phone or event.new_key,
@@ -614,12 +596,13 @@ def know_profile(state: ContactState, message: KnowProfile, ctx: Context) -> Eff
     customer = state.customer
     assert customer is not None
     change = Change(state, ctx, message.trace)
-    if customer.name in state.handles | {state.key} and message.name:
-        customer.name = message.name[:NAME_CHARACTERS_MAX]
-        customer.avatar_url = message.avatar_url or customer.avatar_url
-        change.add(snapshot(customer))
-        if state.conversation is not None:
-            change.event("conversation.updated", state.conversation)
+    if customer.name in {*state.handles, state.key} and message.name:
+        name = message.name[:NAME_CHARACTERS_MAX]
+        if name_customer(change, name=name, avatar_url=message.avatar_url):
+            change.add(snapshot(customer))
+            change.customer_event()
+            if state.conversation is not None:
+                change.event("conversation.updated", state.conversation)
     return change.done()
 
 

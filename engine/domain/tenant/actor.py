@@ -24,7 +24,7 @@ from engine.domain.config import (
 )
 from engine.domain.conversation.messages import SYSTEM, By, Received
 from engine.domain.outbox import Halt, Refresh, channel_address
-from engine.domain.resources import encode
+from engine.domain.resources import encode, rfc3339
 from engine.domain.rows import (
     AuditRow,
     ChannelRow,
@@ -44,6 +44,9 @@ from engine.runtime import Context, Decider, Effects, LoadRequest, Tell
 
 CONFIG_CHANGED: Final = "config.changed"
 """The event that carries a new snapshot to this process (`local`) and the news of it to others."""
+
+CHANNEL_UPDATED: Final = "channel.updated"
+"""The event that tells screens of a channel's other status."""
 
 NUMBER_MAX: Final = {"agent": 500, "channel": 200, "tag": 500, "rule": 500}
 
@@ -91,6 +94,7 @@ async def _load_one(store: TenantStore, request: LoadRequest) -> TenantState:
 def _save(state: TenantState, message: Save, ctx: Context) -> Effects:
     config, values, now = state.config, message.values, ctx.now
     tells: list[Tell] = []
+    told: tuple[Row, ...] = ()
     match message.kind:
         case "agent" | "channel" | "tag" | "rule":
             kind = _KINDS[message.kind]
@@ -105,6 +109,7 @@ def _save(state: TenantState, message: Save, ctx: Context) -> Effects:
                 tells.append(Tell(assigner_of(config.tenant_id), Reconsider()))
             elif message.kind == "channel":
                 tells.append(Tell(channel_address(config.tenant_id, entity.id), Refresh()))
+                told = _told(before, entity, config.tenant_id, message.trace, ctx)
         case "assignment":
             before = config.assignment
             entity = structs.replace(before, **values)
@@ -128,7 +133,7 @@ def _save(state: TenantState, message: Save, ctx: Context) -> Effects:
     state.config = after
     action = "created" if before is None else "changed"
     return Effects(
-        commit=(row, *_trail(after, message.by, message.trace, action, subject, before, entity, ctx)),
+        commit=(row, *_trail(after, message.by, message.trace, action, subject, before, entity, ctx), *told),
         tell=tells,
         reply=entity,
     )
@@ -151,7 +156,11 @@ def _need_attention(state: TenantState, message: NeedAttention, ctx: Context) ->
         state.config, SYSTEM, message.trace, "changed", f"channel:{channel.id}", channel, marked, ctx
     )
     return Effects(
-        commit=(_channel_row(config.tenant_id, marked), *trail),
+        commit=(
+            _channel_row(config.tenant_id, marked),
+            *trail,
+            *_told(channel, marked, config.tenant_id, message.trace, ctx),
+        ),
         tell=tells,
         reply=Received(outcome="applied"),
     )
@@ -270,6 +279,32 @@ def _trail(
         local=config,
     )
     return audit, event
+
+
+def _told(
+    before: Channel | None, after: Channel, tenant_id: int, trace: str, ctx: Context
+) -> tuple[Row, ...]:
+    """To the screens, when a channel has another status."""
+    if before is None or (before.status, before.status_note) == (after.status, after.status_note):
+        return ()
+    channel = {
+        "id": after.id,
+        "platform": after.platform,
+        "name": after.name,
+        "status": after.status,
+        "status_note": after.status_note,
+        "credentials_expire_at": rfc3339(after.credentials_expire_at),
+        "updated_at": rfc3339(after.updated_at),
+    }
+    event = EventRow(
+        tenant_id=tenant_id,
+        name=CHANNEL_UPDATED,
+        channels=("inbox",),
+        data_json=encode({"channel": channel}),
+        trace=trace,
+        at=ctx.now,
+    )
+    return (event,)
 
 
 def _shown(entity: Any) -> Json | None:

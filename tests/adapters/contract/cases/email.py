@@ -4,8 +4,8 @@ by provider, so that signatures have tests of their own (tests/adapters/email/te
 import json
 import re
 
-from adapters.port import ErrorClass
 from tests.adapters.contract.case import Case
+from tests.adapters.contract.cases.email_sending import CODES, EXPIRED, THROTTLED, TOKEN
 
 
 def count(body: bytes) -> int:
@@ -15,11 +15,19 @@ def count(body: bytes) -> int:
     return len(set(json.loads(envelope[1])["to"])) if envelope is not None else 1
 
 
-CODES: dict[str, ErrorClass] = {}
 MAILS = frozenset(
     {"auto_reply_out_of_office", "customer_reply_threaded", "dsn_delayed", "dsn_permanent_failure",
      "mailing_list_message"}
 )  # fmt: skip
 """Mails as such, which come by SMTP and not by webhook."""
 
-CASE = Case(count=count, sign=None, samples="email", codes=CODES, foreign=lambda name: name in MAILS)
+CASE = Case(
+    count=count,
+    sign=None,
+    samples="email",
+    codes=CODES,
+    expired=EXPIRED,
+    throttled=THROTTLED,
+    token=TOKEN,
+    foreign=lambda name: name in MAILS,
+)
