@@ -4,6 +4,7 @@ import hashlib
 import hmac
 from collections.abc import AsyncIterator
 from itertools import count
+from typing import Any
 
 import httpx
 import pytest
@@ -125,7 +126,11 @@ async def test_an_answer_from_another_address_comes_to_the_same_conversation(pos
     path = f"conversations/{first['conversation_id']}/messages"
     ours = await post.agent.post(path, {"type": "text", "content": {"body": "Which size?"}})
     tagged = reply_address(ours["id"], account=post.address, secret=REPLY_SECRET)
-    elsewhere = {"sender": "zoe@work.example", "from": "Zoe at work <zoe@work.example>", "recipient": tagged}
+    elsewhere: dict[str, Any] = {
+        "sender": "zoe@work.example",
+        "from": "Zoe at work <zoe@work.example>",
+        "recipient": tagged,
+    }
 
     assert await post.mailgun(message_id="second@work.example", **elsewhere) == 200
 
@@ -133,7 +138,10 @@ async def test_an_answer_from_another_address_comes_to_the_same_conversation(pos
     assert second["conversation_id"] == first["conversation_id"]
     assert second["reply_to"]["id"] == ours["id"]
     assert second["metadata"]["written_by"] == "zoe@work.example"
-    forged = {**elsewhere, "recipient": reply_address(ours["id"], account=post.address, secret="a guess")}
+    forged: dict[str, Any] = {
+        **elsewhere,
+        "recipient": reply_address(ours["id"], account=post.address, secret="a guess"),
+    }
     assert await post.mailgun(message_id="third@work.example", **forged) == 200
     third = await post.message("third@work.example")
     assert third["conversation_id"] != first["conversation_id"]
