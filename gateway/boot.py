@@ -42,7 +42,7 @@ from engine.domain.config import Channel
 from engine.domain.engine import ASK_SECONDS_MAX, Engine
 from engine.domain.ids import IdAllocator
 from engine.domain.inbound import Announced, InboundEvent
-from engine.domain.intake import deliveries_folder, no_room
+from engine.domain.intake import no_room
 from engine.domain.outbound import Send
 from engine.domain.rows import AuditRow
 from engine.domain.tenant.messages import NeedAttention
@@ -91,7 +91,7 @@ from storage.placements import Placements
 from storage.reads import ReadStore
 from storage.schemas import TENANT_MIGRATIONS, bring_up
 from storage.tenants import Tenants
-from storage.upkeep import RETENTION_DAYS, upkeep
+from storage.upkeep import upkeep
 from storage.vault import Vault
 from storage.writers import Writers
 
@@ -110,9 +110,6 @@ RENEWALS_SHARE: Final = 0.1
 ENGINE_SHARE: Final = 0.4
 """Of the time for stopping: requests under way end within a second unless something hangs, a renewal of
 credentials is one call, a conversation's backlog may take longer; the rest is for the last commits."""
-
-DELIVERIES_KEPT_MS: Final = (RETENTION_DAYS + 1) * 86_400_000
-"""Raw deliveries in the object store live as long as their rows; files are fetched out of them for a week."""
 
 LOCAL_LOGIN: Final = "local-operator@mijra.invalid"
 
@@ -471,14 +468,7 @@ class _System:
                 log.warning("tenant.not_woken", tenant=tenant.id, reason=str(error))
 
     async def _keep_up(self) -> None:
-        now, databases = _wall_ms(), self.placements.tenants_by_database()
-        await upkeep(self.server, databases, now=now)
-        for tenant_id in (each for tenants in databases.values() for each in tenants):
-            try:
-                await self.objects.forget(deliveries_folder(tenant_id), before=now - DELIVERIES_KEPT_MS)
-            except MijraError as error:
-                log.warning("upkeep.deliveries_kept", tenant=tenant_id, reason=error.message)
-                break  # the store is away; in an hour it is tried again
+        await upkeep(self.server, self.placements.tenants_by_database(), now=_wall_ms())
 
     async def _keep_up_hourly(self) -> None:
         while True:

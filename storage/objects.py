@@ -15,7 +15,6 @@ import re
 import tempfile
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
-from datetime import UTC, datetime
 from typing import Any, Final
 
 import obstore
@@ -77,13 +76,6 @@ class Objects:
         with suppress(NotFound):
             await self._run(self._delete, key)
 
-    async def forget(self, folder: str, *, before: int) -> int:
-        """Removes what was written into a folder before a moment (ms); how many files that were. One that is
-        written again meanwhile is removed all the same."""
-        _check(folder)
-        count: int = await self._run(self._forget, folder, datetime.fromtimestamp(before / 1000, UTC))
-        return count
-
     async def _run(self, fn: Callable[..., Any], *args: object) -> Any:
         try:
             return await trio.to_thread.run_sync(fn, *args, limiter=self._threads)
@@ -102,15 +94,6 @@ class Objects:
 
     def _delete(self, key: str) -> None:
         obstore.delete(self._store, key)
-
-    def _forget(self, folder: str, before: datetime) -> int:
-        removed = 0
-        for page in obstore.list(self._store, folder):
-            old = [each["path"] for each in page if each["last_modified"] < before]
-            if old:
-                obstore.delete(self._store, old)
-            removed += len(old)
-        return removed
 
 
 def _check(key: str) -> None:

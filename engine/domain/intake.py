@@ -42,12 +42,7 @@ _KEPT_HEADERS = frozenset(
 def delivery_key(tenant_id: int, digest: str) -> str:
     """Where the object store keeps a delivery's body, by the SHA-256 of its bytes (hex): one that comes again
     is the same object."""
-    return f"{deliveries_folder(tenant_id)}/{digest}"
-
-
-def deliveries_folder(tenant_id: int) -> str:
-    """Where a tenant's kept deliveries are, for whoever removes old ones."""
-    return f"{tenant_id}/deliveries"
+    return f"{tenant_id}/deliveries/{digest}"
 
 
 class Delivery(Struct, frozen=True, kw_only=True):

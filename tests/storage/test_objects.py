@@ -1,7 +1,6 @@
 """Files under keys: whole or not at all, in a directory and in memory."""
 
 import hashlib
-import time
 from collections.abc import Awaitable, Callable, Iterable
 from pathlib import Path
 
@@ -90,18 +89,3 @@ async def test_a_store_that_does_not_answer_is_unavailable(tmp_path: Path) -> No
     (tmp_path / "objects").write_bytes(b"")
     with pytest.raises(StoreUnavailable):
         await write(objects, "a/b", b"x")
-
-
-async def test_what_is_old_in_a_folder_is_forgotten(objects: Objects) -> None:
-    """By the time of writing; other folders, and what is younger, stay."""
-    for key in ("7/deliveries/a", "7/deliveries/b", "7/other/c", "77/deliveries/d"):
-        await write(objects, key, b"x")
-    now = round(time.time() * 1000)
-
-    assert await objects.forget("7/deliveries", before=now - 60_000) == 0
-    assert await objects.forget("7/deliveries", before=now + 60_000) == 2
-    assert await objects.forget("7/deliveries", before=now + 60_000) == 0
-    assert await objects.forget("8/deliveries", before=now) == 0
-    with pytest.raises(NotFound):
-        await objects.read("7/deliveries/a")
-    assert await objects.read("7/other/c") == await objects.read("77/deliveries/d") == b"x"
