@@ -2,12 +2,16 @@
 
 import secrets
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Final
 
 from adapters.port import Play
 from adapters.simulators.mail.platform import MailSimulator
 from adapters.simulators.mail.service import MailAccount
 from adapters.simulators.standing import HABITS
+
+_OTHERS: Final = {"sendgrid_api_key": "none", "postmark_server_token": "none"}
+"""The played service is Mailgun's kind; with these, deliveries of the other two can be tried at the account's
+secret address too (adapters/email/signing.py)."""
 
 
 class EmailStandIn:
@@ -17,6 +21,7 @@ class EmailStandIn:
             "reply_secret": secrets.token_urlsafe(32),
             "mailgun_signing_key": secrets.token_hex(16),
             "mailgun_api_key": f"key-{secrets.token_hex(16)}",
+            **_OTHERS,
         }
 
     def demo_keys(self) -> dict[str, str]:
@@ -25,6 +30,7 @@ class EmailStandIn:
             "reply_secret": "simulated-reply-secret",
             "mailgun_signing_key": "simulated-signing-key",
             "mailgun_api_key": "key-simulated",
+            **_OTHERS,
         }
 
     def simulator(self, play: Play) -> MailSimulator:
