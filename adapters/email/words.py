@@ -7,16 +7,18 @@ Promises    Any bytes become text that PostgreSQL and JSON take: no NUL, no half
 
 import base64
 import binascii
-import codecs
 import re
 from typing import Final
-from urllib.parse import unquote_to_bytes
 
 _WORD: Final = re.compile(r"=\?([^?\s]{1,80})\?([bBqQ])\?([^?\n]*)\?=")
 _BETWEEN_WORDS: Final = re.compile(r"(\?=)\s+(?==\?[^?\s]{1,80}\?[bBqQ]\?)")
 _CONTROL: Final = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f\ud800-\udfff\ufeff]")
 _HIGH: Final = re.compile(rb"[\x80-\xff]+")
 _ARABIC: Final = re.compile("[\u0621-\u064a]")
+
+_NO_CHARSETS: Final = frozenset({"idna", "punycode", "unicode_escape", "raw_unicode_escape", "undefined"})
+"""Python knows them as encodings of text; no mail is written in them, and some take the square of the
+length."""
 
 _ALIASES: Final = {
     "unicode-1-1-utf-7": "utf-7",
@@ -73,21 +75,13 @@ def parameter_text(value: object) -> str:
     return header_text(str(value))
 
 
-def extended_value(value: str) -> str:
-    """RFC 5987's CHARSET'LANGUAGE'PERCENT-ENCODED, in `filename*=` of forms."""
-    charset, _, rest = value.partition("'")
-    _, _, encoded = rest.partition("'")
-    return text_of(unquote_to_bytes(encoded), charset or None)
-
-
 def _decoded(data: bytes, charset: str) -> str | None:
     name = charset.strip().strip("\"'").lower()
+    if name.replace("-", "_") in _NO_CHARSETS:
+        return None
     try:
-        codec = codecs.lookup(_ALIASES.get(name, name))
-        if not codec._is_text_encoding:
-            return None
-        return codec.decode(data, "strict")[0]
-    except (LookupError, ValueError, UnicodeError):
+        return data.decode(_ALIASES.get(name, name))
+    except (LookupError, ValueError):
         return None
 
 
