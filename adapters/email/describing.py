@@ -48,7 +48,7 @@ PLATFORM: Final = Platform(
         automatic_max=AUTOMATIC_MAX,
         automatic_seconds=AUTOMATIC_SECONDS,
         starts=True,
-        limits="as the provider allows",
+        limits="5/s unless the account says otherwise, 1/s per recipient",
     ),
     connection=Connection(
         account=Field(
