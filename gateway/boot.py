@@ -39,10 +39,12 @@ from adapters.renewing import Expiring, Renewer
 from adapters.service import Listen, ServiceTools
 from adapters.services import Services
 from engine.domain.config import Channel
-from engine.domain.engine import Engine
+from engine.domain.engine import ASK_SECONDS_MAX, Engine
 from engine.domain.ids import IdAllocator
 from engine.domain.inbound import Announced, InboundEvent
+from engine.domain.intake import no_room
 from engine.domain.outbound import Send
+from engine.domain.rows import AuditRow
 from engine.domain.tenant.messages import NeedAttention
 from engine.errors import InvalidInput, MijraError, Unavailable
 from engine.ports import Endpoint, EventLog, EventSink, LoggedEvent
@@ -251,8 +253,8 @@ class _System:
             adapters=self.adapters,
             tools=lambda: self.tools,
             account=self._account_now,
+            begin=self._begin_renewal,
             keep=self._keep_renewed,
-            has_room=self.writers.has_room,
             on_trouble=self._in_trouble,
             wall_ms=_wall_ms,
             random=SystemRandom(),
@@ -657,6 +659,26 @@ class _System:
     async def _account_now(self, tenant_id: int, channel_id: int) -> Account | None:
         await self.engine.config(tenant_id)
         return self._account(tenant_id, channel_id)
+
+    async def _begin_renewal(self, account: Account) -> None:
+        """A row in the audit log: only a store that takes rows, from who has the tenant, has it."""
+        if not self.writers.has_room(account.tenant_id):
+            raise no_room()
+        begun = AuditRow(
+            tenant_id=account.tenant_id,
+            id=self.ids(),
+            user_id=None,
+            action="renewing",
+            subject=f"channel:{account.channel_id}",
+            before=None,
+            after=None,
+            trace="",
+            at=_wall_ms(),
+        )
+        with trio.move_on_after(ASK_SECONDS_MAX):
+            await self.engine.commit(account.tenant_id, (begun,))
+            return
+        raise no_room()
 
     async def _keep_renewed(self, account: Account, renewed: Renewed) -> bool:
         return await Provisioning(self.site).renew_channel(

@@ -131,7 +131,18 @@ def lent(house: House, account: Account) -> ServiceTools:
         attention=lambda _, note: house.notes.append(note),
         new_trace=lambda: "t",
         wall_ms=lambda: 1_000,
+        serve_asyncio=nobody_listens,
     )
+
+
+async def nobody_listens(
+    protocol: object,
+    host: str,
+    port: int,
+    *,
+    task_status: trio.TaskStatus[int] = trio.TASK_STATUS_IGNORED,
+) -> None:
+    raise OSError("this service listens nowhere")
 
 
 async def test_a_profile_begins_with_its_connection() -> None:
