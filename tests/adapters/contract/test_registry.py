@@ -168,8 +168,8 @@ _WORDS = frozenset({"email"})
 
 
 def test_no_other_package_names_a_platform() -> None:
-    """Adding one touches one folder: engine, gateway and storage have no branch on a platform's name. A name that
-    is a word of its own, such as a person's `email`, counts where a line is about platforms."""
+    """Adding one touches one folder: engine, gateway and storage have no branch on a platform's name. A name
+    that is a word of its own, such as a person's `email`, counts where a line is about platforms."""
     names = [name for each in adapters().values() for name in (each.platform.name, *each.platform.aliases)]
     found = [
         f"{path.relative_to(ROOT)}: {name}"
