@@ -42,7 +42,12 @@ _KEPT_HEADERS = frozenset(
 def delivery_key(tenant_id: int, digest: str) -> str:
     """Where the object store keeps a delivery's body, by the SHA-256 of its bytes (hex): one that comes again
     is the same object."""
-    return f"{tenant_id}/deliveries/{digest}"
+    return f"{deliveries_prefix(tenant_id)}{digest}"
+
+
+def deliveries_prefix(tenant_id: int) -> str:
+    """What the keys of a tenant's deliveries begin with."""
+    return f"{tenant_id}/deliveries/"
 
 
 class Delivery(Struct, frozen=True, kw_only=True):
