@@ -174,7 +174,7 @@ async def test_statuses_come_out_of_order_and_again() -> None:
         statuses = [each for each in business.events if isinstance(each, StatusChanged)]
         assert {each.callback for each in statuses} == {"1", "2", "3", "4", "5"}
         assert len(statuses) > 10
-        first = {}
+        first: dict[str | None, str] = {}
         for each in statuses:
             first.setdefault(each.callback, each.status)
         assert "delivered" in first.values()
