@@ -17,7 +17,8 @@ Cannot      close the moment between the platform's answer and our commit: a pro
             the answer. Where the old credentials stay good that costs nothing. Where a renewal uses up what
             it was made with (`Renewal.single_use`), the platform may refuse from then on; the channel is
             marked then, while the present token still has a third of its life or more. To keep the moment
-            short, no call is made while the store takes nothing, and a stop waits for calls under way.
+            short, each call is written down before it is made, which a store that is away does not take and
+            neither does one where another process has the tenant; and a stop waits for calls under way.
 Limits      one entry of some 300 bytes for each account that expires.
 On cancel   as a kill.
 """
@@ -75,6 +76,9 @@ class Expiring(Struct, frozen=True, kw_only=True):
 AccountNow = Callable[[int, int], Awaitable[Account | None]]
 """(tenant id, channel id) -> the account of this moment. Raises Unavailable."""
 
+Begin = Callable[[Account], Awaitable[None]]
+"""Writes down, durably, that an account's credentials are about to be renewed. Raises what the store does."""
+
 Keep = Callable[[Account, Renewed], Awaitable[bool]]
 """Stores new credentials of an account in place of those of `credentials_at`; False when these have been
 replaced meanwhile. Repeating it is harmless. Raises Unavailable; NotFound when the account is gone."""
@@ -112,8 +116,8 @@ class Renewer:
         adapters: Mapping[str, Adapter],
         tools: Callable[[], Tools],
         account: AccountNow,
+        begin: Begin,
         keep: Keep,
-        has_room: Callable[[int], bool],
         on_trouble: OnTrouble,
         wall_ms: Callable[[], int],
         random: Random,
@@ -123,8 +127,8 @@ class Renewer:
         }
         self._tools = tools
         self._account = account
+        self._begin = begin
         self._keep = keep
-        self._has_room = has_room
         self._on_trouble = on_trouble
         self._wall_ms = wall_ms
         self._random = random
@@ -259,9 +263,6 @@ class Renewer:
         place = (listed.tenant_id, listed.channel_id)
         try:
             account = await self._account(*place)
-            if account is not None and not self._has_room(listed.tenant_id):
-                self._failed(entry, listed, "the store takes nothing", None)
-                return
         except MijraError as error:
             self._failed(entry, listed, error.code, error.retry_after_seconds)
             return
@@ -271,6 +272,11 @@ class Renewer:
         if account.credentials_at != listed.credentials_at:
             # The row is what counts: the directory was not told before a crash.
             self.see(_expiring(account))
+            return
+        try:
+            await self._begin(account)
+        except MijraError as error:
+            self._failed(entry, listed, error.code, error.retry_after_seconds)
             return
         result = await self._ask(entry, listed, account)
         if result is None:

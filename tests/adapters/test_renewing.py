@@ -96,8 +96,8 @@ class House:
             adapters={"model": adapter},
             tools=lambda: cast("Tools", None),
             account=self._account,
+            begin=self._begin,
             keep=self._keep,
-            has_room=lambda tenant_id: self.room,
             on_trouble=self.troubles.append,
             wall_ms=now_ms,
             random=Random(1),
@@ -152,6 +152,11 @@ class House:
     async def _account(self, tenant_id: int, channel_id: int) -> Account | None:
         await trio.lowlevel.checkpoint()
         return self.accounts.get(channel_id)
+
+    async def _begin(self, account: Account) -> None:
+        await trio.lowlevel.checkpoint()
+        if not self.room:
+            raise StoreUnavailable("The store takes nothing.")
 
     async def _keep(self, account: Account, renewed: Renewed) -> bool:
         await trio.sleep(0.01)

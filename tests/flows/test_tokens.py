@@ -158,7 +158,7 @@ async def test_a_token_that_the_platform_will_not_renew_asks_for_a_person(
         opened.sim.expire_token()
         await _age(server, fragile_database, alone, opened.channel_id)
         channel = await account.becomes("needs_attention")
-        assert "expired or was revoked" in channel["status_note"]
+        assert channel["status_note"] == "The access token has expired. Connect the account again."
         await trio.sleep(0.5)
         assert opened.sim.ledger.refusals[190] == 1
         opened.sim.renew_token("another-token")

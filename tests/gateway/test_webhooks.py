@@ -505,11 +505,10 @@ async def test_what_is_announced_is_read_before_the_answer() -> None:
         asked.append((endpoint.tenant_id, announced.raw["name"]))
         if away:
             raise Unavailable("Not now.", code="not_readable_now", retry_after_seconds=10.0)
-        text = f"read {announced.raw['name']}"
+        text, contact = f"read {announced.raw['name']}", announced.contact
+        assert contact is not None
         return [
-            MessageReceived(
-                contact=announced.contact, platform_id=text, at=NOW, type="text", content={}, text=text
-            )
+            MessageReceived(contact=contact, platform_id=text, at=NOW, type="text", content={}, text=text)
         ] * 2
 
     edge = Edge(entry("1", tenant=7, secret="a"), receiver=Announcing(), read=read)

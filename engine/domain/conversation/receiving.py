@@ -10,10 +10,10 @@ from msgspec import ValidationError, convert, structs, to_builtins
 
 from engine.domain import autoreply
 from engine.domain.content import DELETED_PREVIEW, preview
-from engine.domain.conversation import consent
+from engine.domain.conversation import consent, echoes
 from engine.domain.conversation.changes import Change
 from engine.domain.conversation.composing import attachment_of, next_message
-from engine.domain.conversation.delivery import apply_status, receive_status, receive_watermark
+from engine.domain.conversation.delivery import receive_status, receive_watermark, sent_by_platform
 from engine.domain.conversation.finding import by_id, by_platform, found_message
 from engine.domain.conversation.lifecycle import (
     add_handle,
@@ -35,7 +35,6 @@ from engine.domain.conversation.state import (
     snapshot,
     tracked_row,
 )
-from engine.domain.conversation.statuses import UNDECIDED
 from engine.domain.conversation.threads import may_answer_automatically, note_automatic, note_thread
 from engine.domain.conversation.window import has_room
 from engine.domain.inbound import (
@@ -216,13 +215,20 @@ def _echo(
     looked_up: FoundMessage | None = None,
 ) -> Effects | Lookup:
     """Written by the business in the platform's own app: part of the history, never answered."""
-    seen = _seen(state, event.platform_id, event.at, ctx, looked_up or found_message(ctx))
-    if seen is not None:
-        return seen
+    whose = echoes.whose(state, event, ctx)
+    if isinstance(whose, Lookup):
+        return whose
+    if whose is echoes.Whose.NOT_SAID_YET:
+        return Effects(refuse=echoes.come_again())
+    if whose is echoes.Whose.KNOWN:
+        return Effects(reply=DUPLICATE)
+    if isinstance(whose, Tracked):
+        return _echo_of_own(Change(state, ctx, message.trace), whose, event)
+    if not isinstance(ctx.found, tuple):
+        seen = _seen(state, event.platform_id, event.at, ctx, looked_up or found_message(ctx))
+        if seen is not None:
+            return seen
     change = Change(state, ctx, message.trace)
-    ours = _own_send(state, event) if event.maybe_ours else None
-    if ours is not None:
-        return _echo_of_own(change, ours, event)
     contact = event.contact
     know_customer(
         change,
@@ -256,43 +262,9 @@ def _echo(
     )
 
 
-def _own_send(state: ContactState, event: MessageEchoed) -> Tracked | None:
-    """The oldest message of ours that is on its way and says what the echo says. Where a person wrote the
-    same in the platform's app at the same moment the two change places, which nobody can tell apart."""
-    for each in state.messages.values():
-        if not each.outbound or each.platform_id is not None or each.status not in UNDECIDED:
-            continue
-        shown = each.answer
-        if shown is not None and _says_the_same(shown.type, shown.content, event):
-            return each
-    return None
-
-
-def _says_the_same(kind: str, content: dict[str, Any], event: MessageEchoed) -> bool:
-    """Echoes show what was sent as the platform shows it: choices as a template or under their text, a place
-    that went as text as text, a voice message as sound."""
-    said = _said(content)
-    match kind:
-        case "interactive":
-            return bool(event.content.get("shared")) or (bool(said) and said in event.text)
-        case "location":
-            return event.type == kind or ("sent_as" in content and f"{content['latitude']:.6f}" in event.text)
-        case "voice":
-            return event.type in ("voice", "audio") and said == _said(event.content)
-        case _:
-            return kind == event.type and said == _said(event.content)
-
-
-def _said(content: dict[str, Any]) -> str:
-    return str(content.get("body") or content.get("caption") or "").strip()
-
-
 def _echo_of_own(change: Change, target: Tracked, event: MessageEchoed) -> Effects:
-    """It overtook the answer to the send, and says the same: the platform has taken the message."""
-    status = StatusChanged(
-        contact=event.contact, platform_id=event.platform_id, status="sent", at=event.at, raw_status="echo"
-    )
-    apply_status(change, target, status)
+    """It overtook the answer to the send, or there never was one: the platform has taken the message."""
+    sent_by_platform(change, target, event.platform_id, event.at)
     return change.done(
         Received(
             outcome="applied",
