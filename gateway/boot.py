@@ -19,6 +19,7 @@ import ssl
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from itertools import chain
 from pathlib import Path
 from random import SystemRandom
 from typing import Any, Final
@@ -42,7 +43,7 @@ from engine.domain.config import Channel
 from engine.domain.engine import ASK_SECONDS_MAX, Engine
 from engine.domain.ids import IdAllocator
 from engine.domain.inbound import Announced, InboundEvent
-from engine.domain.intake import no_room
+from engine.domain.intake import deliveries_prefix, no_room
 from engine.domain.outbound import Send
 from engine.domain.rows import AuditRow
 from engine.domain.tenant.messages import NeedAttention
@@ -91,7 +92,7 @@ from storage.placements import Placements
 from storage.reads import ReadStore
 from storage.schemas import TENANT_MIGRATIONS, bring_up
 from storage.tenants import Tenants
-from storage.upkeep import upkeep
+from storage.upkeep import forget_deliveries, upkeep
 from storage.vault import Vault
 from storage.writers import Writers
 
@@ -153,7 +154,7 @@ async def running(settings: Settings) -> AsyncIterator[Running]:
                 limits=_connection_limits(settings.db_connections_max),
             )
         )
-        system = _System(settings, key, server)
+        system = _System(settings, key, server, bridge)
         await system.prepare()
         for part in (*system.senders.values(), *system.media_sources.values(), *system.readers.values()):
             await stack.enter_async_context(part)
@@ -171,8 +172,9 @@ async def running(settings: Settings) -> AsyncIterator[Running]:
 class _System:
     """All parts by name. Constructing wires them; nothing runs before `start`."""
 
-    def __init__(self, settings: Settings, key: bytes, server: DatabaseServer) -> None:
+    def __init__(self, settings: Settings, key: bytes, server: DatabaseServer, bridge: Bridge) -> None:
         self.settings = settings
+        self.bridge = bridge
         self.server = server
         self.ids = IdAllocator(_wall_ms)
         self.node = f"{socket.gethostname()}:{os.getpid()}"
@@ -471,6 +473,8 @@ class _System:
 
     async def _keep_up_hourly(self) -> None:
         while True:
+            tenants = chain.from_iterable(self.placements.tenants_by_database().values())
+            await forget_deliveries(self.objects, map(deliveries_prefix, tenants), now=_wall_ms())
             await trio.sleep(UPKEEP_EVERY_SECONDS)
             await self._keep_up()
 
@@ -541,6 +545,7 @@ class _System:
             attention=self._service_found_trouble,
             new_trace=lambda: os.urandom(16).hex(),
             wall_ms=_wall_ms,
+            serve_asyncio=self.bridge.serve,
             listen=listen,
             tls=self._tls_context,
             listening=self._is_listening,

@@ -8,15 +8,19 @@ sending      sends into mails: composing, submitting (SMTP), posting (services),
 errors       what replies and answers mean
 """
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from adapters.email.account import check_account
 from adapters.email.describing import PLATFORM
 from adapters.email.errors import classify
+from adapters.email.listening import MailListener
 from adapters.email.media import EmailMedia
+from adapters.email.polling import MailboxPoller, has_mailbox
 from adapters.email.receiver import EmailReceiver
 from adapters.email.sending import EmailSender
 from adapters.port import Account, Adapter, Checked, ErrorClass, StandIn, Tools
+from adapters.service import AccountService, Service, ServiceTools
 
 if TYPE_CHECKING:
     from adapters.port import OpenMediaSource, OpenSender
@@ -39,6 +43,12 @@ class Email(Adapter):
 
     async def check(self, account: Account, tools: Tools) -> Checked:
         return await check_account(account, tools.guard)
+
+    def services(self, tools: ServiceTools) -> Sequence[Service | AccountService]:
+        return (
+            Service(name="email.smtp", run=MailListener(tools).run),
+            AccountService(name="email.imap", wants=has_mailbox, run=MailboxPoller(tools).run),
+        )
 
     def classify(self, code: str) -> ErrorClass:
         return classify(code)

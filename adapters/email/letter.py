@@ -26,10 +26,12 @@ class Headers:
 
     def get(self, name: str) -> str | None:
         """The first."""
-        return next((value for known, value in self._fields if known == name), None)
+        wanted = name.lower()
+        return next((value for known, value in self._fields if known == wanted), None)
 
     def all(self, name: str) -> list[str]:
-        return [value for known, value in self._fields if known == name]
+        wanted = name.lower()
+        return [value for known, value in self._fields if known == wanted]
 
     def names(self) -> set[str]:
         return {name for name, _ in self._fields}

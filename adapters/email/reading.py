@@ -145,7 +145,7 @@ def _message(letter: Letter, brought: Brought, sender: Person, at: int) -> Messa
         },
     )
     return MessageReceived(
-        contact=Contact(keys=(sender.address,), name=sender.name),
+        contact=Contact(keys=(sender.address,), name=sender.name, email=sender.address),
         platform_id=own_id or _digest(sender, headers, subject, content),
         at=at,
         type="text",

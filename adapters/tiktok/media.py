@@ -157,7 +157,9 @@ class TikTokMedia:
     async def look_up(
         self, source_id: str | None, source_url: str | None, account: Account
     ) -> FoundMedia | Declined:
-        """A fresh address, which lives a day and wants the token."""
+        """A fresh address, which lives a day and wants the token; a sticker's own, which does not."""
+        if source_url is not None:
+            return FoundMedia(url=source_url, headers={})
         if (problem := token_problem(account)) is not None:
             return problem
         parts = read_source_id(source_id) if source_id is not None else None

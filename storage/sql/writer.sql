@@ -39,7 +39,7 @@ RETURNING tenant_id, epoch, cursor;
 
 -- name: analyze
 -- Tells the planner how large the tables are that actors are loaded from.
-ANALYZE customers, customer_handles, conversations, messages, attachments, outbox;
+ANALYZE customers, customer_handles, customer_merges, conversations, messages, attachments, outbox;
 
 -- name: forget_batches
 -- Removes the ids of batches that nobody can be in doubt about any more, a bounded number at a time.

@@ -249,6 +249,54 @@ def test_a_merge_shows_one_person_and_can_be_undone(new_business: Callable[[], B
     assert owner.ok("GET", "/customers/merges", params={"customer_id": first})["items"] == [undone["merge"]]
 
 
+def test_events_applied_to_an_old_inbox_give_the_fresh_one(new_business: Callable[[], Business]) -> None:
+    """Also for conversations that are told of by nothing but their customer: as the push page says."""
+    business = new_business()
+    owner = business.owner
+    maria = Doubled(business)
+    for conversation in open_conversations(business):
+        owner.ok("PATCH", f"/conversations/{conversation['id']}/status", {"status": "archived"})
+    business.customer_writes(maria.number, "once more", name="Maria")
+    business.customer_writes(maria.number, "here too", channel=maria.other, name="55 11")
+    inbox = {each["id"]: each for each in owner.ok("GET", "/conversations")["items"]}
+    assert len(inbox) == 4
+    cursor = owner.ok("GET", "/events", params={"since": 0, "limit": 1})["head"]
+
+    def applied() -> dict[int, Any]:
+        nonlocal cursor
+        for event in owner.ok("GET", "/events", params={"since": cursor, "limit": 500})["items"]:
+            cursor, data = event["cursor"], event["data"]
+            if "conversation" in data:
+                inbox[data["conversation"]["id"]] = data["conversation"]
+            if "customer" in data:
+                apply_customer(inbox, data["customer"])
+        return inbox
+
+    def fresh() -> dict[int, Any]:
+        return {each["id"]: each for each in owner.ok("GET", "/conversations")["items"]}
+
+    owner.ok("POST", f"/customers/{maria.first}/merge", {"customer_id": maria.second})
+    assert applied() == fresh()
+    business.customer_writes(maria.number, "a new name", name="Maria Silva")
+    wait_for(lambda: {each["customer"]["name"] for each in fresh().values()} == {"Maria Silva"})
+    assert applied() == fresh()
+    owner.ok("PATCH", f"/customers/{maria.second}", {"name": "Her other number"})
+    owner.ok("POST", f"/customers/{maria.second}/unmerge")
+    assert applied() == fresh()
+    owner.ok("POST", f"/customers/{maria.second}/merge", {"customer_id": maria.first})
+    assert applied() == fresh()
+
+
+def apply_customer(inbox: dict[int, Any], customer: dict[str, Any]) -> None:
+    for conversation in inbox.values():
+        shown = conversation["customer"]
+        if (shown["merged_id"] or shown["id"]) == customer["id"]:
+            into = customer["merged_into"]
+            conversation["customer"] = {
+                name: (into or customer)[name] for name in ("id", "name", "avatar_url")
+            } | {"merged_id": customer["id"] if into else None}
+
+
 def test_a_merged_persons_new_name_is_shown_everywhere(new_business: Callable[[], Business]) -> None:
     """Whether a person or the platform gives it."""
     business = new_business()

@@ -133,6 +133,28 @@ def a_person_is_one_contact(world: World) -> None:
             assert owner.customer_id == handle.customer_id
 
 
+def everybody_is_shown_as_his_person(world: World) -> None:
+    """As the merges that stand say: the one at the top, under the name that he has now."""
+    for tenant_id in world.tenants:
+        customers = {row.id: row for row in world.store.table(tenant_id, "customers")}
+        merges = world.store.table(tenant_id, "customer_merges")
+        above = {row.merged_id: row.survivor_id for row in merges if row.undone_at is None}
+        for row in customers.values():
+            root, steps = row.id, 0
+            while root in above:
+                root, steps = above[root], steps + 1
+                assert steps <= len(above), f"the merges of {row.id} go round in a circle"
+            if root == row.id:
+                assert row.merged_into is None, f"{row.id} is still shown as {row.merged_into}"
+            else:
+                assert row.merged_into == root, f"{row.id} is shown as {row.merged_into} and not {root}"
+                told, name = (row.shown_name, row.shown_avatar_url), customers[root]
+                # A process that dies between a new name and the telling of it leaves the old one for a while.
+                if world.newest.number == 1:
+                    assert told == (name.name, name.avatar_url), f"{row.id} is called {told}"
+        assert all(row.settled for row in merges), f"merges of {tenant_id} are not settled"
+
+
 def statuses_never_go_back(world: World) -> None:
     for database in world.databases_by_name.values():
         for patch, before in database.status_moves:
@@ -324,6 +346,7 @@ CHECKERS: tuple[Callable[[World], None], ...] = (
     one_delivery_keeps_its_order,
     a_contact_has_one_open_conversation,
     a_person_is_one_contact,
+    everybody_is_shown_as_his_person,
     statuses_never_go_back,
     cursors_have_no_gaps,
     every_message_is_told_once,

@@ -34,8 +34,9 @@ _FAILURES: Final = (
     ("failed", "30007"),
     ("failed", "30008"),
 )
-_RETRY_SECONDS: Final = (0.5, 15.0)
-"""Between two tries, and in all (section 3)."""
+_RETRY_GAPS: Final = (0.5,)
+_RETRY_SECONDS_MAX: Final = 15.0
+"""All tries together (section 3)."""
 
 
 class SmsSimulator(Played[SmsAccount, Customer]):
@@ -157,11 +158,11 @@ class SmsSimulator(Played[SmsAccount, Customer]):
     # ── within ───────────────────────────────────────────────────────────────────────────────────
 
     def _tries(self) -> None:
-        gap, most = _RETRY_SECONDS
+        given, usual = self.settings.retry_gaps_seconds, Settings().retry_gaps_seconds
         self.settings = msgspec.structs.replace(
             self.settings,
-            retry_gaps_seconds=(gap,),
-            retry_seconds_max=most,
+            retry_gaps_seconds=_RETRY_GAPS if given == usual else given,
+            retry_seconds_max=_RETRY_SECONDS_MAX,
             retries_max=self._overrides.retries,
         )
 

@@ -9,7 +9,7 @@ Promises   a merge is recorded with who made it, and undone as recorded. It join
            was merged before comes along and stays as it was recorded: merges can be undone in any order. What
            follows for each customer's own row is told to its writer until it is confirmed, also by the next
            process (`settled`).
-Restart    what was not confirmed yet is told again after the next start; it counts once, by its version.
+Restart    what was not confirmed yet is told again by the next activation; it counts once, by its version.
 """
 
 from collections.abc import Awaitable, Callable, Sequence
@@ -43,8 +43,8 @@ MEMBERS_MAX = 50
 """Customers of one person: more channels than anybody has, and still one query and one screen."""
 
 UNSETTLED_MAX = 500
-"""Told again after a start, oldest first. A process dies with a handful; the rest waits for the next
-start."""
+"""Told again by a new activation, oldest first. A process dies with a handful; the rest waits for the
+next."""
 
 AWAITED_MAX = 1_000
 """Links that wait for their confirmation. Beyond it, the oldest wait for the next start."""
@@ -61,20 +61,30 @@ class Awaited(Struct):
 
 
 class CustomersState(Struct):
-    """`awaited` by the version of its links."""
+    """`awaited` by the version of its links. `unsettled`: what this activation has found and not told yet."""
 
     tenant_id: int
+    unsettled: tuple[MergeRow, ...] = ()
     awaited: dict[int, Awaited] = {}
 
 
 def decide(state: CustomersState, message: CustomersMessage, ctx: Context) -> Effects | Lookup:
+    outcome = _decide(state, message, ctx)
+    if not state.unsettled or isinstance(outcome, Lookup) or outcome.forward is not None:
+        return outcome
+    unsettled, state.unsettled = state.unsettled, ()
+    settle = Tell(address_of(state.tenant_id), Settle(unsettled))
+    return structs.replace(outcome, tell=(*outcome.tell, settle))
+
+
+def _decide(state: CustomersState, message: CustomersMessage, ctx: Context) -> Effects | Lookup:
     match message:
         case CreateCustomer():
             return _create(state, message, ctx)
         case Linked():
             return _confirmed(state, message)
         case Resume():
-            return _resume(state, ctx)
+            return Effects()
         case Merge(survivor_id=survivor_id, merged_id=merged_id):
             asked: tuple[int, ...] = (survivor_id, merged_id)
         case ChangeCustomer(customer_id=customer_id) | Unmerge(customer_id=customer_id):
@@ -88,14 +98,24 @@ def decide(state: CustomersState, message: CustomersMessage, ctx: Context) -> Ef
     if not isinstance(ctx.found, tuple):
         return Lookup(PersonsQuery(tenant_id=state.tenant_id, customer_ids=asked))
     persons: Sequence[Person | None] = ctx.found
-    if any(person is None for person in persons):
+    if isinstance(message, Settle):
+        return _settle(state, message.merges, persons[0], ctx)
+    there = [person for person in persons if person is not None]
+    if len(there) < len(persons):
         return Effects(refuse=NotFound("There is no such customer."))
-    return _about(state, message, [person for person in persons if person is not None], ctx)
+    return _about(state, message, there, ctx)
 
 
 def customers(store: CustomerStore) -> Decider:
     async def load(requests: Sequence[LoadRequest]) -> list[CustomersState]:
-        return [CustomersState(request.address.tenant) for request in requests]
+        queries = [
+            UnsettledQuery(tenant_id=request.address.tenant, limit=UNSETTLED_MAX) for request in requests
+        ]
+        found = await store.find_people(queries)
+        return [
+            CustomersState(request.address.tenant, unsettled=merges)
+            for request, merges in zip(requests, found, strict=True)
+        ]
 
     return Decider(
         kind=KIND,
@@ -130,8 +150,6 @@ def _about(
             step = Step(state, ctx, trace)
             step.rename(persons[0], customer_id)
             return step.done()
-        case Settle(merges):
-            return _settle(state, merges, persons[0], ctx)
         case _:
             raise AssertionError("nothing else asks about persons")
 
@@ -308,20 +326,16 @@ def _confirmed(state: CustomersState, message: Linked) -> Effects:
     return Effects(commit=(structs.replace(awaited.merge, settled=True),))
 
 
-def _resume(state: CustomersState, ctx: Context) -> Effects | Lookup:
-    if not isinstance(ctx.found, tuple):
-        return Lookup(UnsettledQuery(tenant_id=state.tenant_id, limit=UNSETTLED_MAX))
-    merges = tuple(ctx.found)
-    return Effects(tell=(Tell(address_of(state.tenant_id), Settle(merges)),) if merges else ())
-
-
-def _settle(state: CustomersState, merges: tuple[MergeRow, ...], person: Person, ctx: Context) -> Effects:
+def _settle(
+    state: CustomersState, merges: tuple[MergeRow, ...], person: Person | None, ctx: Context
+) -> Effects:
     step = Step(state, ctx, "")
     merge = merges[0]
-    stands = person.member(merge.merged_id).merge
-    # What was undone stays so; what stood may have been undone since, and that was told then.
-    if merge.undone_at is not None or (stands is not None and stands.id == merge.id):
-        step.settle(merge, person)
+    if person is not None:
+        stands = person.member(merge.merged_id).merge
+        # What was undone stays so; what stood may have been undone since, and that was told then.
+        if merge.undone_at is not None or (stands is not None and stands.id == merge.id):
+            step.settle(merge, person)
     if len(merges) > 1:
         step.tells.append(Tell(address_of(state.tenant_id), Settle(merges[1:])))
     return step.done()

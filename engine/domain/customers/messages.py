@@ -72,7 +72,7 @@ class Renamed(Struct, frozen=True, tag=True):
 
 
 class Resume(Struct, frozen=True, tag=True):
-    """After a start: what an earlier process may not have told."""
+    """After a start: wakes the actor, which tells what an earlier process may not have told."""
 
 
 class Settle(Struct, frozen=True, tag=True):
