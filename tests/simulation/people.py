@@ -16,6 +16,10 @@ if TYPE_CHECKING:
     from tests.simulation.world import World
 
 
+FLOOD_MESSAGES = 40
+"""Three small mailboxes."""
+
+
 class Person(Struct, kw_only=True):
     """`loose`: named by one id or another, so that nobody can know that it is one person. The same numbers
     write to several tenants."""
@@ -63,6 +67,12 @@ class People:
             mail.bundle(burst)
         elif random.random() < 0.3:
             mail.hold(burst[-1])
+
+    def flood(self, person: Person, random: "Random") -> None:
+        """Many messages at once, each in a delivery of its own."""
+        for _ in range(FLOOD_MESSAGES):
+            for item in self._next(person, random):
+                self.world.mail.send(item, within=0.1)
 
     def _next(self, person: Person, random: "Random") -> list[Item]:
         """What the customer does next; an edit or a deletion may go out before its original."""
