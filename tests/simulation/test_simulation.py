@@ -21,7 +21,6 @@ REPEATED = (3, 6, 12)
 
 REGRESSIONS: dict[int, str] = {
     12: "a channel with refused credentials went on calling, set off by its own call for a person",
-    17: "who waited for his turn when the program was cut off went to writers that had ended, and crashed",
     1087: "a conversation that an echo began got no agent until the customer wrote or a process restarted",
 }
 """Seeds that found a bug, and which. They run first."""
