@@ -17,6 +17,9 @@ from tests.simulation.mutants import Mutant
 ROOT: Final = Path(__file__).parents[3]
 COPIED: Final = ("engine", "storage", "adapters", "gateway", "tests")
 
+LEFT_OUT: Final = shutil.ignore_patterns("__pycache__", "node_modules")
+"""The clients' libraries are thousands of files that no simulated day reads."""
+
 DAY_SECONDS_MAX: Final = 20.0
 """On average: a day takes half a second, on a busy machine a few. What takes longer loops without ever
 coming back to the scheduler, where the simulation would notice."""
@@ -54,7 +57,7 @@ def planted(mutant: Mutant) -> Iterator[Path]:
     with tempfile.TemporaryDirectory(prefix="mutant-") as directory:
         tree = Path(directory)
         for name in COPIED:
-            shutil.copytree(ROOT / name, tree / name, ignore=shutil.ignore_patterns("__pycache__"))
+            shutil.copytree(ROOT / name, tree / name, ignore=LEFT_OUT)
         mutant.plant(tree)
         yield tree
 
