@@ -49,7 +49,7 @@ PLATFORM: Final = Platform(
         automatic_seconds=AUTOMATIC_SECONDS,
         writes_opt_in=True,
         starts=True,
-        limits="as the provider allows",
+        limits="5/s unless the account says otherwise, 1/s per recipient",
     ),
     connection=Connection(
         account=Field(
