@@ -51,10 +51,13 @@ class Writers:
         async with trio.open_nursery() as nursery:
             self._nursery = nursery
             task_status.started()
-            await self._stop.wait()
-            for writer in self._writers.values():
-                await writer.flush()
-        self._nursery = None
+            try:
+                await self._stop.wait()
+                for writer in self._writers.values():
+                    await writer.flush()
+            finally:
+                # While the end is waited for, what is handed in is refused: no task could be started for it.
+                self._nursery = None
 
     def stop(self) -> None:
         """Let `run` return once everything has its verdict. Nothing may be submitted any more."""

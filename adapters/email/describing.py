@@ -47,6 +47,7 @@ PLATFORM: Final = Platform(
         threads=True,
         automatic_max=AUTOMATIC_MAX,
         automatic_seconds=AUTOMATIC_SECONDS,
+        writes_opt_in=True,
         starts=True,
         limits="5/s unless the account says otherwise, 1/s per recipient",
     ),

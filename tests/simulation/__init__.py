@@ -11,8 +11,9 @@ deadline, its scheduler is seeded, and so is everything else that is random.
     python -m tests.simulation.mutants               plants bugs into a copy and looks whether they are found
 
 What may go wrong is listed in `chance`; what is planned for a day in `plan`. Promises are checked where
-they can be broken: by `ledger` when something is acknowledged, by `platform` when something is sent, by
-`screens` when something is pushed, by `supervision` when something crashes, by `checkers` at the end.
+they can be broken: by `ledger` when something is acknowledged, by `commits` when something becomes durable,
+by `platform` when something is sent, by `screens` when something is pushed, by `supervision` when something
+crashes, by `bounds` whenever something waits, by `checkers` at the end.
 
 Not here: media downloads (tests/adapters/test_fetcher.py), the HTTP layer of the API (agents make the
 domain's calls themselves), PostgreSQL itself (tests/storage/test_contract.py runs one suite over it and over

@@ -52,6 +52,8 @@ FAULTS: Final[dict[str, tuple[float, ...]]] = {
     "client_repeated": (0.0, 0.3),
     "screen_lost": (0.0, 0.06),
     "screen_slow": (0.0, 0.05),
+    # The event log, for each answer on its way back: what is committed meanwhile is not in it.
+    "log_answer_slow": (0.0, 0.3),
 }
 """Kind of fault to the probabilities that a seed chooses from."""
 
@@ -66,6 +68,10 @@ EVENTS: Final = (
     "intruder",
 )
 """Faults that are planned as moments of the day, not rolled for."""
+
+
+FLOOD: Final = "flood"
+"""One customer writes more at once than small bounds hold (`bounds`). Planned too, by a chance of its own."""
 
 
 class Chance:

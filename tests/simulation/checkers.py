@@ -1,8 +1,9 @@
 """What must be true at the end of any day, however it went.
 
 Each checker raises AssertionError with what it found. What has to hold in the middle of the day is looked at
-there: by `ledger` when something is acknowledged, by `platform` when something is sent, by `screens` when
-something is pushed, by `supervision` when something crashes.
+there: by `ledger` when something is acknowledged, by `commits` when something becomes durable, by `platform`
+when something is sent, by `screens` when something is pushed, by `supervision` when something crashes, by
+`bounds` whenever something waits.
 """
 
 from collections import Counter, defaultdict

@@ -17,6 +17,10 @@ if TYPE_CHECKING:
     from tests.simulation.world import World
 
 
+FLOOD_MESSAGES = 40
+"""Three small mailboxes."""
+
+
 class Person(Struct, kw_only=True):
     """`loose`: named by one id or another, so that nobody can know that it is one person. The same numbers
     write to several tenants."""
@@ -66,6 +70,19 @@ class People:
             mail.bundle(burst)
         elif random.random() < 0.3:
             mail.hold(burst[-1])
+
+    def flood(self, person: Person, random: "Random") -> None:
+        """Many messages at once, each in a delivery of its own. None is poison: with several in a row whoever
+        handles them is rightly restarted again and again."""
+        world = self.world
+        wire, at = person.wire(random), world.platform_seconds()
+        for _ in range(FLOOD_MESSAGES):
+            self._number += 1
+            platform_id = f"wamid.in{self._number}"
+            text = f"Hello?{world.marker(person.line.tenant_id)}"
+            person.written.append(platform_id)
+            message = builders.text_message(wire, platform_id, at, text)
+            world.mail.send(self._item(person, wire, platform_id, message, text), within=0.1)
 
     def _next(self, person: Person, random: "Random") -> list[Item]:
         """What the customer does next; an edit or a deletion may go out before its original."""

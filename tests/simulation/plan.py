@@ -9,7 +9,7 @@ from typing import Final
 
 from msgspec import Struct
 
-from tests.simulation.chance import EVENTS, FAULTS
+from tests.simulation.chance import EVENTS, FAULTS, FLOOD
 
 BUSY_SECONDS: Final = 25.0
 HOURS_MAX: Final = 6.0
@@ -54,8 +54,12 @@ def plan(seed: int) -> tuple[Operation, ...]:
         for _ in range(random.choice((1, 1, 2))):
             at = random.choice(starts) + random.uniform(0.0, BUSY_SECONDS + 10.0)
             operations.append(Operation(at, kind, random.getrandbits(32)))
+    floods = Random(f"{seed}/floods")
+    if floods.random() < 0.35:
+        at = floods.choice(starts) + floods.uniform(0.0, BUSY_SECONDS)
+        operations.append(Operation(at, FLOOD, floods.getrandbits(32)))
     return tuple(sorted(operations, key=lambda one: (one.at, one.number)))
 
 
 def fault_kinds() -> tuple[str, ...]:
-    return (*EVENTS, *FAULTS)
+    return (*EVENTS, FLOOD, *FAULTS)

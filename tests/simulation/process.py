@@ -16,6 +16,7 @@ from adapters.guard import Guard
 from adapters.port import Account
 from adapters.whatsapp import sending
 from adapters.whatsapp.receiver import WhatsAppReceiver
+from engine.domain.conversation import actor as conversation_actor
 from engine.domain.conversation.messages import MediaVerdict
 from engine.domain.conversation.messages import address_of as conversation_of
 from engine.domain.engine import Engine
@@ -34,9 +35,10 @@ from gateway.push.reassigned import Reassigned
 from gateway.push.rights import Viewer
 from gateway.push.session import SessionLimits
 from gateway.push.sessions import Sessions
-from gateway.webhooks import Webhooks
+from gateway.webhooks import WebhookLimits, Webhooks
 from storage.writer import WriterLimits
 from storage.writers import Writers
+from tests.simulation.bounds import chosen
 from tests.simulation.database import ModelPool
 from tests.simulation.patching import replaced
 from tests.simulation.platform import RESEND_SECONDS_MIN, Line
@@ -130,6 +132,8 @@ class Process:
         self._nursery: trio.Nursery | None = None
         random = world.chance.stream(f"process {number}")
         options = world.chance.stream("options")
+        batch_rows, items = options.choice((8, 40, 2_000)), options.choice((2, 10_000))
+        bounds = self.bounds = chosen(world.chance.stream("bounds"), items=items)
         self.ids = IdAllocator(world.wall_ms)
         self.sinks = Sinks()
         self.pools = {name: ModelPool(database) for name, database in world.databases_by_name.items()}
@@ -138,7 +142,7 @@ class Process:
             lambda tenant_id: world.databases[tenant_id].name,
             node=f"n{number}",
             sink=self.sinks,
-            limits=WriterLimits(batch_rows_max=options.choice((8, 40, 2_000))),
+            limits=WriterLimits(batch_rows_max=batch_rows, waiting_rows_max=bounds.waiting_rows),
             random=random,
         )
         self.store = ModelStore(
@@ -159,22 +163,23 @@ class Process:
             random=random,
             unknown_wait_seconds=RESEND_SECONDS_MIN,
             on_trouble=self._needs_attention,
-            items_max=options.choice((2, 10_000)),
+            items_max=bounds.items,
         )
-        self.engine = Engine(
-            conversation_store=self.store,
-            tenant_store=self.store,
-            customer_store=self.store,
-            committer=self.writers,
-            workers=(Worker(kind=MEDIA_KIND, run=self._fetch, lazily=True), self.channels.worker()),
-            new_id=self.ids,
-            wall_ms=world.wall_ms,
-            observer=Observer(self),
-            rng=random,
-            monotonic=trio.current_time,
-            resident_conversations_max=options.choice((1, 2, 1000)),
-            idle_seconds_max=options.choice((0.5, 5.0, 600.0)),
-        )
+        with replaced(conversation_actor, "MAILBOX_MAX", bounds.mailbox):
+            self.engine = Engine(
+                conversation_store=self.store,
+                tenant_store=self.store,
+                customer_store=self.store,
+                committer=self.writers,
+                workers=(Worker(kind=MEDIA_KIND, run=self._fetch, lazily=True), self.channels.worker()),
+                new_id=self.ids,
+                wall_ms=world.wall_ms,
+                observer=Observer(self),
+                rng=random,
+                monotonic=trio.current_time,
+                resident_conversations_max=options.choice((1, 2, 1000)),
+                idle_seconds_max=options.choice((0.5, 5.0, 600.0)),
+            )
         metrics = Metrics(CollectorRegistry())
         self.hub = Hub(
             self.store,
@@ -211,7 +216,9 @@ class Process:
             metrics=metrics,
             new_id=self.ids,
             clock_ms=world.wall_ms,
+            limits=WebhookLimits(in_flight_max=bounds.in_flight),
         )
+        world.bounds.watch(self)
 
     def _sender(self) -> sending.WhatsAppSender:
         """The real one, with the model platform where its guarded network would be."""

@@ -6,11 +6,13 @@ same things in the same order at the same moments.
 """
 
 import hashlib
-from typing import Any
+from typing import Any, Final
 
 import msgspec
 import trio
 from msgspec import Struct
+
+_SHOWN_MAX: Final = 240
 
 _encode = msgspec.json.Encoder(enc_hook=repr).encode
 
@@ -55,7 +57,13 @@ class Record:
     def timeline(self, about: frozenset[Any] | None = None, *, lines_max: int = 400) -> list[str]:
         """The newest lines; with names, those that mention one of them or concern everybody."""
         chosen = [line for line in self.lines if about is None or not line.about or line.about & about]
-        return [f"{clock(line.at)}  {line.who:<9} {line.what}" for line in chosen[-lines_max:]]
+        return [f"{clock(line.at)}  {line.who:<9} {_one_line(line.what)}" for line in chosen[-lines_max:]]
+
+
+def _one_line(what: str) -> str:
+    """Tracebacks and bodies have many, and their end says most."""
+    line = " ".join(what.split())
+    return line if len(line) <= _SHOWN_MAX else f"{line[: _SHOWN_MAX // 2]} … {line[-_SHOWN_MAX // 2 :]}"
 
 
 def clock(seconds: float) -> str:

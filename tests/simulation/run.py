@@ -74,7 +74,7 @@ def run(scenario: Scenario, *, whole_story: bool = False) -> Report:
 
     with _determined(world):
         try:
-            trio.run(day, clock=_clock(world))
+            trio.run(day, clock=_clock(world), instruments=[world.bounds])
         except Exception as error:  # noqa: BLE001  # whatever it was, it is a finding
             world.violate("crash", "".join(traceback.format_exception(error))[-4_000:])
     return Report(

@@ -66,6 +66,7 @@ class Screen:
                 self._scope.cancel()
                 await trio.lowlevel.checkpoint()
 
+        world = self.world
         async with trio.open_nursery() as nursery:
             to_server.send_nowait(_text(type="auth", token=self.token))
             if not self._inbox:
@@ -75,7 +76,12 @@ class Screen:
             nursery.start_soon(self._pings, to_server, process)
             self.connected = True
             connection = QueuedConnection(process.sessions, PEER, receiving.receive, send)
-            ending = await connection.run()
+            watched = (self.name, connection._queue, process.sessions.limits.queue_bytes_max)
+            world.bounds.queues.append(watched)
+            try:
+                ending = await connection.run()
+            finally:
+                world.bounds.queues.remove(watched)
             nursery.cancel_scope.cancel()
         return 0 if ending is None else ending.code
 

@@ -56,9 +56,16 @@ class Reached(Protocol):
         """Before each read: takes time; raises StoreUnavailable, or a defect, when it is to fail."""
         ...
 
+    async def answer(self) -> None:
+        """After a read of the event log: the answer's way back, while the log grows."""
+        ...
+
 
 class AtOnce:
     async def read(self) -> None:
+        pass
+
+    async def answer(self) -> None:
         pass
 
 
@@ -345,6 +352,7 @@ class ModelStore:
         database = self._database_of[tenant_id]
         trimmed = database.trimmed[tenant_id]
         held = next((event.cursor for event in database.log[tenant_id] if event.cursor > trimmed), None)
+        await self._reached.answer()
         return head + 1 if held is None else held
 
     async def read(
@@ -353,11 +361,13 @@ class ModelStore:
         await self._reached.read()
         database = self._database_of[tenant_id]
         after = max(after, database.trimmed[tenant_id])
-        return [
+        found = [
             event
             for event in database.log[tenant_id]
             if event.cursor > after and (channels is None or set(channels) & set(event.channels))
         ][:limit]
+        await self._reached.answer()
+        return found
 
 
 def _copied(row: Any) -> Any:

@@ -1,6 +1,7 @@
 """The engine's promises over a few hundred simulated days, each from a seed."""
 
 import json
+import re
 import subprocess
 import sys
 
@@ -8,10 +9,10 @@ import pytest
 
 from tests.simulation.many import count
 from tests.simulation.mutants import Mutant, all_mutants
-from tests.simulation.mutants.hunting import ROOT, hunt
+from tests.simulation.mutants.hunting import ROOT, hunt, planted, simulate
 from tests.simulation.plan import Scenario
 from tests.simulation.run import Report, run
-from tests.simulation.shrink import shrunk
+from tests.simulation.shrink import RUNS_MAX, shrunk
 
 SEEDS = 200
 """About a minute of two cores; `make simulate SEEDS=n` runs any number."""
@@ -93,11 +94,28 @@ def test_a_planted_bug_fits_the_code_as_it_is(mutant: Mutant) -> None:
 
 @pytest.mark.slow
 @pytest.mark.real_time
-def test_a_planted_bug_is_found() -> None:
-    """That a promise can be broken, in a copy of the whole program."""
+def test_a_planted_bug_is_found_and_its_day_told_with_less() -> None:
+    """That a promise can be broken, in a copy of the whole program; that the command which replays the day
+    says which one, with what little is needed for it, and what became of the message."""
     (mutant,) = (one for one in all_mutants() if one.name == "forgotten_dedup")
     outcome = hunt(mutant, days=20)
     assert outcome.seed is not None, outcome
+    with planted(mutant) as tree:
+        ended = simulate(tree, "--seed", str(outcome.seed), days=RUNS_MAX)
+    assert ended.returncode == 1, ended.stderr
+    whole, told = ended.stdout.split("\nThe same with less: ")
+    told, broken = told.split("\nBROKEN  ")
+    summary, *lines = told.splitlines()
+    operations = [line for line in lines if line.startswith("  at ")]
+    assert summary.startswith(f"seed {outcome.seed}, {len(operations)} operations, faults: ")
+    assert 1 <= len(operations) < len(Scenario(seed=outcome.seed).planned()) / 2
+    story = lines[len(operations) :]
+    assert all(re.match(r"(\d+d )?\d\d:\d\d:\d\d\.\d{3}  \w+ +\S", line) for line in story), story
+    assert any("  webhook   200 for message wamid." in line for line in story)
+    assert any("  store     message " in line for line in story)
+    assert any("  VIOLATION " in line for line in story)
+    assert len(story) < len(whole.splitlines())
+    assert broken.split(":")[0] == outcome.violation.split(":")[0]
 
 
 def test_different_seeds_are_different_days() -> None:

@@ -37,6 +37,10 @@ class StoreTroubles:
         if self._chance.strikes("load_crashed"):
             raise Defect("the model store answers with nonsense")
 
+    async def answer(self) -> None:
+        if self._chance.strikes("log_answer_slow"):
+            await trio.sleep(self._chance.uniform("log_answer_slow", 0.1, 5.0))
+
     # ---------------------------------------------------------------- writing
 
     async def reach(self) -> None:

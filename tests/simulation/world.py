@@ -18,9 +18,10 @@ from engine.domain.conversation.messages import By
 from engine.domain.phones import with_variants
 from engine.domain.tenant.messages import Save
 from engine.runtime import SystemStatistics
-from gateway.push.queue import FRAME_OVERHEAD_BYTES
 from tests.simulation.agents import TAG, Agents
+from tests.simulation.bounds import Bounds
 from tests.simulation.chance import Chance
+from tests.simulation.commits import Commits
 from tests.simulation.database import Database
 from tests.simulation.ledger import Ledger
 from tests.simulation.mail import Mail
@@ -43,7 +44,7 @@ AFTERMATH_SECONDS = 120.0
 """A day on which a promise was broken is looked at for so long, and then it is over."""
 VIOLATIONS_MAX = 20
 
-__all__ = ["FRAME_OVERHEAD_BYTES", "World"]
+__all__ = ["World"]
 
 
 class Violation(Struct, frozen=True):
@@ -67,6 +68,8 @@ class World:
         self.jumps = 0
         self.ledger = Ledger(self)
         self.supervision = Supervision(self)
+        self.commits = Commits(self)
+        self.bounds = Bounds(self)
         self.retried: set[int] = set()
         self.decided: dict[int, float] = {}
         """Messages that are known to have been sent, and since when."""
@@ -306,6 +309,7 @@ class World:
     def _committed(self, name: str, calls: Any) -> None:
         """Every transaction that became durable."""
         self.record.add("commit", name, calls)
+        self.commits.check(self.databases_by_name[name], calls)
         for statement, columns in calls:
             if statement == "take_ownership":
                 self.tell("store", f"{columns[1]} owns {list(columns[0])}")
@@ -339,6 +343,7 @@ class World:
         async with self._starting:
             process = Process(self, len(self._processes) + 1)
             self._processes.append(process)
+            self.commits.began(f"n{process.number}")
             assert self._nursery is not None
             await self._nursery.start(process.run)
             if not process.dead:
@@ -411,6 +416,12 @@ class World:
         database = self.databases[tenant_id]
         database.trimmed[tenant_id] = random.randint(0, len(database.log[tenant_id]))
         self.tell("database", f"drops the events of {tenant_id} up to {database.trimmed[tenant_id]}")
+
+    async def _flood(self, random: Any) -> None:
+        """Somebody's keyboard is stuck."""
+        person = random.choice(self.customers)
+        self.tell("customer", f"{person.label} writes a lot", person.label)
+        self.people.flood(person, random)
 
     async def _intruder(self, random: Any) -> None:
         """A second writer that the actors know nothing of makes somebody known."""
@@ -522,7 +533,6 @@ class World:
         process = self._door
         assert process is not None
         self.statistics = process.engine.system.statistics()
-        self.peaks = process.writers.statistics()
         await process.stop()
 
 

@@ -5,7 +5,7 @@ import trio
 import trio.testing
 
 from engine.domain import rows
-from engine.errors import CommitAbandoned, CommitConflict, Fenced
+from engine.errors import CommitAbandoned, CommitConflict, Defect, Fenced
 from engine.runtime import Lane
 from storage.batch import PLANS
 from storage.databases import DatabaseServer
@@ -529,6 +529,9 @@ async def test_a_cancelled_writer_answers_everything_it_holds(
             scope.cancel()
     assert len(bench.verdicts.all) == 100
     assert {error.code for _, error in bench.verdicts.all if error} == {"commit_abandoned"}
+    # Who waits for his turn elsewhere may come only now, called by somebody else's end.
+    with pytest.raises(Defect):
+        bench.submit("late", message(1, 200, 1))
 
 
 async def test_a_stopped_writer_finishes_what_was_submitted(databases: DatabaseServer, database: str) -> None:

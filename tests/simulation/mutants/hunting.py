@@ -5,6 +5,8 @@ import shutil
 import subprocess
 import sys
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
@@ -32,24 +34,38 @@ class Outcome(Struct):
 
 def hunt(mutant: Mutant, *, days: int) -> Outcome:
     """Days 0, 1, 2 … in a process of their own, until one is broken or `days` have passed."""
+    try:
+        with planted(mutant) as tree:
+            ended = simulate(tree, "--seeds", f"0-{days - 1}", "--first", days=days)
+    except (LookupError, OSError) as error:
+        return Outcome(mutant, error=str(error))
+    except subprocess.TimeoutExpired as error:
+        return Outcome(mutant, error=f"it has not ended after {error.timeout:.0f} s")
+    lines = ended.stdout.splitlines()
+    if not lines or not lines[-1].startswith("{"):
+        return Outcome(mutant, error=f"it does not run: {ended.stderr.strip()[-400:]}")
+    found = json.loads(lines[-1])
+    return Outcome(mutant, found["seed"], found["runs"], found["violation"])
+
+
+@contextmanager
+def planted(mutant: Mutant) -> Iterator[Path]:
+    """A copy of the program with the bug in it. Raises LookupError like `Mutant.plant`."""
     with tempfile.TemporaryDirectory(prefix="mutant-") as directory:
         tree = Path(directory)
         for name in COPIED:
             shutil.copytree(ROOT / name, tree / name, ignore=shutil.ignore_patterns("__pycache__"))
-        try:
-            mutant.plant(tree)
-        except (LookupError, OSError) as error:
-            return Outcome(mutant, error=str(error))
-        command = [sys.executable, "-m", "tests.simulation", "--seeds", f"0-{days - 1}", "--first"]
-        patience = DAY_SECONDS_MAX * (days + 1)
-        try:
-            ended = subprocess.run(
-                command, cwd=tree, capture_output=True, text=True, check=False, timeout=patience
-            )
-        except subprocess.TimeoutExpired:
-            return Outcome(mutant, error=f"it has not ended after {patience:.0f} s")
-        lines = ended.stdout.splitlines()
-        if not lines or not lines[-1].startswith("{"):
-            return Outcome(mutant, error=f"it does not run: {ended.stderr.strip()[-400:]}")
-        found = json.loads(lines[-1])
-        return Outcome(mutant, found["seed"], found["runs"], found["violation"])
+        mutant.plant(tree)
+        yield tree
+
+
+def simulate(tree: Path, *arguments: str, days: int) -> subprocess.CompletedProcess[str]:
+    """`python -m tests.simulation` of the copy. Raises TimeoutExpired after the time for so many days."""
+    return subprocess.run(
+        [sys.executable, "-m", "tests.simulation", *arguments],
+        cwd=tree,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=DAY_SECONDS_MAX * (days + 1),
+    )
