@@ -13,7 +13,7 @@ Limits      `BATCH` mails between two moves of the cursor, one mail in memory fo
             all. A mail over `MESSAGE_BYTES_MAX` is passed over with a line in the log.
 Trouble     A login that is refused marks the channel, and is tried again after `LOGIN_SECONDS`. Everything
             else is the services' to repeat, after pauses that grow (adapters/services.py).
-Source      RFC 3501, 2177 (IDLE), 9051.
+Source      RFC 3501, 2177 (IDLE), 5530 (codes).
 """
 
 import imaplib
@@ -50,6 +50,8 @@ POLL_SECONDS: Final = 60
 IDLE_SECONDS: Final = 600.0
 """RFC 2177: under 29 minutes; routers forget connections earlier."""
 OVERLAP_MS: Final = 24 * 3_600_000
+_PASSING: Final = re.compile(r"\[(?:UNAVAILABLE|INUSE|LIMIT|SERVERBUG)\]|too many", re.IGNORECASE)
+"""A refused login that says nothing of the password (RFC 5530; Gmail: too many simultaneous connections)."""
 _PORTS: Final = {"tls": 993, "starttls": 143, "none": 143}
 
 log = structlog.get_logger()
@@ -229,6 +231,8 @@ class _Mailbox(imaplib.IMAP4):
         except imaplib.IMAP4.abort:
             raise
         except imaplib.IMAP4.error as error:
+            if _PASSING.search(str(error)) is not None:
+                raise imaplib.IMAP4.abort("the server takes no login now") from error
             raise LoginRefused("The mailbox does not accept the user name and password.") from error
 
     def open(self, host: str = "", port: int = 143, timeout: float | None = None) -> None:

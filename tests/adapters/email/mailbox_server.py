@@ -15,6 +15,7 @@ class MailboxServer:
         self.validity = 1
         self.idle = idle
         self.password = "secret"
+        self.refusal = "[AUTHENTICATIONFAILED] no"
         self.cut_after: int | None = None
         self.commands: list[str] = []
         self.logins = 0
@@ -87,7 +88,7 @@ class _Session:
         elif upper.startswith("LOGIN"):
             server.logins += 1
             if server.password not in command:
-                await self._say(f"{tag} NO [AUTHENTICATIONFAILED] no")
+                await self._say(f"{tag} NO {server.refusal}")
                 return True
         elif upper.startswith("EXAMINE"):
             await self._say(f"* {len(server.mails)} EXISTS")

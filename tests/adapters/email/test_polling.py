@@ -231,6 +231,19 @@ async def test_a_refused_login_marks_the_channel_and_is_not_hammered(server: Mai
     assert owner.notes == ["The mailbox does not accept the user name and password."]
 
 
+async def test_a_server_that_is_busy_says_nothing_of_the_password(
+    server: MailboxServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("adapters.services.RESTART_SECONDS", (0.02, 0.05))
+    owner = Owner(server)
+    server.password, server.refusal = "another", "[UNAVAILABLE] later"
+    async with owner.polling():
+        await owner.until(lambda: server.logins >= 2)
+        server.password = "secret"
+        await owner.until(lambda: owner.cursor is not None)
+    assert owner.notes == []
+
+
 async def test_a_mailbox_of_our_own_network_is_not_called(server: MailboxServer) -> None:
     owner = Owner(server)
     owner.guard = Guard()
