@@ -17,7 +17,8 @@ Cannot      close the moment between the platform's answer and our commit: a pro
             the answer. Where the old credentials stay good that costs nothing. Where a renewal uses up what
             it was made with (`Renewal.single_use`), the platform may refuse from then on; the channel is
             marked then, while the present token still has a third of its life or more. To keep the moment
-            short, no call is made while the store takes nothing, and a stop waits for calls under way.
+            short, each call is written down before it is made, which a store that is away does not take and
+            neither does one where another process has the tenant; and a stop waits for calls under way.
 Limits      one entry of some 300 bytes for each account that expires.
 On cancel   as a kill.
 """
@@ -75,6 +76,9 @@ class Expiring(Struct, frozen=True, kw_only=True):
 AccountNow = Callable[[int, int], Awaitable[Account | None]]
 """(tenant id, channel id) -> the account of this moment. Raises Unavailable."""
 
+Begin = Callable[[Account], Awaitable[None]]
+"""Writes down, durably, that an account's credentials are about to be renewed. Raises what the store does."""
+
 Keep = Callable[[Account, Renewed], Awaitable[bool]]
 """Stores new credentials of an account in place of those of `credentials_at`; False when these have been
 replaced meanwhile. Repeating it is harmless. Raises Unavailable; NotFound when the account is gone."""
@@ -112,8 +116,8 @@ class Renewer:
         adapters: Mapping[str, Adapter],
         tools: Callable[[], Tools],
         account: AccountNow,
+        begin: Begin,
         keep: Keep,
-        has_room: Callable[[int], bool],
         on_trouble: OnTrouble,
         wall_ms: Callable[[], int],
         random: Random,
@@ -123,14 +127,15 @@ class Renewer:
         }
         self._tools = tools
         self._account = account
+        self._begin = begin
         self._keep = keep
-        self._has_room = has_room
         self._on_trouble = on_trouble
         self._wall_ms = wall_ms
         self._random = random
         self._entries: dict[tuple[int, int], _Entry] = {}
         self._heap: list[tuple[float, tuple[int, int]]] = []
         self._changed = trio.Event()
+        self._calling = 0
         self._in_hand = 0
         self._closing = False
         self.outcomes: dict[tuple[str, str], int] = {}
@@ -218,7 +223,7 @@ class Renewer:
             while True:
                 changed = self._changed
                 seconds = inf
-                while not self._closing and self._in_hand < AT_ONCE and self._heap:
+                while not self._closing and self._calling < AT_ONCE and self._heap:
                     at, place = self._heap[0]
                     entry = self._entries.get(place)
                     if entry is None or entry.due != at or entry.busy:
@@ -230,6 +235,7 @@ class Renewer:
                     heappop(self._heap)
                     entry.busy, entry.due = True, inf
                     self._in_hand += 1
+                    self._calling += 1
                     nursery.start_soon(self._work, entry)
                     seconds = inf
                 with trio.move_on_after(min(seconds, _NAP_SECONDS_MAX)):
@@ -243,8 +249,16 @@ class Renewer:
 
     async def _work(self, entry: _Entry) -> None:
         listed = entry.account
+        renewed: tuple[Account, Renewed] | None = None
         try:
-            await self._renew(entry, listed)
+            try:
+                renewed = await self._renew(entry, listed)
+            finally:
+                # An answer that waits for the store holds up no other account's call.
+                self._calling -= 1
+                self._stir()
+            if renewed is not None:
+                await self._store(entry, *renewed)
         except Exception:  # an adapter's bug costs its accounts' renewal, nothing else
             log.exception("credentials.crashed", **_names(listed))
             self._failed(entry, listed, "defect in the adapter", None)
@@ -255,29 +269,34 @@ class Renewer:
 
     # ---------------------------------------------------------------- one renewal
 
-    async def _renew(self, entry: _Entry, listed: Expiring) -> None:
+    async def _renew(self, entry: _Entry, listed: Expiring) -> tuple[Account, Renewed] | None:
+        """What is to be stored, where there is something."""
         place = (listed.tenant_id, listed.channel_id)
         try:
             account = await self._account(*place)
-            if account is not None and not self._has_room(listed.tenant_id):
-                self._failed(entry, listed, "the store takes nothing", None)
-                return
         except MijraError as error:
             self._failed(entry, listed, error.code, error.retry_after_seconds)
-            return
+            return None
         if account is None:
             self._entries.pop(place, None)
-            return
+            return None
         if account.credentials_at != listed.credentials_at:
             # The row is what counts: the directory was not told before a crash.
             self.see(_expiring(account))
-            return
+            return None
+        try:
+            await self._begin(account)
+        except MijraError as error:
+            self._failed(entry, listed, error.code, error.retry_after_seconds)
+            return None
         result = await self._ask(entry, listed, account)
-        if result is None:
-            return
         if isinstance(result, Renewed):
-            await self._store(entry, account, result)
-            return
+            return account, result
+        if result is not None:
+            self._declined(entry, listed, result)
+        return None
+
+    def _declined(self, entry: _Entry, listed: Expiring, result: Declined) -> None:
         if result.error_class not in _FINAL:
             self._failed(entry, listed, result.message, result.retry_after_seconds)
             return

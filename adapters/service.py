@@ -8,7 +8,7 @@ Promises    A service that fails is started again, after a pause that grows; it 
 
 import ssl
 from collections.abc import Awaitable, Callable, Mapping
-from typing import Protocol
+from typing import Any, Protocol, TypeVar, TypeVarTuple
 
 import trio
 from msgspec import Struct
@@ -16,6 +16,9 @@ from msgspec import Struct
 from adapters.port import Account, Tools
 from engine.domain.intake import Delivery, DeliveryReceipt
 from engine.ports import Endpoint
+
+T = TypeVar("T")
+Ts = TypeVarTuple("Ts")
 
 
 class Service(Struct, frozen=True, kw_only=True):
@@ -58,6 +61,32 @@ class Listen(Struct, frozen=True, kw_only=True):
     port: int
 
 
+class AsyncioServer(Protocol):
+    """Runs a server that is written for asyncio."""
+
+    async def __call__(
+        self,
+        protocol: Callable[["TrioCalls"], Any],
+        host: str,
+        port: int,
+        *,
+        task_status: trio.TaskStatus[int] = ...,
+    ) -> None:
+        """Listens until cancelled, then closes the listener and cuts the connections; for `nursery.start`,
+        which gives the port. `protocol` makes an asyncio protocol for each connection. Raises OSError where
+        nobody can listen."""
+        ...
+
+
+class TrioCalls(Protocol):
+    """What a protocol on the asyncio side calls trio with; `loop` is the asyncio loop."""
+
+    @property
+    def loop(self) -> Any: ...
+
+    async def __call__(self, fn: Callable[[*Ts], Awaitable[T]], *args: *Ts) -> T: ...
+
+
 class ServiceTools(Struct, frozen=True, kw_only=True):
     """What the root lends to the services of one platform, beside `tools`.
 
@@ -66,8 +95,9 @@ class ServiceTools(Struct, frozen=True, kw_only=True):
     are the connected account as the edge knows it and with everything opened; None when there is none.
     `attention(account, sentence)` marks the channel `needs_attention`. `listen` has the listeners that the
     operator asked for, by name; `tls` makes a context for them, or None without a certificate;
-    `listening(name, host, port)` tells where one listens in fact. `new_trace` is for each delivery's trace
-    id, `wall_ms` the time in ms since the epoch.
+    `listening(name, host, port)` tells where one listens in fact, `serve_asyncio` runs those that are
+    written for asyncio. `new_trace` is for each delivery's trace id, `wall_ms` the time in ms since the
+    epoch.
     """
 
     tools: Tools
@@ -78,6 +108,7 @@ class ServiceTools(Struct, frozen=True, kw_only=True):
     attention: Callable[[Account, str], None]
     new_trace: Callable[[], str]
     wall_ms: Callable[[], int]
+    serve_asyncio: AsyncioServer
     listen: Mapping[str, Listen] = {}
     tls: Callable[[], ssl.SSLContext | None] = lambda: None
     listening: Callable[[str, str, int], None] = lambda _name, _host, _port: None

@@ -1,11 +1,12 @@
 """The composition root: puts all parts together, starts them in order, stops them in reverse.
 
 Start   database server, landlord's and tenants' schemas, stores, writers, engine, what an earlier process
-        left to do, operator port, public port. A server that says it is ready has all behind it running.
-Stop    the door first (operator says not ready, no new connections, screens are told to come back), then the
-        engine drains (conversations decide what waits, channels end their calls), then the writers commit
-        what is left, then the database. Each stage has its deadline; what does not make it is as after a
-        kill, which loses nothing that was acknowledged.
+        left to do, the adapters' services, operator port, public port. A server that says it is ready has all
+        behind it running; a service that fails is started again beside it.
+Stop    the door first (operator says not ready, no new connections, screens are told to come back, listeners
+        and pollers end), then the engine drains (conversations decide what waits, channels end their calls),
+        then the writers commit what is left, then the database. Each stage has its deadline; what does not
+        make it is as after a kill, which loses nothing that was acknowledged.
 
 `<data_dir>/server.json` (0600) tells the command line of a running server where it is and how to talk to it.
 """
@@ -19,6 +20,7 @@ import ssl
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from itertools import chain
 from pathlib import Path
 from random import SystemRandom
 from typing import Any, Final
@@ -39,10 +41,12 @@ from adapters.renewing import Expiring, Renewer
 from adapters.service import Listen, ServiceTools
 from adapters.services import Services
 from engine.domain.config import Channel
-from engine.domain.engine import Engine
+from engine.domain.engine import ASK_SECONDS_MAX, Engine
 from engine.domain.ids import IdAllocator
 from engine.domain.inbound import Announced, InboundEvent
+from engine.domain.intake import deliveries_prefix, no_room
 from engine.domain.outbound import Send
+from engine.domain.rows import AuditRow
 from engine.domain.tenant.messages import NeedAttention
 from engine.errors import InvalidInput, MijraError, Unavailable
 from engine.ports import Endpoint, EventLog, EventSink, LoggedEvent
@@ -89,7 +93,7 @@ from storage.placements import Placements
 from storage.reads import ReadStore
 from storage.schemas import TENANT_MIGRATIONS, bring_up
 from storage.tenants import Tenants
-from storage.upkeep import upkeep
+from storage.upkeep import forget_deliveries, upkeep
 from storage.vault import Vault
 from storage.writers import Writers
 
@@ -151,7 +155,7 @@ async def running(settings: Settings) -> AsyncIterator[Running]:
                 limits=_connection_limits(settings.db_connections_max),
             )
         )
-        system = _System(settings, key, server)
+        system = _System(settings, key, server, bridge)
         await system.prepare()
         for part in (*system.senders.values(), *system.media_sources.values(), *system.readers.values()):
             await stack.enter_async_context(part)
@@ -169,8 +173,9 @@ async def running(settings: Settings) -> AsyncIterator[Running]:
 class _System:
     """All parts by name. Constructing wires them; nothing runs before `start`."""
 
-    def __init__(self, settings: Settings, key: bytes, server: DatabaseServer) -> None:
+    def __init__(self, settings: Settings, key: bytes, server: DatabaseServer, bridge: Bridge) -> None:
         self.settings = settings
+        self.bridge = bridge
         self.server = server
         self.ids = IdAllocator(_wall_ms)
         self.node = f"{socket.gethostname()}:{os.getpid()}"
@@ -250,8 +255,8 @@ class _System:
             adapters=self.adapters,
             tools=lambda: self.tools,
             account=self._account_now,
+            begin=self._begin_renewal,
             keep=self._keep_renewed,
-            has_room=self.writers.has_room,
             on_trouble=self._in_trouble,
             wall_ms=_wall_ms,
             random=SystemRandom(),
@@ -469,6 +474,8 @@ class _System:
 
     async def _keep_up_hourly(self) -> None:
         while True:
+            tenants = chain.from_iterable(self.placements.tenants_by_database().values())
+            await forget_deliveries(self.objects, map(deliveries_prefix, tenants), now=_wall_ms())
             await trio.sleep(UPKEEP_EVERY_SECONDS)
             await self._keep_up()
 
@@ -539,6 +546,7 @@ class _System:
             attention=self._service_found_trouble,
             new_trace=lambda: os.urandom(16).hex(),
             wall_ms=_wall_ms,
+            serve_asyncio=self.bridge.serve,
             listen=listen,
             tls=self._tls_context,
             listening=self._is_listening,
@@ -655,6 +663,26 @@ class _System:
     async def _account_now(self, tenant_id: int, channel_id: int) -> Account | None:
         await self.engine.config(tenant_id)
         return self._account(tenant_id, channel_id)
+
+    async def _begin_renewal(self, account: Account) -> None:
+        """A row in the audit log: only a store that takes rows, from who has the tenant, has it."""
+        if not self.writers.has_room(account.tenant_id):
+            raise no_room()
+        begun = AuditRow(
+            tenant_id=account.tenant_id,
+            id=self.ids(),
+            user_id=None,
+            action="renewing",
+            subject=f"channel:{account.channel_id}",
+            before=None,
+            after=None,
+            trace="",
+            at=_wall_ms(),
+        )
+        with trio.move_on_after(ASK_SECONDS_MAX):
+            await self.engine.commit(account.tenant_id, (begun,))
+            return
+        raise no_room()
 
     async def _keep_renewed(self, account: Account, renewed: Renewed) -> bool:
         return await Provisioning(self.site).renew_channel(

@@ -41,7 +41,7 @@ _conversations: Final = Reader(ConversationRow)
 _tracked: Final = Reader(TrackedMessage)
 _messages: Final = Reader(MessageRow)
 _attachments: Final = Reader(AttachmentRow)
-_outbox: Final = Reader(OutboxItem, given=("send", "reply_to", "window_ends_at", "by_person"))
+_outbox: Final = Reader(OutboxItem, given=("send", "reply_to", "window_ends_at", "by_person", "thread"))
 _payload: Final = msgspec.json.Decoder(OutboxPayload)
 
 T = TypeVar("T")

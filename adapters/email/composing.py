@@ -20,6 +20,7 @@ from msgspec import Struct
 
 from adapters.email.automatic import MARK
 from adapters.email.threading import message_id_for, references_for, reply_address
+from adapters.email.words import clean
 from adapters.port import Account
 from engine.domain.outbound import OutboxItem, Thread
 from engine.errors import InvalidInput
@@ -84,8 +85,8 @@ def compose(item: OutboxItem, account: Account, text: str, files: Sequence[OutFi
         if settings.get("plus_addresses") is True
         else None,
         subject=subject_of(item.thread, new),
-        text=text,
-        html=html_of(text) if settings.get("html") is True else None,
+        text=clean(text),
+        html=html_of(clean(text)) if settings.get("html") is True else None,
         headers=tuple(headers),
         files=tuple(files),
     )
@@ -115,7 +116,7 @@ def mime_of(mail: OutMail, at_ms: int) -> bytes:
         message.add_alternative(mail.html, subtype="html", cte="quoted-printable")
     for file in mail.files:
         main, _, sub = file.media_type.partition("/")
-        message.add_attachment(file.content, maintype=main, subtype=sub, filename=file.filename)
+        message.add_attachment(file.content, maintype=main, subtype=sub, filename=in_header(file.filename))
     return b"".join(_line(name, value) for name, value in mail.headers) + message.as_bytes()
 
 
@@ -140,7 +141,7 @@ def mailable(address: str) -> str:
 
 def in_header(text: str) -> str:
     """One line without control characters, whatever it was."""
-    return _CONTROL.sub(" ", text).strip()
+    return _CONTROL.sub(" ", clean(text)).strip()
 
 
 def html_of(text: str) -> str:

@@ -19,7 +19,8 @@ import nh3
 
 HTML_CHARACTERS_MAX: Final = 512 * 1024
 """Newsletters have 100 KB; Gmail shows 102 KB of a mail."""
-TAGS_MAX: Final = 30_000
+MARKS_MAX: Final = 30_000
+"""Tags, and characters written as entities. Newsletters have some thousands of each."""
 DEPTH_MAX: Final = 256
 """Nested tables of newsletters go to about 60, long threads of quotes to 100."""
 
@@ -88,7 +89,7 @@ def harmless(html: str) -> str | None:
     if len(html) > HTML_CHARACTERS_MAX:
         return None
     html = _COMMENT.sub("", html)
-    if not _is_bounded(html):
+    if html.count("&") > MARKS_MAX or not _is_bounded(html):
         return None
     return nh3.clean(
         html,
@@ -128,7 +129,7 @@ def _is_bounded(html: str) -> bool:
     open_by_name: dict[str, int] = {}
     depth = 0
     for count, tag in enumerate(_TAG.finditer(html)):
-        if count >= TAGS_MAX:
+        if count >= MARKS_MAX:
             return False
         name = tag[2].lower()
         if name in _VOID:

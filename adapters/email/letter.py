@@ -10,12 +10,14 @@ FILES_MAX: Final = 100
 
 
 class File(Struct, frozen=True, kw_only=True):
-    """A part that is no text of the mail. `where` finds its bytes in what was delivered (`parts`)."""
+    """A part that is no text of the mail. `where` finds its bytes in what was delivered (`parts`), unless it
+    stayed with the service, at `url`."""
 
     where: str
     filename: str
     media_type: str
     content_id: str | None = None
+    url: str | None = None
 
 
 class Headers:
@@ -26,10 +28,12 @@ class Headers:
 
     def get(self, name: str) -> str | None:
         """The first."""
-        return next((value for known, value in self._fields if known == name), None)
+        wanted = name.lower()
+        return next((value for known, value in self._fields if known == wanted), None)
 
     def all(self, name: str) -> list[str]:
-        return [value for known, value in self._fields if known == name]
+        wanted = name.lower()
+        return [value for known, value in self._fields if known == wanted]
 
     def names(self) -> set[str]:
         return {name for name, _ in self._fields}

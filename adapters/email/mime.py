@@ -7,7 +7,6 @@ Limits      Nesting, parts and size of headers, below. Time is linear in the siz
 Leaves      what a part's text means to `reading`.
 """
 
-import binascii
 import re
 from collections.abc import Iterable, Iterator
 from email.message import Message
@@ -17,7 +16,7 @@ from itertools import islice
 from typing import Any, Final
 
 from adapters.email.letter import FILES_MAX, File, Headers, Letter
-from adapters.email.words import clean, header_text, loose_base64, parameter_text, text_of
+from adapters.email.words import clean, header_text, parameter_text, text_of
 
 HEAD_BYTES_MAX: Final = 256 * 1024
 """Of the mail itself. Long chains of relays and signatures have some 30 KB; servers refuse at 64 KB or
@@ -182,40 +181,16 @@ def _leaves(message: Message) -> Iterator[Message]:
 
 def _content(part: Message) -> bytes:
     """A part's decoded bytes, as far as they can be decoded."""
-    if isinstance(part.get_payload(), list):
+    if part.is_multipart():
         # A mail within the mail, or a report's blocks of headers.
-        whole = part.get_payload()
-        return b"\n".join(each.as_bytes(policy=_AS_IS) for each in whole if isinstance(each, Message))
-    data = _payload_bytes(part)
-    match _encoding(part):
-        case "base64":
-            return loose_base64(data)
-        case "quoted-printable":
-            return binascii.a2b_qp(data)
-        case "x-uuencode" | "uuencode" | "uue" | "x-uue":
-            decoded = part.get_payload(decode=True)
-            return decoded if isinstance(decoded, bytes) else data
-        case _:
-            return data
-
-
-def _payload_bytes(part: Message) -> bytes:
-    payload = part.get_payload()
-    text = payload if isinstance(payload, str) else ""
-    return text.encode("utf-8", "surrogateescape" if not _has_text(text) else "replace")
-
-
-def _has_text(text: str) -> bool:
-    """Whether there are characters that no byte stands behind; the parser gives none, but a caller may."""
+        inside = part.get_payload()
+        return b"\n".join(each.as_bytes(policy=_AS_IS) for each in inside if isinstance(each, Message))
     try:
-        text.encode("ascii", "surrogateescape")
-    except UnicodeEncodeError:
-        return True
-    return False
-
-
-def _encoding(part: Message) -> str:
-    return str(part.get("Content-Transfer-Encoding", "")).partition(";")[0].strip().lower()
+        data = part.get_payload(decode=True)
+    except _BROKEN:
+        del part["Content-Transfer-Encoding"]
+        data = part.get_payload(decode=True)
+    return data if isinstance(data, bytes) else b""
 
 
 class _Opening:

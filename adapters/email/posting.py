@@ -20,6 +20,7 @@ import trio
 from adapters.calling import NEVER_SENT, declined, never_sent, seconds_of
 from adapters.email.composing import OutMail, mime_of
 from adapters.email.errors import service_refusal
+from adapters.email.statuses import OUR_ACCOUNT, OUR_MESSAGE
 from adapters.port import Accepted, Account, ErrorClass, SendResult, Turn, Unanswered
 from adapters.turns import written_in
 
@@ -38,8 +39,6 @@ KEYS: Final = {
     "sendgrid": "sendgrid_api_key",
     "postmark": "postmark_server_token",
 }
-OUR_MESSAGE: Final = "mijra_message"
-OUR_ACCOUNT: Final = "mijra_account"
 
 _BOUNDED: Final = {"body_bytes_max": 65_536}
 _UNSURE: Final = frozenset({502, 504})

@@ -9,7 +9,7 @@ from typing import Final
 
 from msgspec import structs
 
-from adapters.email.threading import open_token, token_in_id
+from adapters.email.threading import message_id_for, open_token, token_in_id
 from engine.domain.inbound import AccountNotice, InboundEvent, MessageReceived, StatusChanged
 from engine.ports import Endpoint
 
@@ -21,15 +21,25 @@ def recognise(event: InboundEvent, endpoint: Endpoint) -> InboundEvent:
     match event:
         case MessageReceived():
             return _message(event, endpoint)
-        case StatusChanged(callback=None):
-            # SendGrid names the message by its own id, and beside it by ours.
-            ids = (event.platform_id, str(event.detail.get("smtp_id") or "").strip("<> "))
-            ours = next(
-                (one for each in ids if (one := _opened(token_in_id(each), endpoint)) is not None), None
-            )
-            return structs.replace(event, callback=str(ours)) if ours is not None else event
+        case StatusChanged():
+            return _status(event, endpoint)
         case _:
             return event
+
+
+def _status(event: StatusChanged, endpoint: Endpoint) -> StatusChanged:
+    """Whatever a provider calls the message, its Message-ID is what we know it by."""
+    ours = int(event.callback) if event.callback is not None else None
+    if ours is None:
+        # SendGrid names the message by its own id, and beside it by ours.
+        ids = (event.platform_id, str(event.detail.get("smtp_id") or "").strip("<> "))
+        opened = (_opened(token_in_id(each), endpoint) for each in ids)
+        ours = next((each for each in opened if each is not None), None)
+    secret = endpoint.secrets.get("reply_secret", "")
+    if ours is None or not secret:
+        return event
+    platform_id = message_id_for(ours, account=endpoint.external_id, secret=secret)
+    return structs.replace(event, callback=str(ours), platform_id=platform_id)
 
 
 def _message(event: MessageReceived, endpoint: Endpoint) -> InboundEvent:

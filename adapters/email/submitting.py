@@ -162,10 +162,15 @@ class _Client(smtplib.SMTP):
         """Ends the connection at once, also under a thread that waits on it. Never raises."""
         sock: socket.socket | None = getattr(self, "sock", None)
         if sock is not None:
+            # First of all, so that nobody waits on it any more.
             with suppress(OSError):
                 sock.shutdown(socket.SHUT_RDWR)
             with suppress(OSError):
                 sock.close()
+        file = getattr(self, "file", None)
+        if file is not None:
+            with suppress(OSError, ValueError):
+                file.close()
 
 
 async def _step(client: _Client, do: Callable[[], Declined | None]) -> Declined | None:

@@ -7,7 +7,8 @@ describing  what both can do, and what an account is made of       naming  names
 receiver    handshake, whom to believe, bytes into events          sending  sends into calls
 messages    Business Messages' webhooks                            composing  its texts, pictures and cards
 notifications, reviews   pushes of Pub/Sub, and what they name     calling, tokens, errors  Google's APIs
-oidc, keys, keeping   the proof that a push is Google's            account  does it work?
+oidc, keys  the proof that a push is Google's                      account  does it work?
+services    keeping keys, and `catching` what nobody told of
 """
 
 import time
@@ -18,12 +19,12 @@ from adapters.google_business.account import check_account
 from adapters.google_business.calling import GoogleCalls
 from adapters.google_business.describing import PLATFORM
 from adapters.google_business.errors import classify
-from adapters.google_business.keeping import key_services
 from adapters.google_business.keys import PublicKeys
 from adapters.google_business.naming import is_location
 from adapters.google_business.receiver import GoogleReceiver
 from adapters.google_business.reviews import READ_SECONDS_MAX, ReviewReader
 from adapters.google_business.sending import GoogleSender, fit_for
+from adapters.google_business.services import services_of
 from adapters.meta.media import AddressedMedia
 from adapters.port import Account, Adapter, Checked, ErrorClass, Fitted, Outlet, StandIn, Tools
 from engine.domain.outbound import Send
@@ -55,7 +56,7 @@ class GoogleBusiness(Adapter):
         return ReviewReader(PLATFORM.name, calls, _wall_ms)
 
     def services(self, tools: "ServiceTools") -> "Sequence[Service | AccountService]":
-        return key_services(self.keys, tools)
+        return services_of(PLATFORM.name, self.keys, tools)
 
     def sender(self, tools: Tools) -> "OpenSender":
         return GoogleSender(PLATFORM.name, tools)

@@ -102,6 +102,10 @@ class PublicKeys:
         for each in idle[:-_IDLE_MAX]:
             del self._rings[each]
 
+    def uses(self, account: AccountKey) -> str | None:
+        """Where the account's keys are had from; None: nothing is believed for it."""
+        return self._urls.get(account)
+
     def find(self, account: AccountKey, kid: str) -> jwt.PyJWK | None:
         """The key of this id among those that count for the account. None asks for a refresh."""
         ring = self._rings.get(self._urls.get(account, ""))
@@ -116,16 +120,24 @@ class PublicKeys:
     async def run(self, guard: Guard, stopping: trio.Event) -> None:
         """Keeps all keys fresh until `stopping`."""
         timeout = httpx.Timeout(_CALL_SECONDS_MAX, connect=5.0)
-        async with guarded_client(guard, connections_max=_AT_ONCE, timeout=timeout) as client:
+        async with (
+            guarded_client(guard, connections_max=_AT_ONCE + 1, timeout=timeout) as client,
+            trio.open_nursery() as nursery,
+        ):
+            room = trio.CapacityLimiter(_AT_ONCE)
             while not stopping.is_set():
                 stirred = trio.Event()
                 self._waiting.add(stirred)
                 try:
-                    await self._refresh_due(client)
+                    for url, ring in self._taken_due():
+                        # Whatever others name and however long it takes, Google's own are asked at once.
+                        own = trio.CapacityLimiter(1) if url == CERTS_URL else room
+                        nursery.start_soon(self._refresh, client, url, ring, own)
                     with trio.move_on_after(max(0.0, self._next_due() - self._clock())):
                         await _either(stirred, stopping)
                 finally:
                     self._waiting.discard(stirred)
+            nursery.cancel_scope.cancel()
 
     # -------------------------------------------------------------- within
 
@@ -136,15 +148,13 @@ class PublicKeys:
     def _next_due(self) -> float:
         return min((ring.due_at for ring in self._rings.values() if ring.users), default=inf)
 
-    async def _refresh_due(self, client: httpx.AsyncClient) -> None:
-        now, room = self._clock(), trio.CapacityLimiter(_AT_ONCE)
-        async with trio.open_nursery() as nursery:
-            for url, ring in list(self._rings.items()):
-                if ring.users and ring.due_at <= now:
-                    ring.asked_at = now
-                    # Until the answer says when: after a failure it is tried again.
-                    ring.due_at = now + (ASK_SECONDS if ring.keys else FIRST_SECONDS)
-                    nursery.start_soon(self._refresh, client, url, ring, room)
+    def _taken_due(self) -> list[tuple[str, _Ring]]:
+        """What is to be fetched now."""
+        now = self._clock()
+        due = [(url, ring) for url, ring in self._rings.items() if ring.users and ring.due_at <= now]
+        for _, ring in due:
+            ring.asked_at, ring.due_at = now, inf
+        return due
 
     async def _refresh(
         self, client: httpx.AsyncClient, url: str, ring: _Ring, room: trio.CapacityLimiter
@@ -159,10 +169,13 @@ class PublicKeys:
         except (httpx.HTTPError, httpx.InvalidURL, UnicodeError, trio.TooSlowError, InvalidInput) as error:
             reason = error.message if isinstance(error, InvalidInput) else type(error).__name__
             _log.warning("google.keys_not_fetched", url=url, reason=reason, kept=len(ring.keys))
-            return
-        ring.keys = keys
-        ring.due_at = self._clock() + _age(answer.headers.get("cache-control"))
-        _log.info("google.keys_fetched", url=url, keys=len(keys))
+            later = ASK_SECONDS if ring.keys else FIRST_SECONDS
+        else:
+            _log.info("google.keys_fetched", url=url, keys=len(keys))
+            ring.keys = keys
+            later = _age(answer.headers.get("cache-control"))
+        ring.due_at = self._clock() + later
+        self._stir()
 
 
 def read_set(body: bytes) -> dict[str, jwt.PyJWK]:

@@ -14,10 +14,12 @@ from typing import Any, Final
 
 from adapters.wire import usable_id
 
-_PART: Final = r"[A-Za-z0-9_.~-]{1,200}"
+_PART: Final = r"[A-Za-z0-9_-][A-Za-z0-9_.~-]{0,199}"
+"""Parts go into addresses as they are, so none begins with a dot."""
 AGENT: Final = re.compile(rf"brands/{_PART}/agents/{_PART}")
 LOCATION: Final = re.compile(rf"accounts/{_PART}/locations/{_PART}")
-ACCOUNT_PATTERN: Final = f"^({AGENT.pattern}|{LOCATION.pattern})$"
+ACCOUNT_PATTERN: Final = rf"^({AGENT.pattern}|{LOCATION.pattern})$(?!\n)"
+"""Without the line's end that `$` alone would let through."""
 
 _UNDER_LOCATION: Final = re.compile(rf"({LOCATION.pattern})/((?:reviews|questions)/{_PART})(?:/.*)?")
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)

@@ -3,7 +3,8 @@
 Checked     In the sheet's words (B3): `alg` is RS256 and nothing else, the key is one of Google's, the
             signature holds, `iss` is Google, `aud` and `email` are those of the account's subscription,
             `email_verified` is true, `exp` is ahead and `iat` is not. All of them, each time: a token is good
-            for an hour and for several pushes, so it is no proof against repetition; ids are.
+            for an hour and for several pushes, so it is no proof against repetition; ids are. Nor does it
+            cover the body: a push only names what is then read from Google with the account's own grant.
 Order       Audience and address decide first whose subscription it could be: they cost nothing, and a
             stranger's token then neither asks for keys nor fills the log. Nothing is believed before the
             signature holds.

@@ -88,7 +88,7 @@ class ReviewReader:
         )
 
     async def _read(self, announced: Announced, account: Account) -> Sequence[InboundEvent] | Declined:
-        key = announced.contact.keys[0]
+        key = _key_of(announced)
         found = await self._calls.read(account, f"{account.external_id}/{key}")
         if not isinstance(found, Declined):
             return events_of(found, key) or [_odd(announced, found, "a review that is not understood")]
@@ -201,8 +201,13 @@ def _answer_of(review: Json, key: str, contact: Contact) -> MessageEchoed | None
     )
 
 
+def _key_of(announced: Announced) -> str:
+    assert announced.contact is not None, "a review has a name"
+    return announced.contact.keys[0]
+
+
 def _odd(announced: Announced, raw: Json, reason: str) -> Unsupported:
-    key = announced.contact.keys[0]
+    key = _key_of(announced)
     return Unsupported(
         contact=announced.contact,
         platform_id=f"unread:{key}:{announced.at or 0}"[:500],

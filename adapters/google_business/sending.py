@@ -12,7 +12,7 @@ Source      The Google Business sheet, A4, B4 and B5.
 from typing import Any, Final
 from urllib.parse import quote
 
-from adapters.degrading import located
+from adapters.degrading import LOCATED, located
 from adapters.fitting import Problems, unfit
 from adapters.google_business import limits
 from adapters.google_business.calling import Answered, GoogleCalls
@@ -150,16 +150,17 @@ def fit_for(send: Send, outlet: Outlet) -> Fitted:
     if not is_location(outlet.external_id):
         return fit_message(send)
     fitted = fit_answer(send)
-    return Fitted(send=fitted.send, note=REPLACES if outlet.answered else PUBLIC)
+    public = REPLACES if outlet.answered else PUBLIC
+    return Fitted(send=fitted.send, note=public if fitted.note is None else f"{fitted.note} {public}")
 
 
 def fit_answer(send: Send) -> Fitted:
     """Raises InvalidInput with a sentence for each field. Pure."""
     if isinstance(send, MarkRead):
         return Fitted(send=send)
-    problems = Problems()
     if isinstance(send, SendLocation):
-        send = located(send)
+        return Fitted(send=fit_answer(located(send)).send, note=LOCATED)
+    problems = Problems()
     if isinstance(send, SendText):
         problems.text(
             "body",

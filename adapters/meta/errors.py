@@ -22,12 +22,15 @@ _GONE: Final = (_RECIPIENT, "This customer cannot be reached: gone, blocked, or 
 _OWNED: Final = (_LONG, "Another app has this conversation now; take it back, or wait until it is passed on.")
 _FETCH: Final = (_BAD, "The platform could not fetch or take the file.")
 _TOKEN: Final = (_AUTH, "The access token has expired or was revoked. Connect the account again.")
+_EXPIRED: Final = (_AUTH, "The access token has expired. Connect the account again.")
+_REVOKED: Final = (_AUTH, "The access token was revoked or is wrong. Connect the account again.")
 _RIGHT: Final = (_AUTH, "The app lacks a permission that sending needs.")
 _SLOW: Final = (_RATE, "The account sends faster than the platform allows.")
 _AWAY: Final = (_TRANSIENT, "The platform is temporarily not available.")
 
 CODES: Final[dict[str, tuple[ErrorClass, str]]] = {
-    "0": _TOKEN, "190": _TOKEN, "3": _RIGHT, "10": _RIGHT, "200": _RIGHT, "230": _RIGHT,
+    "0": _TOKEN, "190": _TOKEN, "190/463": _EXPIRED, "190/460": _REVOKED, "190/467": _REVOKED,
+    "3": _RIGHT, "10": _RIGHT, "200": _RIGHT, "230": _RIGHT,
     "4": _SLOW, "4/2018354": _SLOW, "32": _SLOW, "613": _SLOW, "80006": _SLOW,
     "1": _AWAY, "2": _AWAY, "1200": _AWAY, "9000001": _AWAY,
     "10/2018278": _WINDOW, "10/2018065": _WINDOW, "10/2534022": _WINDOW, "1545041": _WINDOW,

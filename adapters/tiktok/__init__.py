@@ -2,6 +2,7 @@
 
 describing  what the platform can do and what an account is made of
 receiver    signature, webhooks into events             shapes   what a message says
+reading     what webhooks do not say
 sending     sends into calls, answers into results      errors   what codes mean
 calling     one call of the Business API                media    files both ways
 account     does it work?                              tokens   new ones before the old ones end
@@ -14,12 +15,13 @@ from adapters.tiktok.account import check_account
 from adapters.tiktok.describing import PLATFORM
 from adapters.tiktok.errors import classify
 from adapters.tiktok.media import TikTokMedia
+from adapters.tiktok.reading import TikTokReader
 from adapters.tiktok.receiver import TikTokReceiver
 from adapters.tiktok.sending import TikTokSender
 from adapters.tiktok.tokens import renew_tokens
 
 if TYPE_CHECKING:
-    from adapters.port import OpenMediaSource, OpenSender
+    from adapters.port import OpenMediaSource, OpenReader, OpenSender
     from engine.ports import Receiver
 
 
@@ -36,6 +38,9 @@ class TikTok(Adapter):
 
     def media_source(self, tools: Tools) -> "OpenMediaSource":
         return TikTokMedia(tools.guard)
+
+    def reader(self, tools: Tools) -> "OpenReader":
+        return TikTokReader(tools.guard)
 
     async def check(self, account: Account, tools: Tools) -> Checked:
         return await check_account(account, tools.guard)

@@ -1,7 +1,7 @@
 """One call of the Business API, and what it came to.
 
-Promises    `call` raises nothing but Cancelled. With a `turn` it writes the request at its turn. For a read,
-            which may be repeated, `again` makes what nobody can know a refusal that is tried again.
+Promises    `call` raises nothing but Cancelled. With a `turn` it writes the request at its turn. For a call
+            that sends nothing, `again` makes what nobody can know a refusal that is tried again.
 Source      The TikTok sheet, section 5.
 """
 
@@ -21,7 +21,7 @@ CALL_SECONDS_MAX: Final = 30.0
 UPLOAD_SECONDS_MAX: Final = 60.0
 """3 MB at 50 kB/s."""
 ANSWER_BYTES_MAX: Final = 65_536
-"""Answers are a few hundred bytes; a page of 20 messages has ten thousand."""
+"""Answers are a few hundred bytes; a hundred conversations have twenty thousand."""
 
 
 def api_url(account: Account, path: str) -> str:
@@ -40,10 +40,11 @@ async def call(
     *,
     turn: Turn | None = None,
     seconds_max: float = CALL_SECONDS_MAX,
+    body_bytes_max: int = ANSWER_BYTES_MAX,
     **request: Any,
 ) -> msgspec.Raw | SendResult:
     """The answer's `data` as JSON, or why there is none."""
-    extensions: dict[str, Any] = {"body_bytes_max": ANSWER_BYTES_MAX}
+    extensions: dict[str, Any] = {"body_bytes_max": body_bytes_max}
     if turn is not None:
         extensions |= written_in(turn)
     try:

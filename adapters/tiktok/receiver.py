@@ -7,8 +7,8 @@ Contacts    A person is known by the conversation's id, which is what answers ar
 Ids         Messages have their own. Referrals, which have none, get one of their conversation and time.
 Echoes      The platform echoes everything that the business writes, our own sends too: `message_tag.source`
             says by which way it was written, so only those by the API may be ours.
-EEA, CH, UK Webhooks about people there are stripped to the receiver and the time: a message came, and nobody
-            can say from whom. They are notices about the account.
+EEA, CH, UK Webhooks about people there are stripped to the receiver and the time: `Announced`, and read by
+            `adapters/tiktok/reading.py`.
 Source      The TikTok sheet, sections 2 to 4 and 7.
 """
 
@@ -24,6 +24,7 @@ from engine.domain.content import compact
 from engine.domain.inbound import (
     AccessWithdrawn,
     AccountNotice,
+    Announced,
     Contact,
     InboundEvent,
     MessageEchoed,
@@ -122,7 +123,10 @@ def _event(name: str, delivery: Json, account: str | None) -> InboundEvent:
     at = moment(delivery.get("create_time"))
     if name == "authorization.removed":
         return _withdrawn(content, at, delivery)
-    if name == "im_receive_msg_eu" or name in _NOTICES or name.startswith(_NOTICE_FAMILIES):
+    if name == "im_receive_msg_eu":
+        told_at = moment(content.get("timestamp")) if isinstance(content, dict) else None
+        return Announced(contact=None, kind="message", at=told_at or at, raw=delivery)
+    if name in _NOTICES or name.startswith(_NOTICE_FAMILIES):
         return AccountNotice(kind=name, at=at, raw=delivery)
     if name not in _READERS:
         return _odd(delivery, "an event that is not known")
@@ -193,6 +197,15 @@ class _Item:
         return Unsupported(
             contact=self.contact, platform_id=platform_id, at=self.at, raw=self.content, reason=reason
         )
+
+
+def message_of(content: Json, account: str) -> InboundEvent:
+    """A message as the lists hold it, which have the members of webhooks under a few other names."""
+    names = {"from": content.get("sender"), "to": content.get("recipient")}
+    item = _Item(content, {**names, **content}, account)
+    if item.contact is None or item.at is None:
+        return _odd(content, "without a conversation or a time that can be used")
+    return _message(item, ours=False)
 
 
 def _message(item: _Item, *, ours: bool) -> InboundEvent:

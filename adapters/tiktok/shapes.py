@@ -1,7 +1,7 @@
 """What a TikTok message says, in the public shape of `engine/domain/content.py`.
 
 What somebody shares has no type of its own: it is the message's text with the link, and whole in the member
-`shared` of the content. Stickers come without a picture."""
+`shared` of the content."""
 
 from typing import Any, Final
 
@@ -16,6 +16,7 @@ Shape = tuple[str, Json, str, tuple[Media, ...]]
 """type, content, text, media"""
 
 _FILES: Final = ("image", "video")
+_URL_MAX: Final = 2_048
 
 
 def shape_of(content: Json, message_id: str, conversation_id: str, *, ours: bool) -> Shape | None:
@@ -26,7 +27,7 @@ def shape_of(content: Json, message_id: str, conversation_id: str, *, ours: bool
     if kind == "share_post":
         return _share(content.get("share_post"))
     if kind == "sticker":
-        return "sticker", {}, "", ()
+        return "sticker", {}, "", _picture(content.get("sticker"))
     if kind == "template":
         return _card(content.get("template")) if ours else None
     text = _text(content)
@@ -47,6 +48,13 @@ def _file(kind: str, content: Json, message_id: str, conversation_id: str) -> Sh
         return None
     source = source_id(kind, conversation_id, message_id, media_id)
     return kind, {}, "", (Media(kind=kind, source_id=source),)
+
+
+def _picture(sticker: Any) -> tuple[Media, ...]:
+    """Webhooks bring stickers without an address, the lists with one."""
+    url = sticker.get("url") if isinstance(sticker, dict) else None
+    usable = isinstance(url, str) and url.startswith("https://") and len(url) <= _URL_MAX
+    return (Media(kind="sticker", source_url=url),) if usable else ()
 
 
 def _share(post: Any) -> Shape | None:

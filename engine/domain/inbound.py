@@ -161,9 +161,10 @@ class Unsupported(Struct, frozen=True, tag=True, tag_field="event", kw_only=True
 
 class Announced(Struct, frozen=True, tag=True, tag_field="event", kw_only=True):
     """The platform names something that is new and does not say what it is. Its adapter reads it, and what it
-    reads takes this event's place, before the delivery is answered. `raw` is all that was told."""
+    reads takes this event's place, before the delivery is answered. `raw` is all that was told; `contact` is
+    None where not even who it is about was."""
 
-    contact: Contact
+    contact: Contact | None
     kind: str
     at: int | None
     raw: Json

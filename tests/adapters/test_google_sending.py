@@ -13,6 +13,7 @@ import trio
 from cryptography.hazmat.primitives import serialization
 from msgspec import structs
 
+from adapters.degrading import LOCATED
 from adapters.google_business import ADAPTER
 from adapters.google_business.messages import our_id, our_uuid
 from adapters.google_business.sending import PUBLIC, REPLACES, GoogleSender
@@ -218,7 +219,9 @@ def test_an_agent_knows_that_the_answer_is_public() -> None:
     assert fitted(SendText(body="Thank you.")).note == PUBLIC
     assert fitted(SendText(body="Thank you.")).send == SendText(body="Thank you.")
     assert fitted(SendText(body="Thank you."), answered=True).note == REPLACES
-    assert "maps.google.com" in fitted(SendLocation(latitude=1.5, longitude=2.5)).send.body
+    place = fitted(SendLocation(latitude=1.5, longitude=2.5))
+    assert "maps.google.com" in place.send.body
+    assert place.note == f"{LOCATED} {PUBLIC}"
 
 
 @pytest.mark.parametrize(

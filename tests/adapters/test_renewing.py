@@ -96,8 +96,8 @@ class House:
             adapters={"model": adapter},
             tools=lambda: cast("Tools", None),
             account=self._account,
+            begin=self._begin,
             keep=self._keep,
-            has_room=lambda tenant_id: self.room,
             on_trouble=self.troubles.append,
             wall_ms=now_ms,
             random=Random(1),
@@ -152,6 +152,11 @@ class House:
     async def _account(self, tenant_id: int, channel_id: int) -> Account | None:
         await trio.lowlevel.checkpoint()
         return self.accounts.get(channel_id)
+
+    async def _begin(self, account: Account) -> None:
+        await trio.lowlevel.checkpoint()
+        if not self.room:
+            raise StoreUnavailable("The store takes nothing.")
 
     async def _keep(self, account: Account, renewed: Renewed) -> bool:
         await trio.sleep(0.01)
@@ -336,6 +341,23 @@ async def test_an_answer_is_held_until_the_store_takes_it(house: House, autojump
         await trio.sleep(LIFE)
     assert len(house.adapter.calls) == 1
     assert house.token() == "token-2"
+
+
+async def test_answers_that_wait_for_the_store_hold_up_nobody_else(
+    house: House, autojump_clock: MockClock
+) -> None:
+    """As many as may be asked at once, for a tenant that takes nothing for an hour."""
+    house.store_errors.extend([StoreUnavailable("The store is away.")] * 100 * AT_ONCE)
+    async with house.running():
+        for number in range(AT_ONCE):
+            house.connect(number)
+            house.renewer.hurry(TENANT, number, house.accounts[number].credentials_at)
+        await trio.sleep(5)
+        asked = len(house.adapter.calls)
+        house.connect(99)
+        house.renewer.hurry(TENANT, 99, house.accounts[99].credentials_at)
+        await trio.sleep(5)
+        assert len(house.adapter.calls) == asked + 1
 
 
 async def test_nothing_is_asked_for_while_the_store_takes_nothing(

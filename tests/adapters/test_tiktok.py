@@ -15,10 +15,20 @@ from adapters.simulators.http import Request, Response
 from adapters.simulators.media import png
 from adapters.tiktok import ADAPTER
 from adapters.tiktok.errors import read_answer
+from adapters.tiktok.reading import CONVERSATIONS_MAX, MISSING_MS, SLACK_MS, TikTokReader
 from adapters.tiktok.receiver import REPLAY_SECONDS_MAX, TikTokReceiver
 from adapters.tiktok.sending import TikTokSender
 from adapters.tiktok.shapes import read_source_id, source_id
-from engine.domain.inbound import AccessWithdrawn, AccountNotice, Contact, MessageEchoed, StatusesReached
+from engine.domain.inbound import (
+    AccessWithdrawn,
+    AccountNotice,
+    Announced,
+    Contact,
+    MessageEchoed,
+    MessageReceived,
+    StatusesReached,
+    Unsupported,
+)
 from engine.domain.outbound import (
     MarkRead,
     MediaRef,
@@ -318,6 +328,8 @@ async def test_what_is_behind_a_link_is_brought_and_uploaded() -> None:
 
         assert await linked(f"{base}/pictures/a.png") == Accepted(platform_id="m1")
         assert PICTURE in api.named("upload")[0].body
+        await linked(f"{base}/pictures/a.png")
+        assert len(api.named("upload")) == 2, "it may be another picture by now"
         refused = await linked("http://127.0.0.1:9/a.png")
         assert (refused.error_class, refused.platform_code) == (ErrorClass.BAD_REQUEST, "link_refused")
 
@@ -383,6 +395,110 @@ async def test_a_success_without_an_id_leaves_it_open() -> None:
     for data in odd:
         (result,) = await sent(Api(send=answered(0, data)), item(SendText(body="Hi")))
         assert isinstance(result, Unanswered)
+
+
+# ------------------------------------------------------------------ what webhooks do not say
+
+
+TOLD_AT = 1_764_000_100_000
+
+
+def listed(number: int, at: int = TOLD_AT, **changes: Any) -> dict[str, Any]:
+    person = {"id": f"p{number}", "role": "PERSONAL_ACCOUNT"}
+    return {
+        "message_id": f"m{number}",
+        "conversation_id": f"c{number}",
+        "sender": "anna",
+        "timestamp": at,
+        "from_user": person,
+        "to_user": {"id": "open", "role": "BUSINESS_ACCOUNT"},
+        "message_type": "TEXT",
+        "text": {"body": f"text {number}"},
+        **changes,
+    }
+
+
+class Lists(Api):
+    """The message lists of an account: conversation -> its messages."""
+
+    def __init__(self, conversations: dict[str, list[dict[str, Any]]], **answers: Response) -> None:
+        super().__init__(**answers)
+        self.conversations = conversations
+
+    async def answer(self, request: Request) -> Response:
+        self.calls.append(request)
+        if request.path.endswith("/conversation/list/"):
+            if "listing" in self.answers:
+                return self.answers["listing"]
+            shown = [
+                {"conversation_id": key, "update_time": max(each["timestamp"] for each in messages)}
+                for key, messages in self.conversations.items()
+            ]
+            stranger = request.query["conversation_type"] == "STRANGER"
+            return answered(0, {"conversations": shown if stranger else [], "has_more": False})
+        return answered(0, {"messages": self.conversations[request.query["conversation_id"]]})
+
+
+async def read(api: Api, *, now: int = TOLD_AT + 1_000) -> Any:
+    announced = event("stripped")
+    assert isinstance(announced, Announced)
+    assert announced.at == TOLD_AT
+    async with playing(api) as (_, account, tools), TikTokReader(tools.guard, lambda: now) as reader:
+        return await reader.read(announced, account)
+
+
+async def test_the_lists_say_what_a_webhook_does_not() -> None:
+    """What people wrote about that time, in the conversations that changed; not the business' own."""
+    own = listed(3, from_user={"id": "open"}, to_user={"id": "p1"})
+    odd = listed(4, message_type="OTHER", text=None)
+    lists = Lists(
+        {
+            "c1": [listed(1, TOLD_AT + 5), listed(2, TOLD_AT - SLACK_MS - 1), own, odd],
+            "c9": [listed(9, TOLD_AT - SLACK_MS - 1)],
+        }
+    )
+    found = await read(lists)
+    assert [(type(each), each.platform_id) for each in found] == [
+        (Unsupported, "m4"),
+        (MessageReceived, "m1"),
+    ]
+    assert found[1].contact == Contact(keys=("c1",), name="anna")
+    assert [each.query["conversation_id"] for each in lists.calls if "conversation_id" in each.query] == [
+        "c1"
+    ]
+
+
+async def test_what_is_not_listed_yet_is_waited_for_and_then_given_up() -> None:
+    """The platform keeps the delivery meanwhile; after ten minutes it is kept as it came."""
+    waits = await read(Lists({}))
+    assert isinstance(waits, Declined)
+    assert waits.error_class is ErrorClass.TRANSIENT
+    (given_up,) = await read(Lists({}), now=TOLD_AT + MISSING_MS)
+    assert isinstance(given_up, Unsupported)
+    assert given_up.contact is None
+    assert given_up.raw["event"] == "im_receive_msg_eu"
+
+
+async def test_lists_that_cannot_be_read_are_read_later() -> None:
+    """Whatever the reason; a token that ended says so."""
+    for response, expected in (
+        (answered(40105), ErrorClass.AUTH),
+        (answered(50000), ErrorClass.TRANSIENT),
+        (Response(200, b"<html>"), ErrorClass.UNREACHABLE),
+        (answered(0, {"conversations": {}}), ErrorClass.UNREACHABLE),
+        (answered(0, []), ErrorClass.UNREACHABLE),
+    ):
+        result = await read(Lists({}, listing=response))
+        assert isinstance(result, Declined)
+        assert result.error_class is expected
+
+
+async def test_a_delivery_reads_so_many_conversations_and_no_more() -> None:
+    """Those that changed last: others have deliveries of their own."""
+    many = {f"c{number}": [listed(number, TOLD_AT + number)] for number in range(3 * CONVERSATIONS_MAX)}
+    found = await read(Lists(many))
+    assert len(found) == CONVERSATIONS_MAX
+    assert found[-1].platform_id == f"m{3 * CONVERSATIONS_MAX - 1}"
 
 
 # ------------------------------------------------------------------ tokens

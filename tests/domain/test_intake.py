@@ -1,21 +1,37 @@
 """The intake's two doors: what was begun without a task ends as what is waited for, and in time."""
 
-from collections.abc import AsyncIterator, Callable, Sequence
+import hashlib
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from random import Random
 from typing import Any, cast
 
 import pytest
 import trio
+from msgspec import structs
 
 from engine.domain.configs import Configs
 from engine.domain.engine import Engine
-from engine.domain.inbound import AccessWithdrawn, AccountNotice, Contact, InboundEvent, MessageReceived
-from engine.domain.intake import PATIENCE_SECONDS, WAIT_SECONDS_MAX, Delivery, DeliveryReceipt
-from engine.domain.outbox import CHANNEL_KIND, Halt
+from engine.domain.inbound import (
+    AccessWithdrawn,
+    AccountNotice,
+    Contact,
+    InboundEvent,
+    Media,
+    MessageReceived,
+)
+from engine.domain.intake import (
+    INLINE_BYTES_MAX,
+    PATIENCE_SECONDS,
+    WAIT_SECONDS_MAX,
+    Delivery,
+    DeliveryReceipt,
+    delivery_key,
+)
+from engine.domain.outbox import CHANNEL_KIND, MEDIA_KIND, Halt
 from engine.domain.rows import ChannelRow
 from engine.errors import AskTimeout, MijraError, StoreUnavailable
-from engine.ports import Endpoint, LoggedEvent
+from engine.ports import Endpoint, LoggedEvent, MediaFile
 from engine.runtime import Inbox, Lane, Restart, Worker
 from storage.databases import Pool
 from storage.writers import Writers
@@ -85,7 +101,10 @@ async def opened() -> AsyncIterator[tuple[Engine, Room]]:
         tenant_store=store,
         customer_store=store,
         committer=writer,
-        workers=(Worker(kind=CHANNEL_KIND, run=writer.listen, restart=Restart.TRANSIENT, lazily=True),),
+        workers=tuple(
+            Worker(kind=kind, run=writer.listen, restart=Restart.TRANSIENT, lazily=True)
+            for kind in (CHANNEL_KIND, MEDIA_KIND)
+        ),
         new_id=lambda: next(numbers),
         wall_ms=lambda: NOON,
         rng=Random(1),
@@ -230,3 +249,77 @@ async def test_news_that_a_person_has_to_act_on_marks_the_channel(autojump_clock
 
     assert receipt.applied == 1
     assert (channel.status, channel.status_note) == ("needs_attention", "The account is under review.")
+
+
+class Kept:
+    """A `MediaStore` that notes in which order things became durable."""
+
+    def __init__(self, writer: Room | None = None, *, away: bool = False) -> None:
+        self.files: dict[str, bytes] = {}
+        self.away = away
+        self.rows_before: list[int] = []
+        self.writer = writer
+
+    async def write(
+        self, key: str, chunks: Callable[[], Awaitable[bytes]], *, media_type: str, bytes_max: int
+    ) -> MediaFile:
+        content = b""
+        while chunk := await chunks():
+            content += chunk
+        if self.away:
+            raise StoreUnavailable("away")
+        assert self.writer is not None
+        self.rows_before.append(len(self.writer.kept.tables["deliveries"]))
+        self.files[key] = content
+        return MediaFile(storage_key=key, size=len(content), sha256="", media_type=media_type)
+
+    async def read(self, key: str) -> bytes:
+        return self.files[key]
+
+    async def delete(self, key: str) -> None:
+        raise NotImplementedError
+
+
+def with_file() -> Delivery:
+    plain = delivery("a")
+    ((endpoint, (event,)),) = plain.groups
+    assert isinstance(event, MessageReceived)
+    media = (Media(kind="document", source_id="part 1", in_delivery=True),)
+    return structs.replace(plain, groups=[(endpoint, [structs.replace(event, media=media)])])
+
+
+LARGE = b"x" * (INLINE_BYTES_MAX + 1)
+
+
+@pytest.mark.parametrize("what", [structs.replace(delivery("a"), body=LARGE), with_file()])
+async def test_what_is_large_or_brings_files_is_in_the_object_store_before_its_rows(
+    what: Delivery, autojump_clock: object
+) -> None:
+    """The row says where; the same delivery again is the same object."""
+    async with opened() as (engine, writer):
+        store = engine.intake._media = Kept(writer)
+        assert (await engine.intake.deliver(what)).stored == 1
+        assert (await engine.intake.deliver(what)).duplicates == 1
+        first, again = writer.kept.tables["deliveries"].values()
+
+    key = delivery_key(TENANT, hashlib.sha256(what.body).hexdigest())
+    assert store.files == {key: what.body}
+    assert store.rows_before[0] == 0
+    assert (first.storage_key, first.body) == (again.storage_key, again.body) == (key, b"")
+
+
+async def test_a_small_delivery_is_in_its_row(autojump_clock: object) -> None:
+    async with opened() as (engine, writer):
+        engine.intake._media = Kept(away=True)
+        await engine.intake.deliver(delivery("a"))
+        (row,) = writer.kept.tables["deliveries"].values()
+
+    assert (row.storage_key, row.body) == (None, b"{}")
+
+
+async def test_nothing_is_promised_while_the_object_store_is_away(autojump_clock: object) -> None:
+    async with opened() as (engine, writer):
+        engine.intake._media = Kept(away=True)
+        with pytest.raises(StoreUnavailable):
+            await engine.intake.deliver(with_file())
+        assert not writer.kept.tables["messages"]

@@ -240,6 +240,17 @@ async def test_a_revoked_grant_waits_for_a_person(profile: Shop[ReviewsSimulator
     await profile.status_is("active")
 
 
+async def test_a_review_that_nobody_told_of_is_found(profile: Shop[ReviewsSimulator]) -> None:
+    """By the look at the newest ones, of which one is taken when the channel starts again."""
+    sim = profile.sim
+    await profile.conversation_with(sim.say("reviews/n1", "Hello"))
+    name, at = f"{sim.account().account_id}/reviews/n2", sim.now()
+    sim.reviews[name] = {"name": name, "starRating": "ONE", "createTime": at, "updateTime": at}
+    settings = {"base_url": sim.base_url, "representative_name": "x"}
+    await profile.agent.put(f"channels/{profile.channel_id}", {"settings": settings})
+    await profile.conversation_with("reviews/n2")
+
+
 async def test_an_account_has_googles_name(own_line: Business) -> None:
     """Another is refused before anything is made of it."""
     async with own_line.agent() as agent:

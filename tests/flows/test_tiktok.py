@@ -182,6 +182,21 @@ async def test_throttling_slows_down_and_loses_nothing(shop: Shop) -> None:
     assert shop.texts() == ["Slowly"]
 
 
+async def test_a_token_that_ends_is_renewed_and_what_waits_goes_out(shop: Shop) -> None:
+    """Without a person: nothing is lost, nothing is doubled, in order."""
+    conversation = await shop.conversation()
+    before = shop.sim.account()
+    shop.sim.expire_token()
+    sent = [await shop.send(conversation, {"type": "text", "content": f"{number}"}) for number in range(3)]
+    for message in sent:
+        await shop.agent.reaches(message, "read")
+    assert shop.texts() == ["0", "1", "2"]
+    now = shop.sim.account()
+    assert now.access_token != before.access_token
+    assert now.refresh_token != before.refresh_token
+    await shop.becomes("active")
+
+
 async def test_access_that_is_taken_away_parks_what_is_sent_until_it_is_given_again(shop: Shop) -> None:
     """The platform says so by itself, before anything is sent: the channel needs attention and says why, and
     nothing knocks; afterwards all goes out in order."""
@@ -201,9 +216,13 @@ async def test_access_that_is_taken_away_parks_what_is_sent_until_it_is_given_ag
     await shop.becomes("active")
 
 
-async def test_a_message_of_which_the_platform_tells_nothing_harms_nothing(shop: Shop) -> None:
-    """In the EEA, Switzerland and the UK: it is acknowledged, and the next one is a conversation."""
-    shop.sim.say_stripped()
-    await shop.sim.wait_quiet()
-    assert await shop.agent.items("conversations", channel_id=shop.channel_id) == []
-    await shop.conversation("Who writes is told here")
+async def test_what_a_webhook_does_not_say_is_read(shop: Shop) -> None:
+    """Of people in the EEA, Switzerland and the UK it tells nothing; while the lists cannot be read, it keeps
+    what it has told, and repeats it."""
+    shop.sim.fault(Fault(kind="error", code=50000, route="management", times=2))
+    conversation = await shop.told(shop.sim.send(shop.customer(), "stripped", "Is it vegan?"))
+    (message,) = await shop.agent.messages(conversation["id"])
+    assert message["content"]["body"] == "Is it vegan?"
+    await shop.agent.reaches(await shop.send(conversation, {"type": "text", "content": "Yes."}), "read")
+    outcomes = [each.outcome for each in shop.sim.ledger.attempts]
+    assert outcomes[:2] == ["503", "503"]

@@ -7,6 +7,7 @@ import base64
 import binascii
 import re
 from collections.abc import Callable, Collection, Mapping
+from datetime import UTC, datetime
 from email.utils import formatdate
 from typing import Any, Final
 from urllib.parse import parse_qsl
@@ -224,7 +225,7 @@ class TwilioApi(Calls):
             "error_code": None,
             "error_message": None,
             "date_created": formatdate(send.accepted_at / 1_000),
-            "day": formatdate(send.accepted_at / 1_000),
+            "day": datetime.fromtimestamp(send.accepted_at / 1_000, UTC).date().isoformat(),
             "uri": f"/{API}/Accounts/{account.account_sid}/Messages/{send.id}.json",
         }
 

@@ -20,7 +20,7 @@ from adapters.simulators.playing.cast import Customer, Json, Said
 from adapters.simulators.playing.platform import Played
 from adapters.simulators.settings import Settings
 from adapters.simulators.sms.api import CALL_BYTES_MAX, SmsAccount, TwilioApi
-from adapters.simulators.sms.people import Texters
+from adapters.simulators.sms.people import Texters, shown_as
 from adapters.simulators.sms.speech import Overrides, TwilioSpeech
 from adapters.simulators.webhooks import Event
 from adapters.sms.optout import START, STOP, keyword
@@ -34,8 +34,9 @@ _FAILURES: Final = (
     ("failed", "30007"),
     ("failed", "30008"),
 )
-_RETRY_SECONDS: Final = (0.5, 15.0)
-"""Between two tries, and in all (section 3)."""
+_RETRY_GAPS: Final = (0.5,)
+_RETRY_SECONDS_MAX: Final = 15.0
+"""All tries together (section 3)."""
 
 
 class SmsSimulator(Played[SmsAccount, Customer]):
@@ -131,7 +132,6 @@ class SmsSimulator(Played[SmsAccount, Customer]):
             self.later(delay, partial(self._tell_status, account, send, form, status, error))
 
     def _tell_status(self, account: SmsAccount, send: Send, form: Json, status: str, code: str) -> None:
-        sender = account.account_id.partition("@")[0]
         item = {
             "SmsSid": send.id,
             "SmsStatus": status,
@@ -139,7 +139,7 @@ class SmsSimulator(Played[SmsAccount, Customer]):
             "To": form["To"],
             "MessageSid": send.id,
             "AccountSid": account.account_sid,
-            "From": form.get("From", sender),
+            "From": shown_as(account.account_id),
             "ApiVersion": "2010-04-01",
             **({"ErrorCode": code} if code else {}),
             **(
@@ -157,11 +157,11 @@ class SmsSimulator(Played[SmsAccount, Customer]):
     # ── within ───────────────────────────────────────────────────────────────────────────────────
 
     def _tries(self) -> None:
-        gap, most = _RETRY_SECONDS
+        given, usual = self.settings.retry_gaps_seconds, Settings().retry_gaps_seconds
         self.settings = msgspec.structs.replace(
             self.settings,
-            retry_gaps_seconds=(gap,),
-            retry_seconds_max=most,
+            retry_gaps_seconds=_RETRY_GAPS if given == usual else given,
+            retry_seconds_max=_RETRY_SECONDS_MAX,
             retries_max=self._overrides.retries,
         )
 

@@ -23,6 +23,7 @@ from adapters.simulators.playing.calls import Calls, Refusal
 from adapters.simulators.playing.cast import Customer, Json
 from adapters.simulators.settings import Settings
 from adapters.simulators.tiktok.accounts import TikTokAccount
+from adapters.simulators.tiktok.history import History
 from adapters.simulators.tiktok.people import People
 from adapters.simulators.webhooks import now_ms
 
@@ -34,7 +35,6 @@ WINDOW_MESSAGES_MAX: Final = 10
 TOKEN_SECONDS: Final = 86_400
 REFRESH_SECONDS: Final = 365 * 86_400
 _VERSION: Final = ["open_api", "v1.3"]
-_PAGE_MAX: Final = 100
 
 SLOW, PERMISSION, PARAMETER, NOT_FOUND, TOKEN = 40100, 40001, 40002, 40004, 40105
 
@@ -56,6 +56,7 @@ class BusinessApi(Calls):
         *,
         ledger: Ledger,
         media: MediaStore,
+        history: History,
         faults: FaultBook,
         new_mid: Callable[[], str],
         accepted: Accepted,
@@ -71,6 +72,7 @@ class BusinessApi(Calls):
         self._accounts = accounts
         self._people = people
         self._media = media
+        self._history = history
         self._new_mid = new_mid
         self._accepted = accepted
         self._expired = expired
@@ -124,8 +126,15 @@ class BusinessApi(Calls):
                 return self._ok({"capability_infos": [info]}), None
             case ("GET", "business/message/conversation/list"):
                 _ensure_own(account, request.query.get("business_id"))
-                shown = [{"conversation_id": each.key} for each in self._people.everybody[:_PAGE_MAX]]
-                return self._ok({"conversations": shown, "cursor": len(shown), "has_more": False}), None
+                kind = request.query.get("conversation_type")
+                if kind not in ("STRANGER", "SINGLE"):
+                    raise Refusal(PARAMETER, "conversation_type must be STRANGER or SINGLE")
+                listed = self._history.conversations(account.account_id, answered=kind == "SINGLE")
+                return self._ok({"conversations": listed, "cursor": len(listed), "has_more": False}), None
+            case ("GET", "business/message/content/list"):
+                _ensure_own(account, request.query.get("business_id"))
+                key = request.query.get("conversation_id", "")
+                return self._ok({"messages": self._history.messages(account.account_id, key)}), None
             case _:
                 raise Refusal(NOT_FOUND, "No such interface", status=404)
 

@@ -19,9 +19,9 @@ from engine.errors import InvalidInput
 
 KINDS: Final = {
     "text": 72, "reply": 5, "image": 9, "video": 2, "share_post": 4, "sticker": 4, "emoji": 2, "other": 1,
-    "referral": 1,
+    "referral": 1, "stripped": 2,
 }  # fmt: skip
-"""How often which kind is said, unasked."""
+"""How often which kind is said, unasked. `stripped` is a text of which the webhook says nothing."""
 
 PutFile = Callable[[str, str, bytes], str]
 """(account id, media type, content) -> media id"""
@@ -56,10 +56,11 @@ class People(Cast[Customer]):
             about = {"referral": {"ref": "spring", "source": "ADS"}}
             made = f"referral:{customer.key}:{at}"[:500]
             return Said({"event": "im_referral_msg", "content": {**content, **about}}, made, kind)
-        content |= {"message_id": mid, "type": "text" if kind == "reply" else kind}
+        written = kind in ("text", "reply", "stripped")
+        content |= {"message_id": mid, "type": "text" if written else kind}
         content |= {"is_follower": rng.random() < 0.5, "message_tag": {"source": "APP"}}
         match kind:
-            case "text" | "reply":
+            case "text" | "reply" | "stripped":
                 content["text"] = {"body": text if text is not None else self.sentence(customer)}
                 if kind == "reply":
                     quoted = customer.heard[-1] if customer.heard else self._new_mid()
@@ -79,6 +80,9 @@ class People(Cast[Customer]):
                 pass
             case _:
                 raise InvalidInput(f"kind is one of {', '.join(KINDS)}")
+        if kind == "stripped":
+            told = {name: content[name] for name in ("to", "to_user", "timestamp")}
+            return Said({"event": "im_receive_msg_eu", "content": told, "whole": content}, mid, kind)
         return Said({"event": "im_receive_msg", "content": content}, mid, kind)
 
 

@@ -26,6 +26,7 @@ from adapters.simulators.playing.platform import Played
 from adapters.simulators.settings import Settings
 from adapters.simulators.tiktok.accounts import TikTokAccount
 from adapters.simulators.tiktok.api import CALLS_PER_SECOND, BusinessApi, body_limit
+from adapters.simulators.tiktok.history import History
 from adapters.simulators.tiktok.people import People, between
 from adapters.simulators.webhooks import Event, Post, Verdict, now_ms
 from engine.errors import InvalidInput
@@ -70,10 +71,6 @@ class _Removal(Body, kw_only=True):
     reason: int = 1
 
 
-class _Stripped(Body, kw_only=True):
-    pass
-
-
 class _Pictures(Body, kw_only=True):
     allowed: bool
 
@@ -82,7 +79,6 @@ class TikTokSimulator(Played[TikTokAccount, Customer]):
     """See `adapters.simulators.playing.platform`. Beside its control calls there are
 
     POST /__sim/authorization {reason?, account_id?}   the owner takes the app's access away
-    POST /__sim/stripped {account_id?}                 somebody of the EEA, CH or UK writes
     POST /__sim/pictures {allowed}                     whether pictures can be sent here
     """
 
@@ -99,12 +95,14 @@ class TikTokSimulator(Played[TikTokAccount, Customer]):
         super().__init__("tiktok", accounts, seed=seed, settings=usual(settings or Settings()), ledger=ledger)
         self._media = MediaStore(_MEDIA_URL_SECONDS, 10**15 + time.time_ns() // 1_000)
         self._people = People(self.random("people"), self._new_mid, self._put_file)
+        self._history = History()
         self._unread: dict[tuple[str, str], list[Send]] = {}
         self.api = BusinessApi(
             self.accounts,
             self._people,
             ledger=self.ledger,
             media=self._media,
+            history=self._history,
             faults=self.faults,
             new_mid=self._new_mid,
             accepted=self._accepted,
@@ -125,7 +123,6 @@ class TikTokSimulator(Played[TikTokAccount, Customer]):
     def actions(self) -> Mapping[str, Action]:
         return {
             "authorization": self._remove_authorization,
-            "stripped": self._tell_stripped,
             "pictures": self._allow_pictures,
         }
 
@@ -138,7 +135,9 @@ class TikTokSimulator(Played[TikTokAccount, Customer]):
     # ── customers speak ──────────────────────────────────────────────────────────────────────────
 
     def compose(self, account: TikTokAccount, customer: Customer, kind: str, text: str | None) -> Said:
-        return self._people.say(account, customer, kind, self.moment(), text)
+        said = self._people.say(account, customer, kind, self.moment(), text)
+        self._keep(account, said.item)
+        return said
 
     def said_by_hand(self, account: TikTokAccount, customer: Customer, item: Json) -> Said:
         """A message's content, without the parties; with a message_id and a type."""
@@ -147,6 +146,11 @@ class TikTokSimulator(Played[TikTokAccount, Customer]):
         if not isinstance(mid, str):
             raise InvalidInput("item needs a message_id")
         return Said({"event": "im_receive_msg", "content": content}, mid, "item")
+
+    def _keep(self, account: TikTokAccount, item: Json) -> None:
+        content: Json = item.get("whole") or item["content"]
+        if "message_id" in content:
+            self._history.add(account.account_id, content["conversation_id"], content)
 
     def echo(self, customer: Customer, text: str, *, account_id: str | None = None) -> str:
         account = self.account(account_id)
@@ -210,27 +214,12 @@ class TikTokSimulator(Played[TikTokAccount, Customer]):
         super().renew_token(access_token, account_id)
         self.api.removed.discard(self.account(account_id).account_id)
 
-    def say_stripped(self, account_id: str | None = None) -> None:
-        """Somebody of the EEA, Switzerland or the UK writes; the webhook does not say who or what."""
-        account = self.account(account_id)
-        content = {
-            "to": "simulated_shop",
-            "to_user": {"id": account.account_id, "role": "business_account"},
-            "timestamp": self.moment(),
-        }
-        fact = self.fact("other", account, f"stripped:{self.next_id()}", "", "stripped")
-        self.tell_item(account, {"event": "im_receive_msg_eu", "content": content}, (fact,))
-
     # ── within ───────────────────────────────────────────────────────────────────────────────────
 
     def _remove_authorization(self, body: bytes) -> object:
         removal = msgspec.json.decode(body or b"{}", type=_Removal)
         self.remove_authorization(removal.account_id, reason=removal.reason)
         return {"removed": True}
-
-    def _tell_stripped(self, body: bytes) -> object:
-        self.say_stripped(msgspec.json.decode(body or b"{}", type=_Stripped).account_id)
-        return {"told": True}
 
     def _allow_pictures(self, body: bytes) -> object:
         self.api.pictures = msgspec.json.decode(body, type=_Pictures).allowed
@@ -254,7 +243,9 @@ class TikTokSimulator(Played[TikTokAccount, Customer]):
             "timestamp": self.moment(),
             **content,
         }
-        return {"event": "im_send_msg", "content": whole}
+        item = {"event": "im_send_msg", "content": whole}
+        self._keep(account, item)
+        return item
 
 
 def usual(settings: Settings) -> Settings:

@@ -5,7 +5,14 @@ from engine.domain.conversation.changes import Change
 from engine.domain.conversation.finding import by_id, by_platform, found_message
 from engine.domain.conversation.messages import MediaVerdict, OutboxVerdict, Receive, Received, address_of
 from engine.domain.conversation.settling import ended, outbox_patch, settle
-from engine.domain.conversation.state import ContactState, Early, Tracked, tracked, tracked_row
+from engine.domain.conversation.state import (
+    PLATFORM_SKEW_MS,
+    ContactState,
+    Early,
+    Tracked,
+    tracked,
+    tracked_row,
+)
 from engine.domain.conversation.statuses import UNDECIDED, advance
 from engine.domain.inbound import StatusChanged, StatusesReached
 from engine.domain.outbound import OutcomeUnknown, Refused, Resending, Sent
@@ -169,7 +176,10 @@ def _reaches(each: Tracked, event: StatusesReached, up_to: int, mark: Tracked | 
     if each.status not in ("sent", "delivered"):
         return False
     if mark is not None:
-        return each.id <= mark.id
+        # What was queued before a message from the platform's app, and sent long after it, has not been seen
+        # with it. Ours have no time of the platform's: they are sent in the order of their ids.
+        seen_with = mark.platform_at == 0 or (each.sent_at or 0) <= mark.platform_at + PLATFORM_SKEW_MS
+        return each.id <= mark.id and seen_with
     return (each.sent_at or 0) <= up_to + CLOCKS_MS
 
 
@@ -259,8 +269,11 @@ def outbox_verdict(state: ContactState, message: OutboxVerdict, ctx: Context) ->
         change.add(outbox_patch(change, message.outbox_id, done))
         return change.done()
     target = state.messages.get(message.message_id)
+    if ctx.suspect and isinstance(message.outcome, Sent) and not isinstance(ctx.found, tuple):
+        # A commit met a conflict, perhaps over the platform's id.
+        return Lookup((by_id(state, message.message_id), by_platform(state, message.outcome.platform_id)))
     if target is None:
-        found = found_message(ctx)
+        found = ctx.found[0] if isinstance(ctx.found, tuple) else found_message(ctx)
         if found is None:
             return Lookup(by_id(state, message.message_id))
         if found.message is None:
@@ -270,7 +283,10 @@ def outbox_verdict(state: ContactState, message: OutboxVerdict, ctx: Context) ->
         state.track(target)
     match message.outcome:
         case Sent(platform_id=platform_id, at=at):
-            _sent(change, target, platform_id, at)
+            if _is_anothers(state, target, platform_id, ctx):
+                _sent_without_id(change, target, at)
+            else:
+                _sent(change, target, platform_id, at)
         case _ if target.status not in UNDECIDED:
             # A status was faster. The channel's own "sending" may have been written after our "done": the row
             # is ended once more, or it would be sent again by the next process.
@@ -314,6 +330,38 @@ def media_verdict(state: ContactState, message: MediaVerdict, ctx: Context) -> E
         },
     )
     return change.done()
+
+
+def sent_by_platform(change: Change, target: Tracked, platform_id: str, at: int) -> None:
+    """The platform has told by itself that it took an open message: the channel lets go of it."""
+    _sent(change, target, platform_id, at)
+    settle(change, target)
+
+
+def _is_anothers(state: ContactState, target: Tracked, platform_id: str, ctx: Context) -> bool:
+    """Whether the platform's id stands on another message: its echo was stored as one, because nobody knew
+    of ours when it came."""
+    holder = state.known(platform_id)
+    if holder is not None:
+        return holder.id != target.id
+    if not isinstance(ctx.found, tuple):
+        return False
+    stored = ctx.found[-1]
+    return isinstance(stored, FoundMessage) and stored.message is not None and stored.message.id != target.id
+
+
+def _sent_without_id(change: Change, target: Tracked, at: int) -> None:
+    """It is sent, and what the platform tells of it later goes to the message that has its id."""
+    patch = MessagePatch(tenant_id=change.state.tenant_id, id=target.id)
+    if target.sent_at is None or target.status in UNDECIDED:
+        target.sent_at = patch.sent_at = at
+    after = advance(target.status, "sent")
+    if after is not None:
+        target.status = patch.status = after
+    change.add(patch)
+    change.add(outbox_patch(change, target.id, ended(target)))
+    if after is not None:
+        change.status_event(target.conversation_id, target, None)
 
 
 def _sent(change: Change, target: Tracked, platform_id: str, at: int) -> None:

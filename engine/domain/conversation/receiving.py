@@ -10,10 +10,10 @@ from msgspec import ValidationError, convert, structs, to_builtins
 
 from engine.domain import autoreply
 from engine.domain.content import DELETED_PREVIEW, preview
-from engine.domain.conversation import consent
+from engine.domain.conversation import consent, echoes
 from engine.domain.conversation.changes import Change
 from engine.domain.conversation.composing import attachment_of, next_message
-from engine.domain.conversation.delivery import apply_status, receive_status, receive_watermark
+from engine.domain.conversation.delivery import receive_status, receive_watermark, sent_by_platform
 from engine.domain.conversation.finding import by_id, by_platform, found_message
 from engine.domain.conversation.lifecycle import (
     add_handle,
@@ -35,7 +35,6 @@ from engine.domain.conversation.state import (
     snapshot,
     tracked_row,
 )
-from engine.domain.conversation.statuses import UNDECIDED
 from engine.domain.conversation.threads import may_answer_automatically, note_automatic, note_thread
 from engine.domain.conversation.window import has_room
 from engine.domain.inbound import (
@@ -145,6 +144,7 @@ def _message(
         email=None if contact.group else contact.email,
     )
     silent = event.type in SILENT_TYPES
+    opts = event.opts or _opts_by_writing(state, event)
     conversation, opened = _conversation_for(change, contact, reopen=not silent)
     note_thread(conversation, event, written_by=written_by)
     content, reply_to = _linked(state, event.type, event.content, event.reply_to)
@@ -163,7 +163,7 @@ def _message(
         metadata={
             **event.metadata,
             **_quoted(event.reply_to, reply_to),
-            **({} if event.opts is None else {"opts": event.opts}),
+            **({} if opts is None else {"opts": opts}),
             **({"written_by": written_by} if written_by is not None else {}),
         },
         sender_name=event.contact.name or written_by,
@@ -182,13 +182,21 @@ def _message(
     append(change, conversation, row, attachments)
     change.message_event("message.received", conversation, row, attachments)
     want_agent(change, conversation)
-    if event.opts is not None:
-        consent.opt(change, event.opts, source="message", message_id=row.id)
+    if opts is not None:
+        consent.opt(change, opts, source="message", message_id=row.id)
     if not silent and contact.group is None and event.automated:
         _answer_automatically(change, conversation, event, opened)
     return change.done(
         Received(outcome="stored", conversation_id=conversation.id, message_id=row.id, seq=row.seq)
     )
+
+
+def _opts_by_writing(state: ContactState, event: MessageReceived) -> str | None:
+    """A person who complained of a mail and writes another one is to be answered."""
+    conversation = state.conversation
+    if conversation is None or not event.automated or not consent.has_opted_out(state):
+        return None
+    return consent.IN if rules_of(conversation.platform).capabilities.writes_opt_in else None
 
 
 def _answered(
@@ -216,13 +224,20 @@ def _echo(
     looked_up: FoundMessage | None = None,
 ) -> Effects | Lookup:
     """Written by the business in the platform's own app: part of the history, never answered."""
-    seen = _seen(state, event.platform_id, event.at, ctx, looked_up or found_message(ctx))
-    if seen is not None:
-        return seen
+    whose = echoes.whose(state, event, ctx)
+    if isinstance(whose, Lookup):
+        return whose
+    if whose is echoes.Whose.NOT_SAID_YET:
+        return Effects(refuse=echoes.come_again())
+    if whose is echoes.Whose.KNOWN:
+        return Effects(reply=DUPLICATE)
+    if isinstance(whose, Tracked):
+        return _echo_of_own(Change(state, ctx, message.trace), whose, event)
+    if not isinstance(ctx.found, tuple):
+        seen = _seen(state, event.platform_id, event.at, ctx, looked_up or found_message(ctx))
+        if seen is not None:
+            return seen
     change = Change(state, ctx, message.trace)
-    ours = _own_send(state, event) if event.maybe_ours else None
-    if ours is not None:
-        return _echo_of_own(change, ours, event)
     contact = event.contact
     know_customer(
         change,
@@ -256,43 +271,9 @@ def _echo(
     )
 
 
-def _own_send(state: ContactState, event: MessageEchoed) -> Tracked | None:
-    """The oldest message of ours that is on its way and says what the echo says. Where a person wrote the
-    same in the platform's app at the same moment the two change places, which nobody can tell apart."""
-    for each in state.messages.values():
-        if not each.outbound or each.platform_id is not None or each.status not in UNDECIDED:
-            continue
-        shown = each.answer
-        if shown is not None and _says_the_same(shown.type, shown.content, event):
-            return each
-    return None
-
-
-def _says_the_same(kind: str, content: dict[str, Any], event: MessageEchoed) -> bool:
-    """Echoes show what was sent as the platform shows it: choices as a template or under their text, a place
-    that went as text as text, a voice message as sound."""
-    said = _said(content)
-    match kind:
-        case "interactive":
-            return bool(event.content.get("shared")) or (bool(said) and said in event.text)
-        case "location":
-            return event.type == kind or ("sent_as" in content and f"{content['latitude']:.6f}" in event.text)
-        case "voice":
-            return event.type in ("voice", "audio") and said == _said(event.content)
-        case _:
-            return kind == event.type and said == _said(event.content)
-
-
-def _said(content: dict[str, Any]) -> str:
-    return str(content.get("body") or content.get("caption") or "").strip()
-
-
 def _echo_of_own(change: Change, target: Tracked, event: MessageEchoed) -> Effects:
-    """It overtook the answer to the send, and says the same: the platform has taken the message."""
-    status = StatusChanged(
-        contact=event.contact, platform_id=event.platform_id, status="sent", at=event.at, raw_status="echo"
-    )
-    apply_status(change, target, status)
+    """It overtook the answer to the send, or there never was one: the platform has taken the message."""
+    sent_by_platform(change, target, event.platform_id, event.at)
     return change.done(
         Received(
             outcome="applied",

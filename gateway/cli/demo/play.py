@@ -111,6 +111,7 @@ class _Demo:
             checks = await self._with_server(server, asked)
         if server.exit_status != 0:
             checks.append(_server_failed(server.exit_status))
+        screen.shares(self._tally.shares)
         screen.checks(checks)
         clean = all(check.clean for check in checks)
         screen.say("Nothing was lost, doubled or invented." if clean else f"Not clean. See {places.log_file}")

@@ -2,6 +2,7 @@
 an answer is accepted, trouble is told apart."""
 
 import json
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
@@ -12,7 +13,7 @@ import trio
 from msgspec import Struct, structs
 
 from adapters.guard import Guard
-from adapters.port import Accepted, Account, Adapter, Declined, ErrorClass, Play, Tools, Unanswered
+from adapters.port import Accepted, Account, Adapter, Declined, ErrorClass, Play, Renewed, Tools, Unanswered
 from adapters.simulators.http import HttpServer, Request, Response
 from engine.domain.inbound import MessageReceived
 from engine.domain.outbound import MarkRead, OutboxItem, Send, SendText
@@ -227,3 +228,24 @@ async def test_a_nameless_customer_can_be_asked_about(adapter: Adapter) -> None:
         assert profile is not None
         assert profile.name
         assert await adapter.profile("999", on.account, on.tools) is None
+
+
+@each_played
+async def test_credentials_that_expire_are_renewed(adapter: Adapter) -> None:
+    """New ones by the names in the description, good for a while, and an answer goes out with them. Where
+    nothing expires, nothing is renewed."""
+    renewal = adapter.platform.connection.renewal
+    async with stage(adapter) as on:
+        renewed = await adapter.renew(on.account, on.tools)
+        if renewal is None:
+            assert renewed is None
+            return
+        assert isinstance(renewed, Renewed)
+        assert renewed.credentials.keys() <= set(renewal.names)
+        now = time.time_ns() // 1_000_000
+        assert renewed.expires_at is not None
+        assert 0.9 <= (renewed.expires_at - now) / (renewal.lifetime_seconds * 1_000) <= 1.01
+        fresh = structs.replace(on.account, credentials={**on.account.credentials, **renewed.credentials})
+        assert fresh.credentials != on.account.credentials
+        received = await on.customer_writes()
+        assert isinstance(await on.answer(received, SendText(body="Hello"), fresh), Accepted)

@@ -5,7 +5,8 @@ import hmac
 import time
 
 from adapters.port import ErrorClass
-from adapters.tiktok.receiver import TikTokReceiver
+from adapters.tiktok.receiver import TikTokReceiver, message_of
+from engine.domain.inbound import InboundEvent
 from tests.adapters.contract.case import Case
 
 _TABLE = {
@@ -29,6 +30,22 @@ def receiver_then(header: str) -> TikTokReceiver:
     return TikTokReceiver(clock=lambda: moment)
 
 
+def read() -> list[InboundEvent]:
+    """A message of somebody of whom webhooks tell nothing, as the lists have it."""
+    listed = {
+        "message_id": "m3Ss4gE+0900/x==",
+        "conversation_id": "c0NvErSaTiOn+eu/Cd0002==",
+        "sender": "anna.liest",
+        "recipient": "kitab_shop",
+        "timestamp": 1_764_000_100_000,
+        "from_user": {"id": "5f0d2a9e-2b7c-4c11-9d10-7a1e5c0b9f02", "role": "PERSONAL_ACCOUNT"},
+        "to_user": {"id": "-000Shop", "role": "BUSINESS_ACCOUNT"},
+        "message_type": "TEXT",
+        "text": {"body": "Gibt es das in Blau?"},
+    }
+    return [message_of(listed, "-000Shop")]
+
+
 CASE = Case(
     count=lambda body: 1,
     sign=sign,
@@ -38,6 +55,7 @@ CASE = Case(
     codes={code: error_class for error_class, codes in _TABLE.items() for code in codes.split()},
     expired={"code": 40105},
     throttled={"code": 40100, "status": 429},
+    read=read,
     unsupported=frozenset({"im_receive_msg_other"}),
     receiver_then=receiver_then,
 )

@@ -1,7 +1,9 @@
-"""The services of Google Business: they keep the public keys that pushes are verified with.
+"""The services of Google Business: public keys, with which pushes are verified, and a look for reviews that
+nobody was told of (adapters/google_business/catching.py).
 
 Promises    While a profile is connected its keys are there; which address they are had from follows the
-            channel's settings, and a profile that is disconnected or disabled has none.
+            channel's settings. A profile that is disconnected or disabled has none: its pushes are turned
+            away and wait at Google.
 """
 
 from collections.abc import Sequence
@@ -9,21 +11,27 @@ from functools import partial
 
 import trio
 
+from adapters.google_business.catching import Catching
 from adapters.google_business.keys import CERTS_URL, PublicKeys
 from adapters.google_business.naming import is_location
 from adapters.port import Account
 from adapters.service import AccountService, Service, ServiceTools
 
 
-def key_services(keys: PublicKeys, tools: ServiceTools) -> Sequence[Service | AccountService]:
+def services_of(platform: str, keys: PublicKeys, tools: ServiceTools) -> Sequence[Service | AccountService]:
     return (
         Service(name="google.keys", run=partial(keys.run, tools.tools.guard)),
         AccountService(
             name="google.profiles",
-            wants=lambda account: is_location(account.external_id),
+            wants=_is_profile,
             run=partial(_use, keys),
         ),
+        AccountService(name="google.reviews", wants=_is_profile, run=Catching(platform, tools).run),
     )
+
+
+def _is_profile(account: Account) -> bool:
+    return is_location(account.external_id)
 
 
 def keys_url(account: Account) -> str:
