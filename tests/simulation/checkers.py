@@ -8,6 +8,7 @@ when something is sent, by `screens` when something is pushed, by `supervision` 
 
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import msgspec
 
@@ -171,11 +172,15 @@ def statuses_never_go_back(world: World) -> None:
 
 
 def the_last_event_shows_the_conversation_as_it_is(world: World) -> None:
-    last: dict[int, tuple[int, dict[str, object]]] = {}
+    """With what is told of its customer, as the push page says."""
+    last: dict[int, tuple[int, dict[str, Any]]] = {}
     for event in _events(world):
         data = msgspec.json.decode(event.data)
         if "conversation" in data:
             last[data["conversation"]["id"]] = (event.at, data["conversation"])
+        if event.name in CUSTOMER_EVENTS:
+            for _, conversation in last.values():
+                _shows(conversation, data["customer"])
     for row in _conversations(world):
         assert row.id in last, f"nobody was told of conversation {row.id}"
         at, shown = last[row.id]
@@ -184,6 +189,18 @@ def the_last_event_shows_the_conversation_as_it_is(world: World) -> None:
         assert shown == msgspec.json.decode(msgspec.json.encode(fresh)), (
             f"conversation {row.id} is shown as {shown}"
         )
+
+
+CUSTOMER_EVENTS = frozenset({"customer.updated", "customer.merged", "customer.unmerged"})
+
+
+def _shows(conversation: dict[str, Any], customer: dict[str, Any]) -> None:
+    shown = conversation["customer"]
+    if (shown["merged_id"] or shown["id"]) == customer["id"]:
+        into = customer["merged_into"]
+        conversation["customer"] = {
+            name: (into or customer)[name] for name in ("id", "name", "avatar_url")
+        } | {"merged_id": customer["id"] if into else None}
 
 
 def unread_counts_follow_from_the_events(world: World) -> None:
