@@ -70,7 +70,7 @@ from engine.domain.outbound import (
     SendOutcome,
     Sent,
 )
-from engine.domain.outbox import CHANNEL_KIND, Deliver, Refresh, Settled, Wake
+from engine.domain.outbox import CHANNEL_KIND, Deliver, Halt, Refresh, Settled, Wake
 from engine.domain.rows import OutboxPatch
 from engine.errors import CommitFailed
 from engine.ports import OutboxStore
@@ -104,12 +104,41 @@ _OUTAGE: Final = frozenset({ErrorClass.TRANSIENT, ErrorClass.UNREACHABLE})
 """Declines that say that the platform cannot be talked to, for the circuit breaker."""
 
 
-OnAttention = Callable[[int, int, str], None]
-"""(tenant id, channel id, what a person has to do). Must not block."""
+class Trouble(Struct, frozen=True, kw_only=True):
+    """A person has to act on an account, says the platform of a call with the credentials of
+    `credentials_at`. `note` is a sentence for people. `halted`: nothing is sent until they are changed."""
+
+    tenant_id: int
+    channel_id: int
+    code: str
+    note: str
+    halted: bool
+    credentials_at: int
+
+
+OnTrouble = Callable[[Trouble], None]
+"""Must not block."""
+
+
+class LastError(Struct, frozen=True, kw_only=True):
+    """Why a call failed last. `at` in ms."""
+
+    code: str
+    message: str
+    at: int
+
+
+class AccountRecord(Struct):
+    """What is remembered of an account between two lives of its actor, since the process started."""
+
+    outcomes: Counter[str]
+    accepted_at: int | None = None
+    error: LastError | None = None
 
 
 class ChannelStatistics(Struct, frozen=True, kw_only=True):
-    """One account at this moment; `outcomes` counts since the process started."""
+    """One account at this moment. `outcomes` counts since the process started, and `accepted_at` (ms) and
+    `error` are the last since then. `paused_until` (ms): nothing is sent before, whatever waits."""
 
     tenant_id: int
     channel_id: int
@@ -121,13 +150,16 @@ class ChannelStatistics(Struct, frozen=True, kw_only=True):
     halted: str | None
     reading_store: bool
     outcomes: Mapping[str, int]
+    paused_until: int | None = None
+    accepted_at: int | None = None
+    error: LastError | None = None
 
 
 class Channels:
     """What the accounts' actors share; makes the runtime's spec of them.
 
     `ask` reaches conversations; `accounts` opens an account's credentials when it is first used and after
-    each Refresh; `senders` are the platforms' adapters by name; `on_attention` is told when a person has to
+    each Refresh; `senders` are the platforms' adapters by name; `on_trouble` is told when a person has to
     act on an account.
     """
 
@@ -142,7 +174,7 @@ class Channels:
         wall_ms: Callable[[], int],
         random: Random,
         unknown_wait_seconds: float,
-        on_attention: OnAttention,
+        on_trouble: OnTrouble,
         items_max: int = ITEMS_MAX,
     ) -> None:
         self.ask = ask
@@ -153,10 +185,10 @@ class Channels:
         self.wall_ms = wall_ms
         self.random = random
         self.unknown_wait_seconds = unknown_wait_seconds
-        self.on_attention = on_attention
+        self.on_trouble = on_trouble
         self.items_max = items_max
         self._live: dict[tuple[int, int], _Channel] = {}
-        self._outcomes: dict[tuple[int, int], Counter[str]] = {}
+        self._records: dict[tuple[int, int], AccountRecord] = {}
 
     def worker(self) -> Worker:
         """The spec for the tenants' supervisor."""
@@ -175,11 +207,18 @@ class Channels:
         """The accounts that are active now."""
         return [channel.statistics() for channel in self._live.values()]
 
+    def record(self, tenant_id: int, channel_id: int) -> tuple[ChannelStatistics | None, AccountRecord]:
+        """What the account's actor says now (None: it has nothing to do), and what is remembered."""
+        place = (tenant_id, channel_id)
+        live = self._live.get(place)
+        record = self._records.get(place) or AccountRecord(Counter())
+        return (None if live is None else live.statistics()), record
+
     async def _run(self, inbox: Inbox) -> None:
         key = inbox.address.key
         assert isinstance(key, int)
         place = (inbox.address.tenant, key)
-        channel = _Channel(self, inbox, *place, self._outcomes.setdefault(place, Counter()))
+        channel = _Channel(self, inbox, *place, self._records.setdefault(place, AccountRecord(Counter())))
         self._live[place] = channel
         try:
             await channel.run()
@@ -191,13 +230,14 @@ class _Channel:
     """One activation."""
 
     def __init__(
-        self, shared: Channels, inbox: Inbox, tenant_id: int, channel_id: int, outcomes: Counter[str]
+        self, shared: Channels, inbox: Inbox, tenant_id: int, channel_id: int, record: AccountRecord
     ) -> None:
         self._shared = shared
         self._inbox = inbox
         self._tenant_id = tenant_id
         self._channel_id = channel_id
-        self._outcomes = outcomes
+        self._record = record
+        self._outcomes = record.outcomes
         self._lines = Lines()
         self._account: Account | None = None
         self._sender: Sender | None = None
@@ -239,7 +279,14 @@ class _Channel:
             halted=self._halted,
             reading_store=self._backlog.behind,
             outcomes=dict(self._outcomes),
+            paused_until=self._paused_until(now),
+            accepted_at=self._record.accepted_at,
+            error=self._record.error,
         )
+
+    def _paused_until(self, now: float) -> int | None:
+        seconds = max(self._pace.paused(now), self._circuit.wait(now) or 0.0)
+        return self._shared.wall_ms() + round(seconds * 1000) if seconds > 0 else None
 
     async def run(self) -> None:
         self._open_account()
@@ -276,6 +323,8 @@ class _Channel:
                     self._backlog.look_again()
                 case Refresh():
                     self._open_account()
+                case Halt(note):
+                    self._halted = note
                 case other:
                     self._log.error("channel.misaddressed", message_type=type(other).__name__)
             envelope.reply(None)
@@ -390,7 +439,8 @@ class _Channel:
                 self._lines.postpone(line, now + wait, now)
                 return
         if calls:
-            self._pace.take(now)
+            weigh = self._limits.weight
+            self._pace.take(now, weigh(entry.item.send) if weigh is not None and not entry.is_signal else 1)
             self._coming.add(entry.id)
         probe = calls and self._circuit.started(now)
         self._lines.begin(line)
@@ -458,6 +508,7 @@ class _Channel:
             resent=True,
             window_ends_at=item.window_ends_at,
             by_person=item.by_person,
+            thread=item.thread,
         )
         commit = self._patch(
             entry,
@@ -516,6 +567,7 @@ class _Channel:
     def _learn(self, result: SendResult, probe: bool) -> None:
         """What an answer says about the account and the platform."""
         now = trio.current_time()
+        self._remember(result)
         declined = result if isinstance(result, Declined) else None
         if isinstance(result, Unanswered) or (declined is not None and declined.error_class in _OUTAGE):
             if self._circuit.failed(now, probe=probe):
@@ -534,6 +586,16 @@ class _Channel:
             )
         elif declined.retry_after_seconds and declined.error_class is ErrorClass.TRANSIENT:
             self._pace.pause(now, declined.retry_after_seconds)
+
+    def _remember(self, result: SendResult) -> None:
+        at = self._shared.wall_ms()
+        match result:
+            case Accepted():
+                self._record.accepted_at = at
+            case Declined():
+                self._record.error = LastError(code=result.platform_code, message=result.message, at=at)
+            case Unanswered():
+                self._record.error = LastError(code="no_answer", message=result.reason, at=at)
 
     async def _conclude(self, entry: Entry, result: SendResult, account: Account) -> None:
         if entry.is_signal:
@@ -577,7 +639,7 @@ class _Channel:
             return
         step = retrying.after(declined, entry.attempts, self._shared.random)
         if declined.error_class is ErrorClass.ACCOUNT:
-            self._call_for_attention(declined)
+            self._call_for_attention(declined, account)
         match step:
             case retrying.GiveUp():
                 await self._refuse(
@@ -585,12 +647,13 @@ class _Channel:
                     declined.platform_code,
                     declined.message,
                     retryable=declined.error_class in RETRYABLE,
+                    opted_out=declined.error_class is ErrorClass.OPTED_OUT,
                 )
             case retrying.Halt():
                 # A call made with credentials that have been replaced since says nothing about the new ones.
                 if account is self._account:
                     self._halted = declined.message
-                    self._call_for_attention(declined)
+                    self._call_for_attention(declined, account)
                 await self._requeue(entry, declined, seconds=0.0, attempts=entry.attempts - 1)
             case retrying.RetryIn(seconds):
                 if declined.error_class is ErrorClass.RATE_PAIR:
@@ -624,8 +687,16 @@ class _Channel:
         await commit.wait()
         await self._was_overtaken(entry)
 
-    async def _refuse(self, entry: Entry, code: str, message: str, *, retryable: bool) -> None:
-        outcome = Refused(platform_code=code, message=message, retryable=retryable, at=self._shared.wall_ms())
+    async def _refuse(
+        self, entry: Entry, code: str, message: str, *, retryable: bool, opted_out: bool = False
+    ) -> None:
+        outcome = Refused(
+            platform_code=code,
+            message=message,
+            retryable=retryable,
+            at=self._shared.wall_ms(),
+            opted_out=opted_out,
+        )
         self._log.warning("outbox.refused", **self._names(entry), **_effort(entry), code=code)
         await self._report(entry, outcome)
         self._finish(entry, "refused")
@@ -702,13 +773,22 @@ class _Channel:
             self._backlog.offer(entry.again)
         self._stir()
 
-    def _call_for_attention(self, declined: Declined) -> None:
+    def _call_for_attention(self, declined: Declined, account: Account) -> None:
         """Once for each trouble and Refresh, not once for each message that meets it."""
         if self._attention == declined.platform_code:
             return
         self._attention = declined.platform_code
         self._log.error("channel.needs_attention", code=declined.platform_code, note=declined.message)
-        self._shared.on_attention(self._tenant_id, self._channel_id, declined.message)
+        self._shared.on_trouble(
+            Trouble(
+                tenant_id=self._tenant_id,
+                channel_id=self._channel_id,
+                code=declined.platform_code,
+                note=declined.message,
+                halted=declined.error_class is ErrorClass.AUTH,
+                credentials_at=account.credentials_at,
+            )
+        )
 
     def _names(self, entry: Entry) -> dict[str, Any]:
         item = entry.item

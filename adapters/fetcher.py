@@ -13,7 +13,7 @@ Stop       lets downloads end within the runtime's deadline, then cuts them.
 
 import copy
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from heapq import heappop, heappush
 from math import inf
@@ -33,7 +33,7 @@ from engine.domain.conversation.messages import MediaVerdict, address_of
 from engine.domain.outbox import MEDIA_KIND, Fetch, Wake
 from engine.domain.rows import AttachmentPatch, AttachmentRow
 from engine.errors import CommitFailed, InvalidInput, MijraError, Unavailable
-from engine.ports import MediaFile, MediaStore, OutboxStore
+from engine.ports import MediaFile, MediaStore, OutboxStore, chunks_of
 from engine.runtime import Address, Committer, Envelope, Inbox, Restart, Worker
 
 log = structlog.get_logger()
@@ -337,6 +337,8 @@ class _Fetcher:
 
     async def _download(self, row: AttachmentRow, found: FoundMedia) -> MediaFile | None:
         """None: there is nothing at this address (any more)."""
+        if found.content is not None:
+            return await self._store_content(row, found, found.content)
         if found.size is not None and found.size > self._shared.bytes_max:
             raise self._too_large()
         bounded = {"body_bytes_max": self._shared.bytes_max}
@@ -375,6 +377,10 @@ class _Fetcher:
             raise _Failed("digest", "The downloaded file is not the one that was announced.")
         return stored
 
+    async def _store_content(self, row: AttachmentRow, found: FoundMedia, content: bytes) -> MediaFile:
+        """What came in a delivery that is kept: no address is called."""
+        return await self._write(row, chunks_of(content), _media_type(found.media_type, row.media_type))
+
     async def _store(self, row: AttachmentRow, found: FoundMedia, answer: httpx.Response) -> MediaFile:
         length = answer.headers.get("content-length", "")
         if length.isascii() and length.isdigit() and int(length) > self._shared.bytes_max:
@@ -388,11 +394,17 @@ class _Fetcher:
                     return one
             return b""
 
+        media_type = _media_type(answer.headers.get("content-type"), found.media_type, row.media_type)
+        return await self._write(row, chunk, media_type)
+
+    async def _write(
+        self, row: AttachmentRow, chunk: Callable[[], Awaitable[bytes]], media_type: str
+    ) -> MediaFile:
         try:
             return await self._shared.media.write(
                 storage_key(self._tenant_id, row),
                 chunk,
-                media_type=_media_type(answer.headers.get("content-type"), found.media_type, row.media_type),
+                media_type=media_type,
                 bytes_max=self._shared.bytes_max,
             )
         except InvalidInput as error:

@@ -105,10 +105,15 @@ class AccountPace:
         # The room for rounding is a billionth of a send.
         return 0.0 if self._tokens >= 1.0 - 1e-9 else (1.0 - self._tokens) / self._rate
 
-    def take(self, now: float) -> None:
-        """Counts a send that is begun. Call it only when `wait` gave 0."""
+    def paused(self, now: float) -> float:
+        """Seconds that are left of a pause; 0 without one."""
+        return max(0.0, self._paused_until - now)
+
+    def take(self, now: float, weight: int = 1) -> None:
+        """Counts a send that is begun. Call it only when `wait` gave 0. What weighs more than one is paid
+        back before the next."""
         self._flow(now)
-        self._tokens -= 1.0
+        self._tokens -= weight
 
     def throttled(self, now: float, seconds: float = 0.0) -> None:
         """The platform refused for speed; nothing goes for `seconds` (its Retry-After)."""

@@ -14,14 +14,18 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from enum import Enum
-from typing import Any, ClassVar, Protocol
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 from msgspec import Struct
 
 from adapters.guard import Guard
+from engine.domain.inbound import Announced, InboundEvent
 from engine.domain.outbound import OutboxItem, Send
 from engine.domain.platforms import Platform
 from engine.ports import MediaStore, Receiver
+
+if TYPE_CHECKING:
+    from adapters.service import AccountService, Service, ServiceTools
 
 
 class ErrorClass(Enum):
@@ -46,11 +50,17 @@ class ErrorClass(Enum):
     """The platform wants no such message to this recipient for a day or more; not ours to loop on: final."""
     BAD_REQUEST = "bad_request"
     """The message itself is not acceptable: final."""
+    OPTED_OUT = "opted_out"
+    """The recipient wants no messages from this account: final, and the conversation is told."""
     ACCOUNT = "account"
     """Something about the account (payment, policy, registration): final, a person has to act."""
 
 
-RETRYABLE = frozenset(ErrorClass) - {ErrorClass.RECIPIENT, ErrorClass.BAD_REQUEST}
+RETRYABLE = frozenset(ErrorClass) - {
+    ErrorClass.RECIPIENT,
+    ErrorClass.OPTED_OUT,
+    ErrorClass.BAD_REQUEST,
+}
 """Classes of a failure that a person's later `retry` of the same message may turn into success."""
 
 
@@ -58,6 +68,8 @@ class Account(Struct, frozen=True, kw_only=True):
     """A connected account with its credentials opened. Its representation leaves the credentials out.
 
     `active` is False for a channel that its owner has disabled: nothing is sent, nothing is lost.
+    `credentials_at` (ms) is when the credentials were given or renewed, and names them;
+    `credentials_expire_at` (ms) is None where they do not expire, or nobody has said when.
     """
 
     tenant_id: int
@@ -67,6 +79,8 @@ class Account(Struct, frozen=True, kw_only=True):
     credentials: dict[str, str]
     settings: dict[str, Any]
     active: bool = True
+    credentials_at: int = 0
+    credentials_expire_at: int | None = None
 
     def __repr__(self) -> str:
         return f"<Account {self.platform} tenant={self.tenant_id} channel={self.channel_id}>"
@@ -100,12 +114,15 @@ SendResult = Accepted | Declined | Unanswered
 
 
 class Limits(Struct, frozen=True, kw_only=True):
-    """A platform's sending limits for one account (its sheet's numbers, or the account's settings)."""
+    """A platform's sending limits for one account (its sheet's numbers, or the account's settings).
+    `weight`: for how many messages a send counts in the account's pace (a long SMS is several); None: for
+    one."""
 
     messages_per_second: int
     pair_seconds: float
     pair_burst: int
     concurrency: int
+    weight: Callable[[Send], int] | None = None
 
 
 class Turn(Protocol):
@@ -123,10 +140,12 @@ class Turn(Protocol):
 
 class Fitted(Struct, frozen=True, kw_only=True):
     """A send as the platform can carry it. `note` tells the agent what is different from what was asked; it
-    is stored with the message. None: nothing."""
+    is stored with the message. None: nothing. `facts` are members for the message's content that the agent
+    should see (how many parts a text is sent in)."""
 
     send: Send
     note: str | None = None
+    facts: Mapping[str, Any] = {}
 
 
 class Sender(Protocol):
@@ -150,12 +169,22 @@ class Sender(Protocol):
         ...
 
 
+class Outlet(Struct, frozen=True, kw_only=True):
+    """Where a send is to go, as far as it decides what can be carried. `answered`: the conversation has an
+    answer of a person's already."""
+
+    external_id: str
+    settings: Mapping[str, Any]
+    answered: bool = False
+
+
 class FoundMedia(Struct, frozen=True, kw_only=True):
     """Where a platform's file can be downloaded now. `headers` carry the authorization and are never
-    logged."""
+    logged. `content`: the file itself, where it came in a delivery that we keep; then there is no address."""
 
-    url: str
-    headers: dict[str, str]
+    url: str = ""
+    headers: dict[str, str] = {}
+    content: bytes | None = None
     media_type: str | None = None
     sha256: str | None = None
     size: int | None = None
@@ -173,12 +202,35 @@ class MediaSource(Protocol):
         ...
 
 
+class Reader(Protocol):
+    """The half of an adapter that reads what webhooks only name."""
+
+    platform: str
+
+    async def read(self, announced: Announced, account: Account) -> "Sequence[InboundEvent] | Declined":
+        """What was announced, as events; the same each time, ids included, while it does not change. Within
+        ten seconds, since a delivery waits for it. What can never be read is an event that says so.
+        `Declined`: not now; the platform is told to repeat its delivery, and an AUTH marks the channel."""
+        ...
+
+
 class Checked(Struct, frozen=True, kw_only=True):
     """Does an account work? `detail` is a sentence without secrets, `facts` what the platform says of it."""
 
     ok: bool
     detail: str
     facts: dict[str, Any] = {}
+
+
+class Renewed(Struct, frozen=True, kw_only=True):
+    """An account's new credentials by their names; what is not named stays. `expires_at` (ms): when they
+    expire; None when the platform does not say. Its representation leaves the credentials out."""
+
+    credentials: dict[str, str]
+    expires_at: int | None
+
+    def __repr__(self) -> str:
+        return f"<Renewed {sorted(self.credentials)} until {self.expires_at}>"
 
 
 class Profile(Struct, frozen=True, kw_only=True):
@@ -192,17 +244,24 @@ class OpenSender(Sender, AbstractAsyncContextManager[Sender], Protocol):
     """A Sender with its connections; the root enters it at the start and leaves it at the end."""
 
 
+class OpenReader(Reader, AbstractAsyncContextManager[Reader], Protocol):
+    """A Reader with its connections, likewise."""
+
+
 class OpenMediaSource(MediaSource, AbstractAsyncContextManager[MediaSource], Protocol):
     """A MediaSource with its connections, likewise."""
 
 
 class Tools(Struct, frozen=True, kw_only=True):
     """What the root lends to adapters. `link(tenant_id, storage_key)` is a public address of a stored file
-    that works for an hour at least, for platforms that fetch what they are to send."""
+        that works for an hour at least, for platforms that fetch what they are to send. `webhook(account)` is
+        where the account's platform reaches us, for those that want to be told with each message; None: not
+    known."""
 
     media: MediaStore
     guard: Guard
     link: Callable[[int, str], str]
+    webhook: Callable[[Account], str | None] = lambda account: None
 
 
 class Simulator(Protocol):
@@ -275,6 +334,15 @@ class Adapter(ABC):
     def media_source(self, tools: Tools) -> OpenMediaSource | None:
         """None where webhooks bring no files."""
 
+    def reader(self, tools: Tools) -> OpenReader | None:
+        """None where webhooks hold what they tell of."""
+        return None
+
+    def fit(self, sender: Sender, send: Send, outlet: Outlet) -> Fitted:
+        """`sender.fit`, for a platform on which the account decides what can be carried: raises as it does.
+        Pure."""
+        return sender.fit(send)
+
     @abstractmethod
     async def check(self, account: Account, tools: Tools) -> Checked:
         """One harmless read with the account's credentials. Raises Unavailable when the platform cannot be
@@ -290,9 +358,33 @@ class Adapter(ABC):
         webhooks do not tell; None when the platform does not say either. Raises Unavailable."""
         return None
 
+    async def renew(self, account: Account, tools: Tools) -> Renewed | Declined | None:
+        """New credentials in place of the account's, which still hold or whose successors can be had with
+        them. Called where `platform.connection.renewal` says that they expire, by adapters/renewing.py, which
+        stores the answer. None: this account's do not expire, or it lacks what they are renewed with.
+
+        `Declined` of class AUTH or ACCOUNT: a person has to connect the account again, and `message` tells
+        them so; other classes are tried again. Raises Unavailable when the platform cannot be reached or has
+        trouble of its own; nothing else. One call at a time for each account."""
+        return None
+
+    def services(self, tools: "ServiceTools") -> "Sequence[Service | AccountService]":
+        """What runs as long as the process does: listeners, pollers (adapters/service.py)."""
+        return ()
+
+    def takes_our_id(self, external_id: str) -> bool:
+        """Whether our message's id travels with what this account sends."""
+        return self.platform.capabilities.takes_our_id
+
     def stand_in(self) -> StandIn | None:
         """How the platform is played; None where nobody plays it."""
         return None
+
+    def stand_ins(self) -> Mapping[str, StandIn]:
+        """The same by name, for a platform with several kinds of accounts: the first, by the platform's name,
+        and others by names that are nobody else's."""
+        first = self.stand_in()
+        return {} if first is None else {self.platform.name: first}
 
 
 AccountOf = Callable[[int, int], Account | None]

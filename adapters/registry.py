@@ -22,7 +22,7 @@ ENTRY_POINTS: Final = "mijra.adapters"
 """The group under which a package names its adapter: an Adapter instance, or a class or function without
 arguments that gives one."""
 
-BUILT_IN: Final = ("whatsapp", "messenger", "instagram")
+BUILT_IN: Final = ("whatsapp", "messenger", "instagram", "tiktok", "google_business", "email", "sms")
 """Folders of this package with an `ADAPTER`, in the order of the README's table."""
 
 _log = structlog.get_logger()

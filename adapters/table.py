@@ -63,10 +63,12 @@ def _size(count: int) -> str:
 def _window(can: Capabilities) -> str:
     if can.window_seconds is None:
         return "none"
-    window = _time(can.window_seconds)
-    return (
-        window if can.human_window_seconds is None else f"{window}, people {_time(can.human_window_seconds)}"
-    )
+    parts = [_time(can.window_seconds)]
+    if can.human_window_seconds is not None:
+        parts.append(f"people {_time(can.human_window_seconds)}")
+    if can.window_messages_max is not None:
+        parts.append(f"{can.window_messages_max} messages")
+    return ", ".join(parts)
 
 
 def _time(seconds: int) -> str:

@@ -82,3 +82,17 @@ def read_json_text(text: str) -> Any:
 def usable_id(value: object) -> str | None:
     """`value` if it can serve as an id: text, not empty, of bounded length."""
     return value if isinstance(value, str) and 0 < len(value) <= _ID_MAX else None
+
+
+_YEAR_2286_SECONDS: Final = 10**10
+_YEAR_10000_MS: Final = 253_402_300_800_000
+
+
+def moment(value: Any) -> int | None:
+    """A time in ms. What is too small for milliseconds of this century are seconds."""
+    if isinstance(value, str) and value.isascii() and value.isdigit() and len(value) <= 15:
+        value = int(value)
+    if not isinstance(value, int) or isinstance(value, bool) or value <= 0:
+        return None
+    ms = value * 1_000 if value < _YEAR_2286_SECONDS else value
+    return ms if ms < _YEAR_10000_MS else None

@@ -50,6 +50,7 @@ from storage.contacts import Contacts
 from storage.databases import DatabaseServer, transaction
 from storage.embedded import embedded_postgres
 from storage.migrate import load_migrations, migrate
+from storage.people import People
 from storage.placements import Placements
 from storage.tenants import Tenants
 from storage.upkeep import upkeep
@@ -161,6 +162,7 @@ async def ours(clock: Forward, dsn: str, database: str, count: int) -> dict[str,
         engine = Engine(
             conversation_store=Contacts(placements),
             tenant_store=Tenants(placements, take=writers.take),
+            customer_store=People(placements),
             committer=writers,
             workers=(),
             new_id=IdAllocator(_wall_ms),

@@ -158,7 +158,7 @@ class OurOutbox:
             wall_ms=_wall_ms,
             random=Random(1),
             unknown_wait_seconds=30.0,
-            on_attention=lambda tenant_id, channel_id, note: None,
+            on_trouble=lambda trouble: None,
         )
         conversation = Decider(kind=CONVERSATION_KIND, decide=self._decide, load=_load)
         self.system: System = System(

@@ -151,7 +151,7 @@ class Ours:
             wall_ms=_wall_ms,
             random=Random(2),
             unknown_wait_seconds=30.0,
-            on_attention=lambda tenant_id, channel_id, note: None,
+            on_trouble=lambda trouble: None,
         )
         conversation = Decider(kind=CONVERSATION_KIND, decide=self._decide, load=_load)
         self._system: System = System(

@@ -6,7 +6,7 @@
     │   ├── Unauthenticated       unauthenticated, bad_signature
     │   ├── Forbidden             forbidden
     │   ├── NotFound              not_found (also for what belongs to another tenant)
-    │   └── Conflicting           conflict, stale_conversation, window_closed, idempotency_key_reused
+    │   └── Conflicting           conflict, stale_conversation, window_closed, window_used_up, …
     ├── Unavailable           our state right now; waiting helps                       429 / 503
     │   ├── MailboxFull           overloaded; over_share (this tenant has its share of what is shared)
     │   ├── ActorStopped          stopping

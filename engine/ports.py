@@ -6,14 +6,22 @@ All methods may raise StoreUnavailable; a cancelled call has no effect that matt
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from types import MappingProxyType
-from typing import Any, Final, Protocol
+from typing import Any, Final, Protocol, runtime_checkable
 
 from msgspec import Struct
 
 from engine.domain.config import TenantConfig
-from engine.domain.inbound import RoutedEvent
+from engine.domain.inbound import InboundEvent, RoutedEvent
 from engine.domain.outbound import OutboxItem
-from engine.domain.rows import AttachmentRow, ConversationRow, CustomerRow, HandleRow, TimerRow
+from engine.domain.resources import CustomerRef
+from engine.domain.rows import (
+    AttachmentRow,
+    ConversationRow,
+    CustomerRow,
+    HandleRow,
+    MergeRow,
+    TimerRow,
+)
 
 # ------------------------------------------------------------------ loading actors
 
@@ -44,7 +52,8 @@ class ContactSnapshot(Struct, kw_only=True):
     """All that an actor of one contact on one channel account needs to decide.
 
     `conversation` is the newest one (open or not); `messages` are its and its predecessors' newest,
-    newest first, at most `recent_max`; `complete` says that there are no older ones.
+    newest first, at most `recent_max`; `complete` says that there are no older ones. `shared`: others were
+    merged into the customer; `root`: the one that he was merged into.
     """
 
     customer: CustomerRow
@@ -53,6 +62,8 @@ class ContactSnapshot(Struct, kw_only=True):
     conversation: ConversationRow | None
     messages: tuple[TrackedMessage, ...]
     complete: bool
+    shared: bool = False
+    root: CustomerRef | None = None
 
 
 class ContactRequest(Struct, frozen=True, kw_only=True):
@@ -81,14 +92,15 @@ class ConversationQuery(Struct, frozen=True, kw_only=True):
 
 
 class TrackedQuery(Struct, frozen=True, kw_only=True):
-    """Our messages to one contact in these statuses that have a platform id, the newest `limit`. Found:
-    FoundTracked."""
+    """Our messages to one contact in these statuses, the newest `limit`; `named`: only those that have a
+    platform id. Found: FoundTracked."""
 
     tenant_id: int
     channel_id: int
     contact_key: str
     statuses: tuple[str, ...]
     limit: int
+    named: bool = True
 
 
 class FoundTracked(Struct, frozen=True, kw_only=True):
@@ -117,6 +129,67 @@ class ConversationStore(Protocol):
     async def find(self, queries: Sequence[StoreQuery]) -> Sequence[object]:
         """Answers lookups, batched, in the order asked: FoundMessage, FoundTracked or
         ConversationRow | None."""
+        ...
+
+
+class Member(Struct, kw_only=True):
+    """One customer of a person: `merge` is what makes him part of it (None: the one who survives), `place`
+    his contact, (channel id, contact key). Without a place he was made by hand."""
+
+    customer: CustomerRow
+    merge: MergeRow | None
+    place: tuple[int, str] | None
+
+
+class Person(Struct, kw_only=True):
+    """All customers that were merged into the one with `root_id`, and that one."""
+
+    root_id: int
+    members: tuple[Member, ...]
+
+    def member(self, customer_id: int) -> Member:
+        return next(each for each in self.members if each.customer.id == customer_id)
+
+    @property
+    def root(self) -> CustomerRow:
+        return self.member(self.root_id).customer
+
+    def below(self, customer_id: int) -> tuple[Member, ...]:
+        """This customer, and those who are part of the person by him."""
+        found = {customer_id}
+        while True:
+            more = {
+                each.customer.id
+                for each in self.members
+                if each.merge is not None and each.merge.survivor_id in found
+            }
+            if more <= found:
+                return tuple(each for each in self.members if each.customer.id in found)
+            found |= more
+
+
+class PersonsQuery(Struct, frozen=True, kw_only=True):
+    """The persons that these customers are part of by the merges that stand. Found: a Person for each, None
+    where there is no such customer."""
+
+    tenant_id: int
+    customer_ids: tuple[int, ...]
+
+
+class UnsettledQuery(Struct, frozen=True, kw_only=True):
+    """Merges, made or undone, that the customers' own rows may not show yet, oldest first. Found:
+    MergeRows."""
+
+    tenant_id: int
+    limit: int
+
+
+PeopleQuery = PersonsQuery | UnsettledQuery
+
+
+class CustomerStore(Protocol):
+    async def find_people(self, queries: Sequence[PeopleQuery]) -> Sequence[tuple[Any, ...]]:
+        """The answers in the order asked."""
         ...
 
 
@@ -156,8 +229,14 @@ class OutboxStore(Protocol):
     ) -> Sequence[AttachmentRow]: ...
 
     async def open_work(self, tenant_id: int) -> "OpenWork":
-        """What must be woken after a start: channels with open items, media, timers, waiting."""
+        """What must be woken after a start: channels with open items, media, timers, waiting, merges."""
         ...
+
+
+class CursorStore(Protocol):
+    """How far accounts were read by services of their adapters (written through the committer)."""
+
+    async def load_cursor(self, tenant_id: int, channel_id: int) -> str | None: ...
 
 
 class OpenWork(Struct, frozen=True, kw_only=True):
@@ -165,6 +244,7 @@ class OpenWork(Struct, frozen=True, kw_only=True):
     media: bool
     timers: bool
     waiting: bool
+    merges: bool = False
 
 
 # ------------------------------------------------------------------ the event log
@@ -220,12 +300,54 @@ class Endpoint(Struct, frozen=True, kw_only=True):
 
 
 class WebhookRequest(Struct, frozen=True, kw_only=True):
-    """A webhook as it came, knowing nothing of any web framework. Header names are lower-case."""
+    """A webhook as it came, knowing nothing of any web framework. Header names are lower-case.
+
+    `path` is decoded, `raw_path` as it was written where the two differ. `public_url` is how the outside
+    reaches us, if the operator has said so.
+    """
 
     method: str
     path: str
     query: str
     headers: Mapping[str, str]
+    body: bytes
+    raw_path: str | None = None
+    public_url: str | None = None
+
+    def urls(self, configured: str | None = None) -> list[str]:
+        """The addresses that the platform may have called, for those that sign theirs; the likeliest first.
+
+        From the address that the account was given (`configured`), else from the operator's public URL, else
+        from the Host header, where nobody knows the scheme. X-Forwarded headers are anybody's and not
+        looked at. Each comes also with the standard port and without one: platforms differ in which they
+        sign.
+        """
+        query = f"?{self.query}" if self.query else ""
+        target = (self.raw_path or self.path) + query
+        if configured is not None:
+            bases = [configured + query]
+        elif self.public_url is not None:
+            bases = [self.public_url + target]
+        else:
+            host = self.headers.get("host", "")
+            bases = [f"https://{host}{target}", f"http://{host}{target}"] if host else []
+        return [url for base in bases for url in _with_and_without_port(base)]
+
+
+def _with_and_without_port(url: str) -> tuple[str, ...]:
+    scheme, _, rest = url.partition("://")
+    host, slash, path = rest.partition("/")
+    name, colon, port = host.rpartition(":")
+    if colon and port.isdecimal():
+        return url, f"{scheme}://{name}{slash}{path}"
+    return url, f"{scheme}://{host}:{443 if scheme == 'https' else 80}{slash}{path}"
+
+
+class Acknowledgement(Struct, frozen=True, kw_only=True):
+    """How a platform wants to hear that a delivery was taken."""
+
+    status: int = 200
+    content_type: str
     body: bytes
 
 
@@ -263,11 +385,50 @@ class Receiver(Protocol):
         ...
 
 
+@runtime_checkable
+class ReadsAddresses(Protocol):
+    """What a Receiver may have beside: its deliveries' addresses are part of what they say (such as our own
+    id in the address of a callback). It is asked in place of `parse`, with the same promises."""
+
+    def parse_request(self, request: WebhookRequest) -> Sequence[RoutedEvent]: ...
+
+
+@runtime_checkable
+class Acknowledges(Protocol):
+    """What a Receiver may have beside: its platform does not take our JSON for an answer."""
+
+    acknowledgement: Acknowledgement
+
+
+@runtime_checkable
+class Recogniser(Protocol):
+    """A Receiver that can say more of an event once it is known whose it is: what is signed with the
+    account's own secrets, such as the references in a mail."""
+
+    def recognise(self, event: InboundEvent, endpoint: Endpoint) -> InboundEvent:
+        """The event as the account sees it that it is for. Pure; raises nothing."""
+        ...
+
+
 class MediaFile(Struct, frozen=True, kw_only=True):
     storage_key: str
     size: int
     sha256: str
     media_type: str
+
+
+CHUNK_BYTES: Final = 256 * 1024
+"""So that hashing one holds the loop for a fraction of a millisecond."""
+
+
+def chunks_of(content: bytes) -> Callable[[], Awaitable[bytes]]:
+    """Bytes that are here already, as `MediaStore.write` takes them."""
+    pieces = (content[at : at + CHUNK_BYTES] for at in range(0, len(content), CHUNK_BYTES))
+
+    async def chunk() -> bytes:
+        return next(pieces, b"")
+
+    return chunk
 
 
 class MediaStore(Protocol):

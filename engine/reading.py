@@ -10,8 +10,14 @@ from typing import Any, Generic, Protocol, TypeVar
 
 from msgspec import Struct
 
-from engine.domain.resources import ConversationResource, MessageResource, SignUrl
-from engine.domain.rows import AssignmentRow, AttachmentRow, FileRow, NoteRow
+from engine.domain.resources import (
+    ConversationResource,
+    CustomerResource,
+    HandleRef,
+    MessageResource,
+    SignUrl,
+)
+from engine.domain.rows import AssignmentRow, AttachmentRow, FileRow, MergeRow, NoteRow
 
 T = TypeVar("T")
 
@@ -39,13 +45,15 @@ class ConversationFilter(Struct, frozen=True, kw_only=True):
 
 
 class ConversationPlace(Struct, frozen=True, kw_only=True):
-    """Where a conversation's actor is, and what the rights checks need."""
+    """Where a conversation's actor is, and what the rights checks need. `answered`: by a person, at any
+    time."""
 
     conversation_id: int
     channel_id: int
     contact_key: str
     assigned_to: int | None
     status: str
+    answered: bool = False
 
 
 class MessagePlace(Struct, frozen=True, kw_only=True):
@@ -126,6 +134,60 @@ class Reads(Protocol):
         ...
 
 
+class ConversationCounts(Struct, frozen=True, kw_only=True):
+    total: int
+    open: int
+    unread: int
+
+
+class Profile(Struct, frozen=True, kw_only=True):
+    """A person: the customer who survived, those who were merged into him, and what is of any of them: all
+    handles, the newest conversations and how many there are."""
+
+    customer: CustomerResource
+    members: Sequence[CustomerResource]
+    handles: Sequence[HandleRef]
+    conversations: Sequence[ConversationResource]
+    counts: ConversationCounts
+
+
+class Candidate(Struct, frozen=True, kw_only=True):
+    """Perhaps the same person. `reasons`: phone, phone_variant (another way to write the same number),
+    email."""
+
+    customer: CustomerResource
+    reasons: Sequence[str]
+
+
+class CustomerReads(Protocol):
+    """Customers as the API reads them, with the promises of Reads."""
+
+    async def customers(
+        self, tenant_id: int, *, search: str | None, limit: int, cursor: str | None
+    ) -> Page[CustomerResource]:
+        """Persons, newest first. `search` looks in names, phones and e-mails of all their customers."""
+        ...
+
+    async def customer(self, tenant_id: int, customer_id: int) -> CustomerResource | None:
+        """Also one that was merged into another."""
+        ...
+
+    async def profile(self, tenant_id: int, customer_id: int, *, visible_to: int | None) -> Profile | None:
+        """Of the person that the customer is part of. `visible_to`: only conversations that this agent may
+        see."""
+        ...
+
+    async def candidates(self, tenant_id: int, customer_id: int) -> Sequence[Candidate] | None:
+        """Other persons who share a telephone number or an e-mail address with this one, at most 20."""
+        ...
+
+    async def merges(
+        self, tenant_id: int, *, customer_id: int | None, limit: int, cursor: str | None
+    ) -> Page[MergeRow]:
+        """Newest first, with those that were undone."""
+        ...
+
+
 class KeyClaim(Struct, frozen=True, kw_only=True):
     """`state`: claimed (go on) | answered (send `status`, `answer`) | reused (other request: 409) |
     running (the first call has not ended: 409, retryable)."""
@@ -184,6 +246,8 @@ class DirectoryEntry(Struct, frozen=True, kw_only=True):
     parent_id: str | None
     credentials: bytes
     created_at: int
+    credentials_at: int = 0
+    credentials_expire_at: int | None = None
 
 
 class PushApp(Struct, frozen=True, kw_only=True):
@@ -243,13 +307,15 @@ class Landlord(Protocol):
 
     async def directory(self) -> Sequence[DirectoryEntry]: ...
 
+    async def directory_entry(self, platform: str, external_id: str) -> DirectoryEntry | None: ...
+
     async def add_directory(self, entry: DirectoryEntry) -> None:
         """Conflicting: the account is connected already (by whom is not said)."""
         ...
 
-    async def update_directory(
-        self, platform: str, external_id: str, *, credentials: bytes, parent_id: str | None
-    ) -> None: ...
+    async def update_directory(self, entry: DirectoryEntry) -> None:
+        """Its credentials, their times and its parent. Raises NotFound."""
+        ...
 
     async def remove_directory(self, platform: str, external_id: str, tenant_id: int) -> None: ...
 

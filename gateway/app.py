@@ -20,10 +20,12 @@ from werkzeug.exceptions import HTTPException
 from werkzeug.routing import BaseConverter
 
 from engine.domain.ids import ID_MAX
+from engine.domain.platforms import rules_of
 from gateway.api import ALL_ROUTES
 from gateway.authentication import Authenticator
 from gateway.dependencies import Dependencies
 from gateway.envelope import Answer
+from gateway.locks import Locks
 from gateway.openapi import docs_page, document
 from gateway.passwords import LoginGuard, Passwords
 from gateway.pipeline import Pipeline, elapsed_ms, refusal, response_of
@@ -121,6 +123,7 @@ def make_site(deps: Dependencies) -> Site:
         passwords=passwords,
         logins=LoginGuard(passwords),
         links=SignedUrls(deps.master_key, deps.base_url, deps.engine.now),
+        changing=Locks(),
     )
 
 
@@ -159,7 +162,8 @@ def _body_max(deps: Dependencies, path: str) -> int:
     if _is_upload(path):
         return deps.upload_bytes_max + UPLOAD_OVERHEAD_BYTES
     if path.startswith("/api/webhooks/"):
-        return deps.webhook_bytes_max
+        platform = path.removeprefix("/api/webhooks/").partition("/")[0]
+        return max(deps.webhook_bytes_max, rules_of(platform).delivery_bytes_max)
     return deps.body_bytes_max
 
 

@@ -15,37 +15,45 @@ import json
 import os
 import secrets
 import socket
+import ssl
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from itertools import chain
 from pathlib import Path
 from random import SystemRandom
 from typing import Any, Final
 
 import structlog
 import trio
-from msgspec import Struct
+from msgspec import Struct, structs
 from prometheus_client import CollectorRegistry
 
-from adapters.channel import Channels
+from adapters.channel import Channels, Trouble
+from adapters.cursors import DurableCursors
 from adapters.fetcher import Fetchers
 from adapters.guard import Guard
-from adapters.port import Account, Tools
+from adapters.port import Account, Declined, ErrorClass, Outlet, Renewed, Tools
 from adapters.profiles import Profiles
 from adapters.registry import adapters, describe_all
+from adapters.renewing import Expiring, Renewer
+from adapters.service import Listen, ServiceTools
+from adapters.services import Services
 from engine.domain.config import Channel
-from engine.domain.conversation.messages import SYSTEM
-from engine.domain.engine import Engine
+from engine.domain.engine import ASK_SECONDS_MAX, Engine
 from engine.domain.ids import IdAllocator
+from engine.domain.inbound import Announced, InboundEvent
+from engine.domain.intake import deliveries_prefix, no_room
 from engine.domain.outbound import Send
-from engine.domain.tenant.messages import Save
-from engine.errors import InvalidInput, MijraError
-from engine.ports import EventLog, EventSink, LoggedEvent
+from engine.domain.rows import AuditRow
+from engine.domain.tenant.messages import NeedAttention
+from engine.errors import InvalidInput, MijraError, Unavailable
+from engine.ports import Endpoint, EventLog, EventSink, LoggedEvent
 from engine.reading import DirectoryEntry, Login, Reads, Tenant, Token
 from gateway.app import create_app
 from gateway.authentication import hash_secret
 from gateway.broadcasting import broadcasting_blueprint
-from gateway.dependencies import AccountCheck, Dependencies
+from gateway.dependencies import AccountCheck, ChannelHealth, Dependencies, Renewal
 from gateway.directory import Directory
 from gateway.enginemetrics import EngineCollector
 from gateway.lane.connection import LaneLimits, WebhookLane
@@ -55,6 +63,7 @@ from gateway.master_key import master_key
 from gateway.metrics import Metrics
 from gateway.observing import EngineLog, JournalLog
 from gateway.operator import Operator
+from gateway.provisioning import Provisioning
 from gateway.push.hub import Hub
 from gateway.push.news import News
 from gateway.push.pusher.apps import Apps
@@ -67,20 +76,23 @@ from gateway.serving import serve as serve_http
 from gateway.settings import Settings
 from gateway.subscription_rights import SubscriptionRights
 from gateway.ticks import Ticks
-from gateway.webhooks import WebhookLimits, Webhooks
+from gateway.webhooks import PREFIX, WebhookLimits, Webhooks
 from storage.bridge import Bridge
 from storage.contacts import Contacts
+from storage.cursors import CursorReads
+from storage.customers import Customers
 from storage.databases import ConnectionLimits, DatabaseServer, Pool
 from storage.embedded import embedded_postgres
 from storage.events import Events
 from storage.landlord import LandlordStore
 from storage.objects import Objects
 from storage.outbox import Outbox
+from storage.people import People
 from storage.placements import Placements
 from storage.reads import ReadStore
 from storage.schemas import TENANT_MIGRATIONS, bring_up
 from storage.tenants import Tenants
-from storage.upkeep import upkeep
+from storage.upkeep import forget_deliveries, upkeep
 from storage.vault import Vault
 from storage.writers import Writers
 
@@ -95,15 +107,17 @@ GC_THRESHOLDS: Final = (100_000, 50, 50)
 over and over, which costs a third of the activation rate (`python -m bench.mailbox`)."""
 
 DOOR_SHARE: Final = 0.3
-ENGINE_SHARE: Final = 0.5
-"""Of the time for stopping: requests under way end within a second unless something hangs, a conversation's
-backlog may take longer; the rest is for the last commits."""
+RENEWALS_SHARE: Final = 0.1
+ENGINE_SHARE: Final = 0.4
+"""Of the time for stopping: requests under way end within a second unless something hangs, a renewal of
+credentials is one call, a conversation's backlog may take longer; the rest is for the last commits."""
 
 LOCAL_LOGIN: Final = "local-operator@mijra.invalid"
 
 
 class Running(Struct, kw_only=True):
-    """A started system. `local_token` is good for every landlord route and for setting tenants
+    """A started system. `listening` has the addresses of the services that listen, by name, once they do.
+    `local_token` is good for every landlord route and for setting tenants
     up (users, channels, tokens, settings), not for reading what their customers wrote."""
 
     settings: Settings
@@ -119,6 +133,7 @@ class Running(Struct, kw_only=True):
     vault: Vault
     directory: Directory
     pool_of: Callable[[int], Pool]
+    listening: Mapping[str, str]
 
 
 @asynccontextmanager
@@ -139,9 +154,9 @@ async def running(settings: Settings) -> AsyncIterator[Running]:
                 limits=_connection_limits(settings.db_connections_max),
             )
         )
-        system = _System(settings, key, server)
+        system = _System(settings, key, server, bridge)
         await system.prepare()
-        for part in (*system.senders.values(), *system.media_sources.values()):
+        for part in (*system.senders.values(), *system.media_sources.values(), *system.readers.values()):
             await stack.enter_async_context(part)
         await stack.enter_async_context(system.fetchers)
         nursery = await stack.enter_async_context(trio.open_nursery())
@@ -157,8 +172,9 @@ async def running(settings: Settings) -> AsyncIterator[Running]:
 class _System:
     """All parts by name. Constructing wires them; nothing runs before `start`."""
 
-    def __init__(self, settings: Settings, key: bytes, server: DatabaseServer) -> None:
+    def __init__(self, settings: Settings, key: bytes, server: DatabaseServer, bridge: Bridge) -> None:
         self.settings = settings
+        self.bridge = bridge
         self.server = server
         self.ids = IdAllocator(_wall_ms)
         self.node = f"{socket.gethostname()}:{os.getpid()}"
@@ -187,10 +203,12 @@ class _System:
         self.guard = guard
         describe_all()
         self.adapters = adapters()
-        self.tools = Tools(media=self.objects, guard=guard, link=self._link)
+        self.tools = Tools(media=self.objects, guard=guard, link=self._link, webhook=self._webhook)
         self.senders = {name: each.sender(self.tools) for name, each in self.adapters.items()}
         sources = ((name, each.media_source(self.tools)) for name, each in self.adapters.items())
         self.media_sources = {name: source for name, source in sources if source is not None}
+        readers = ((name, each.reader(self.tools)) for name, each in self.adapters.items())
+        self.readers = {name: reader for name, reader in readers if reader is not None}
         self.channels = Channels(
             ask=self._ask,
             committer=self.writers,
@@ -200,7 +218,7 @@ class _System:
             wall_ms=_wall_ms,
             random=SystemRandom(),
             unknown_wait_seconds=settings.outbound_unknown_wait_seconds,
-            on_attention=self._needs_attention,
+            on_trouble=self._in_trouble,
         )
         self.fetchers = Fetchers(
             ask=self._ask,
@@ -217,6 +235,7 @@ class _System:
         self.engine = Engine(
             conversation_store=Contacts(self.placements),
             tenant_store=self.tenants,
+            customer_store=People(self.placements),
             committer=self.writers,
             workers=(self.fetchers.worker(), self.channels.worker()),
             new_id=self.ids,
@@ -224,10 +243,28 @@ class _System:
             observer=EngineLog(),
             resident_conversations_max=settings.resident_conversations_max,
             idle_seconds_max=settings.idle_seconds,
+            media=self.objects,
         )
         # Snapshots before screens: whoever reacts to an event finds its configuration in force.
         self.profiles = Profiles(
             ask=self._ask, adapters=self.adapters, accounts=self._account, tools=lambda: self.tools
+        )
+        self.listening: dict[str, str] = {}
+        self.renewer = Renewer(
+            adapters=self.adapters,
+            tools=lambda: self.tools,
+            account=self._account_now,
+            begin=self._begin_renewal,
+            keep=self._keep_renewed,
+            on_trouble=self._in_trouble,
+            wall_ms=_wall_ms,
+            random=SystemRandom(),
+        )
+        self.directory = Directory(self._open_secrets, listed=self._listed, changed=self._accounts_changed)
+        self.services = Services(
+            {name: each.services(self._service_tools(name)) for name, each in self.adapters.items()},
+            self._accounts_on,
+            SystemRandom(),
         )
         self.sinks.all = (
             self.engine.configs,
@@ -236,9 +273,10 @@ class _System:
             Reassigned(self.hub),
             self.news,
             self.profiles,
+            self.services,
         )
         self.reads = ReadStore(self.placements, config_for=self.engine.configs.get, wall_ms=_wall_ms)
-        self.directory = Directory(self._open_secrets)
+        self.customers = Customers(self.placements, config_for=self.engine.configs.get, wall_ms=_wall_ms)
         self.base_url = settings.public_url or ""
         self.public_stop = trio.Event()
         self.public_ended: trio.Event | None = None
@@ -258,8 +296,10 @@ class _System:
             metrics=self.metrics,
             new_id=self.ids,
             clock_ms=_wall_ms,
+            read=self._read_announced,
             limits=WebhookLimits(body_bytes_max=settings.webhook_bytes_max),
             ready_since=self.ticks.began,
+            public_url=settings.public_url,
         )
         self.lanes: list[Lane] = []
         if settings.webhook_lane == "on":
@@ -271,6 +311,7 @@ class _System:
                     limits,
                     begin=webhooks.begin,
                     expire=webhooks.expire,
+                    bytes_max=webhooks.bytes_max,
                     is_overloaded=webhooks.is_overloaded,
                     refusal=webhooks.refusal,
                 )
@@ -278,6 +319,7 @@ class _System:
         deps = Dependencies(
             engine=self.engine,
             reads=self.reads,
+            customers=self.customers,
             landlord=self.landlord,
             events=self.events,
             media=self.objects,
@@ -318,7 +360,9 @@ class _System:
         self.operator = Operator(
             self.registry, {"database": self._database_answers, "writers": self._writers_take_more}
         )
-        self.registry.register(EngineCollector(self.engine, self.writers, self.channels, self.hub))
+        self.registry.register(
+            EngineCollector(self.engine, self.writers, self.channels, self.hub, self.renewer)
+        )
 
     # ---------------------------------------------------------------- start and stop
 
@@ -343,6 +387,8 @@ class _System:
         await self._wake_all()
         nursery.start_soon(self._keep_up_hourly)
         nursery.start_soon(self.profiles.run)
+        nursery.start_soon(self.services.run)
+        nursery.start_soon(self.renewer.run)
         operator_port = await nursery.start(
             _serve(self.operator, settings.operator_host, settings.operator_port, self.operator_stop)
         )
@@ -370,6 +416,7 @@ class _System:
             vault=self.vault,
             directory=self.directory,
             pool_of=self.placements.pool,
+            listening=self.listening,
         )
 
     async def _serve_public(self, *, task_status: trio.TaskStatus[int]) -> None:
@@ -392,11 +439,17 @@ class _System:
             self.public_stop.set()
             if self.public_ended is not None:
                 # What was taken is answered while there is still an engine to answer it.
-                with trio.move_on_after(self.settings.stop_seconds_max * DOOR_SHARE):
-                    await self.public_ended.wait()
+                seconds_max = self.settings.stop_seconds_max * DOOR_SHARE
+                async with trio.open_nursery() as closing:
+                    closing.cancel_scope.deadline = trio.current_time() + 2 * seconds_max
+                    closing.start_soon(self.services.stop, seconds_max)
+                    with trio.move_on_after(seconds_max):
+                        await self.public_ended.wait()
             if self.token is not None:
                 with suppress(MijraError):
                     await self.landlord.revoke_token(self.token.id, _wall_ms())
+            with trio.move_on_after(self.settings.stop_seconds_max * RENEWALS_SHARE):
+                await self.renewer.settle()
             await self.engine.stop(self.settings.stop_seconds_max * ENGINE_SHARE)
             self.writers.stop()
             await self.writers.flush()
@@ -420,6 +473,8 @@ class _System:
 
     async def _keep_up_hourly(self) -> None:
         while True:
+            tenants = chain.from_iterable(self.placements.tenants_by_database().values())
+            await forget_deliveries(self.objects, map(deliveries_prefix, tenants), now=_wall_ms())
             await trio.sleep(UPKEEP_EVERY_SECONDS)
             await self._keep_up()
 
@@ -476,13 +531,86 @@ class _System:
             return None
         return _account_of(tenant_id, channel, credentials)
 
-    def _fit_send(self, platform: str, send: Send) -> str | None:
-        sender = self.senders.get(platform)
+    def _service_tools(self, platform: str) -> ServiceTools:
+        def endpoint(external_id: str) -> Endpoint | None:
+            return self.directory.by_account(platform, external_id)
+
+        listen = {name: Listen(host=host, port=port) for name, (host, port) in self.settings.listen.items()}
+        return ServiceTools(
+            tools=self.tools,
+            deliver=self.engine.intake.deliver,
+            endpoint=endpoint,
+            account=self._account_at,
+            cursors=DurableCursors(CursorReads(self.placements), self.writers, _wall_ms),
+            attention=self._service_found_trouble,
+            new_trace=lambda: os.urandom(16).hex(),
+            wall_ms=_wall_ms,
+            serve_asyncio=self.bridge.serve,
+            listen=listen,
+            tls=self._tls_context,
+            listening=self._is_listening,
+        )
+
+    def _accounts_changed(self) -> None:
+        self.services.changed()
+
+    async def _account_at(self, endpoint: Endpoint) -> Account | None:
+        await self.engine.config(endpoint.tenant_id)
+        return self._account(endpoint.tenant_id, endpoint.channel_id)
+
+    async def _accounts_on(self, platform: str) -> Sequence[Account]:
+        found = []
+        for endpoint in self.directory.on(platform):
+            try:
+                account = await self._account_at(endpoint)
+            except MijraError as error:
+                log.warning("service.account_unknown", tenant=endpoint.tenant_id, reason=str(error))
+                continue
+            if account is not None:
+                found.append(account)
+        return found
+
+    def _tls_context(self) -> ssl.SSLContext | None:
+        """Raises OSError (ssl.SSLError among them) for files that cannot be used."""
+        if self.settings.tls_certificate is None:
+            return None
+        context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+        context.load_cert_chain(self.settings.tls_certificate, self.settings.tls_key)
+        return context
+
+    def _is_listening(self, name: str, host: str, port: int) -> None:
+        log.info("service.listening", listener=name, host=host, port=port)
+        self.listening[name] = f"{_reachable(host)}:{port}"
+
+    def _fit_send(self, channel: Channel, send: Send, answered: bool) -> dict[str, Any]:
+        sender = self.senders.get(channel.platform)
         if sender is None:
             raise InvalidInput(
                 "Nothing can be sent on this platform: its adapter is not installed.", code="not_supported"
             )
-        return sender.fit(send).note
+        outlet = Outlet(external_id=channel.external_id, settings=channel.settings, answered=answered)
+        fitted = self.adapters[channel.platform].fit(sender, send, outlet)
+        return {**fitted.facts, **({} if fitted.note is None else {"sent_as": fitted.note})}
+
+    async def _read_announced(self, endpoint: Endpoint, announced: Announced) -> Sequence[InboundEvent]:
+        reader = self.readers.get(endpoint.platform)
+        account = await self._account_at(endpoint)
+        if reader is None or account is None:
+            raise Unavailable("The channel's account cannot be used.", code="account_unusable")
+        found = await reader.read(announced, account)
+        if not isinstance(found, Declined):
+            return found
+        if found.error_class is ErrorClass.AUTH:
+            self._service_found_trouble(account, found.message)
+        raise Unavailable(
+            found.message, code="not_readable_now", retry_after_seconds=found.retry_after_seconds or 10.0
+        )
+
+    def _webhook(self, account: Account) -> str | None:
+        endpoint = self.directory.by_account(account.platform, account.external_id)
+        if endpoint is None or endpoint.channel_id != account.channel_id:
+            return None
+        return f"{self.base_url}{PREFIX}{account.platform}/{endpoint.endpoint_key}"
 
     def _link(self, tenant_id: int, storage_key: str) -> str:
         """The id that a file is known by ends the key it is stored under (gateway/api/files.py)."""
@@ -497,33 +625,109 @@ class _System:
         checked = await adapter.check(_account_of(0, channel, credentials), self.tools)
         return AccountCheck(ok=checked.ok, detail=checked.detail, facts=checked.facts)
 
-    def _channel_health(self, tenant_id: int, channel_id: int) -> dict[str, Any]:
-        for each in self.channels.statistics():
-            if (each.tenant_id, each.channel_id) == (tenant_id, channel_id):
-                return {
-                    "queued": each.queued,
-                    "in_hand": each.in_hand,
-                    "rate_per_second": each.rate_per_second,
-                    "circuit": each.circuit,
-                    "halted": each.halted,
-                    "outcomes": dict(each.outcomes),
-                }
-        return {}
+    def _channel_health(self, tenant_id: int, channel_id: int) -> ChannelHealth:
+        now, record = self.channels.record(tenant_id, channel_id)
+        error, renewal = record.error, self.renewer.state(tenant_id, channel_id)
+        return ChannelHealth(
+            queued=0 if now is None else now.queued,
+            paused_until=None if now is None else now.paused_until,
+            received_at=self.engine.intake.received_at(tenant_id, channel_id),
+            accepted_at=record.accepted_at,
+            error=None if error is None else (error.code, error.message, error.at),
+            counts=dict(record.outcomes),
+            sending={}
+            if now is None
+            else {
+                "queued": now.queued,
+                "in_hand": now.in_hand,
+                "rate_per_second": now.rate_per_second,
+                "circuit": now.circuit,
+                "halted": now.halted,
+                "outcomes": dict(now.outcomes),
+            },
+            renewal=None if renewal is None else Renewal(**structs.asdict(renewal)),
+        )
 
-    def _needs_attention(self, tenant_id: int, channel_id: int, note: str) -> None:
-        """The channel's actor may not wait, so the change is made by a task of its own."""
-        if self.nursery is not None:
-            self.nursery.start_soon(self._mark_attention, tenant_id, channel_id, note)
-
-    async def _mark_attention(self, tenant_id: int, channel_id: int, note: str) -> None:
-        values = {"status": "needs_attention", "status_note": note}
-        try:
-            await self.engine.ask_tenant(
-                tenant_id, Save(kind="channel", id=channel_id, values=values, by=SYSTEM)
+    def _listed(self, entry: DirectoryEntry) -> None:
+        self.renewer.see(
+            Expiring(
+                tenant_id=entry.tenant_id,
+                channel_id=entry.channel_id,
+                platform=entry.platform,
+                credentials_at=entry.credentials_at,
+                expires_at=entry.credentials_expire_at,
             )
+        )
+
+    async def _account_now(self, tenant_id: int, channel_id: int) -> Account | None:
+        await self.engine.config(tenant_id)
+        return self._account(tenant_id, channel_id)
+
+    async def _begin_renewal(self, account: Account) -> None:
+        """A row in the audit log: only a store that takes rows, from who has the tenant, has it."""
+        if not self.writers.has_room(account.tenant_id):
+            raise no_room()
+        begun = AuditRow(
+            tenant_id=account.tenant_id,
+            id=self.ids(),
+            user_id=None,
+            action="renewing",
+            subject=f"channel:{account.channel_id}",
+            before=None,
+            after=None,
+            trace="",
+            at=_wall_ms(),
+        )
+        with trio.move_on_after(ASK_SECONDS_MAX):
+            await self.engine.commit(account.tenant_id, (begun,))
+            return
+        raise no_room()
+
+    async def _keep_renewed(self, account: Account, renewed: Renewed) -> bool:
+        return await Provisioning(self.site).renew_channel(
+            account.tenant_id,
+            account.channel_id,
+            account.credentials_at,
+            renewed.credentials,
+            renewed.expires_at,
+        )
+
+    def _in_trouble(self, trouble: Trouble) -> None:
+        """Whoever tells may not wait, so the change is made by a task of its own."""
+        if self.nursery is not None:
+            self.nursery.start_soon(self._mark_attention, trouble)
+        if trouble.halted:
+            self.renewer.hurry(trouble.tenant_id, trouble.channel_id, trouble.credentials_at)
+
+    def _service_found_trouble(self, account: Account, note: str) -> None:
+        """What a service or reader may not do with an account's credentials is no reason to keep back what is
+        sent with others of them."""
+        trouble = Trouble(
+            tenant_id=account.tenant_id,
+            channel_id=account.channel_id,
+            code="service",
+            note=note,
+            halted=False,
+            credentials_at=account.credentials_at,
+        )
+        self._in_trouble(trouble)
+
+    async def _mark_attention(self, trouble: Trouble) -> None:
+        mark = NeedAttention(
+            channel_id=trouble.channel_id,
+            note=trouble.note,
+            # The channel that found the trouble has stopped itself.
+            halts=False,
+            credentials_at=trouble.credentials_at,
+        )
+        try:
+            await self.engine.ask_tenant(trouble.tenant_id, mark)
         except MijraError as error:
             log.warning(
-                "channel.attention_not_marked", tenant=tenant_id, channel_id=channel_id, reason=str(error)
+                "channel.attention_not_marked",
+                tenant=trouble.tenant_id,
+                channel_id=trouble.channel_id,
+                reason=str(error),
             )
 
     async def _log_epoch(self, tenant_id: int) -> str:
@@ -574,6 +778,8 @@ def _account_of(tenant_id: int, channel: Channel, credentials: dict[str, str]) -
         credentials=credentials,
         settings=channel.settings,
         active=channel.status != "disabled",
+        credentials_at=channel.credentials_at,
+        credentials_expire_at=channel.credentials_expire_at,
     )
 
 

@@ -11,12 +11,13 @@ from msgspec import Struct
 
 from engine.domain.config import Channel, TenantConfig
 from engine.domain.conversation.messages import ConversationCommand
+from engine.domain.customers.messages import CustomersMessage
 from engine.domain.outbound import Send
 from engine.domain.platforms import Platform
 from engine.domain.rows import Row
 from engine.domain.tenant.messages import TenantCommand
 from engine.ports import EventLog, MediaStore
-from engine.reading import ConversationPlace, DirectoryEntry, Landlord, Reads
+from engine.reading import ConversationPlace, CustomerReads, DirectoryEntry, Landlord, Reads
 from gateway.push.news import News
 from gateway.push.pusher.apps import App
 from gateway.push.tickets import Tickets
@@ -35,6 +36,8 @@ class EngineCalls(Protocol):
     ) -> Any: ...
 
     async def ask_tenant(self, tenant_id: int, message: TenantCommand) -> Any: ...
+
+    async def ask_customers(self, tenant_id: int, message: CustomersMessage) -> Any: ...
 
     async def commit(self, tenant_id: int, rows: Sequence[Row]) -> None:
         """Makes rows durable that no actor owns: uploaded files, audit entries."""
@@ -84,15 +87,41 @@ class AccountCheck(Struct, frozen=True, kw_only=True):
     facts: dict[str, Any] = {}
 
 
-FitSend = Callable[[str, Send], str | None]
-"""(platform, send): raises InvalidInput when the platform would refuse it. The answer tells the agent how it
-is sent otherwise where the platform cannot carry it as it is; None: as it is."""
+FitSend = Callable[[Channel, Send, bool], Mapping[str, Any]]
+"""(channel, send, whether the conversation has been answered): raises InvalidInput when the platform would
+refuse it. The answer is what the message's content says beside what was asked: `sent_as`, how it is sent
+where the platform cannot carry it as it is, and what else the agent should know."""
 
 VerifyAccount = Callable[[Channel, dict[str, str]], Awaitable[AccountCheck]]
 """Asks the platform. Raises Unavailable when the platform cannot be reached."""
 
-ChannelHealth = Callable[[int, int], dict[str, Any]]
-"""(tenant id, channel id): what the channel's actor knows now; empty when it is not running."""
+
+class ChannelHealth(Struct, frozen=True, kw_only=True):
+    """What this process knows of an account. Times in ms, and like `counts` since the start; `error` is the
+    last failed call's (code, sentence, when). `sending`: what the channel's actor says now, empty while it
+    has nothing to do. `renewal`: None where credentials are not renewed from here."""
+
+    queued: int = 0
+    paused_until: int | None = None
+    received_at: int | None = None
+    accepted_at: int | None = None
+    error: tuple[str, str, int] | None = None
+    counts: Mapping[str, int] = {}
+    sending: Mapping[str, Any] = {}
+    renewal: "Renewal | None" = None
+
+
+class Renewal(Struct, frozen=True, kw_only=True):
+    """How the renewing of an account's credentials goes. Times in ms; `error`: why the last try failed."""
+
+    due_at: int | None
+    renewed_at: int | None
+    failures: int
+    error: str | None
+
+
+HealthOf = Callable[[int, int], ChannelHealth]
+"""(tenant id, channel id)."""
 
 RightsChanged = Callable[[int, int | None], None]
 """(tenant id, user id or None for all): subscriptions are checked again, connections of the revoked
@@ -102,6 +131,7 @@ closed."""
 class Dependencies(Struct, frozen=True, kw_only=True):
     engine: EngineCalls
     reads: Reads
+    customers: CustomerReads
     landlord: Landlord
     events: EventLog
     media: MediaStore
@@ -110,7 +140,7 @@ class Dependencies(Struct, frozen=True, kw_only=True):
     platforms: Mapping[str, Platform]
     fit_send: FitSend
     verify_account: VerifyAccount
-    channel_health: ChannelHealth
+    channel_health: HealthOf
     rights_changed: RightsChanged
     news: News
     push_apps: PushApps

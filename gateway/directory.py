@@ -24,6 +24,8 @@ from engine.reading import DirectoryEntry
 _log = structlog.get_logger()
 
 OpenSecrets = Callable[[DirectoryEntry], Mapping[str, str]]
+Listed = Callable[[DirectoryEntry], None]
+"""Is told of each account that is listed, or listed anew. Must neither block nor raise."""
 Signer = frozenset[tuple[str, str]]
 
 
@@ -36,8 +38,17 @@ class Connected(Protocol):
 class Directory:
     """All methods belong to the trio thread. The sequences it returns are snapshots."""
 
-    def __init__(self, open_secrets: OpenSecrets) -> None:
+    def __init__(
+        self,
+        open_secrets: OpenSecrets,
+        *,
+        listed: Listed | None = None,
+        changed: Callable[[], None] = lambda: None,
+    ) -> None:
+        """`changed` is called after each account that comes or goes; it must not block."""
         self._open_secrets = open_secrets
+        self._listed = listed
+        self._changed = changed
         self._by_account: dict[tuple[str, str], Endpoint] = {}
         self._by_key: dict[tuple[str, str], Endpoint] = {}
         self._by_parent: dict[tuple[str, str], dict[str, Endpoint]] = {}
@@ -57,6 +68,8 @@ class Directory:
         an error in the log: the others must still be served, and its platform keeps sending for days.
         """
         self.remove(entry.platform, entry.external_id)
+        if self._listed is not None:
+            self._listed(entry)
         try:
             secrets = dict(self._open_secrets(entry))
         except Exception:  # noqa: BLE001  # whatever the vault raises; see above
@@ -83,6 +96,7 @@ class Directory:
             family[endpoint.external_id] = endpoint
         signers = self._by_signer.setdefault(endpoint.platform, {})
         signers.setdefault(signer_of(endpoint), {})[endpoint.external_id] = endpoint
+        self._changed()
 
     def remove(self, platform: str, external_id: str) -> None:
         """Unlists the account; what comes for it later is parked. Idempotent."""
@@ -100,6 +114,7 @@ class Directory:
         del sharing[external_id]
         if not sharing:
             del signers[signer_of(endpoint)]
+        self._changed()
 
     def by_account(self, platform: str, external_id: str) -> Endpoint | None:
         return self._by_account.get((platform, external_id))

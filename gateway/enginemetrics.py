@@ -1,6 +1,6 @@
 """The engine's numbers for Prometheus, read when they are scraped: nothing is counted twice on a hot path."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any, Protocol
 
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
@@ -13,16 +13,30 @@ class HasStatistics(Protocol):
     def statistics(self) -> Any: ...
 
 
+class Renews(Protocol):
+    @property
+    def outcomes(self) -> Mapping[tuple[str, str], int]: ...
+
+    def soonest(self) -> Mapping[str, float]: ...
+
+
 class EngineCollector(Collector):
-    """Mailboxes by kind, writers by database, outboxes by platform account, the hub's rings."""
+    """Mailboxes by kind, writers by database, outboxes and credentials by platform account, the hub's
+    rings."""
 
     def __init__(
-        self, engine: Engine, writers: HasStatistics, channels: HasStatistics, hub: HasStatistics
+        self,
+        engine: Engine,
+        writers: HasStatistics,
+        channels: HasStatistics,
+        hub: HasStatistics,
+        renewer: Renews,
     ) -> None:
         self._engine = engine
         self._writers = writers
         self._channels = channels
         self._hub = hub
+        self._renewer = renewer
 
     def describe(self) -> Iterable[Metric]:
         """Nothing up front: the registry need not ask the engine for names before it runs."""
@@ -32,6 +46,7 @@ class EngineCollector(Collector):
         yield from self._actors()
         yield from self._databases()
         yield from self._accounts()
+        yield from self._credentials()
         hub = self._hub.statistics()
         yield GaugeMetricFamily("mijra_push_ring_bytes", "Events held for resuming.", value=hub.ring_bytes)
         yield GaugeMetricFamily("mijra_push_replaying", "Subscriptions catching up.", value=hub.replaying)
@@ -85,3 +100,20 @@ class EngineCollector(Collector):
             for outcome, count in each.outcomes.items():
                 outcomes.add_metric([*place, outcome], count)
         yield from (queued, halted, outcomes)
+
+    def _credentials(self) -> Iterable[Metric]:
+        renewals = CounterMetricFamily(
+            "mijra_credentials_renewals",
+            "Renewals of accounts' credentials: renewed, refused, failed, replaced, unneeded.",
+            labels=["platform", "outcome"],
+        )
+        for (platform, outcome), count in self._renewer.outcomes.items():
+            renewals.add_metric([platform, outcome], count)
+        soonest = GaugeMetricFamily(
+            "mijra_credentials_expire_seconds",
+            "Until the first account's credentials expire; negative: they have.",
+            labels=["platform"],
+        )
+        for platform, seconds in self._renewer.soonest().items():
+            soonest.add_metric([platform], seconds)
+        yield from (renewals, soonest)

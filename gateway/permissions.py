@@ -6,7 +6,8 @@ tenant, a token's abilities take some away and never add any.
     owner   everything
     admin   everything; only an owner may create, change or remove an owner
     agent   conversations that are theirs or nobody's: read, answer, note, tag, change status, take, hand on;
-            reads tags, users, automated replies and work hours; own availability; own tokens; uploads
+            customers: read, create, change, but not merge; reads tags, users, automated replies and work
+            hours; own availability; own tokens; uploads
 
 A landlord admin who is no member of a tenant acts there as `operator`: sets it up (users, channels, settings,
 tags, automated replies), and reads nothing that customers wrote.
@@ -30,6 +31,9 @@ class Permission(StrEnum):
     CONVERSATIONS_ASSIGN = "conversations.assign"
     CONVERSATIONS_MANAGE = "conversations.manage"
     CONVERSATIONS_EXPORT = "conversations.export"
+    CUSTOMERS_VIEW = "customers.view"
+    CUSTOMERS_MANAGE = "customers.manage"
+    CUSTOMERS_MERGE = "customers.merge"
     NOTES_WRITE = "notes.write"
     TAGS_VIEW = "tags.view"
     TAGS_MANAGE = "tags.manage"
@@ -73,6 +77,8 @@ ROLES: dict[str, frozenset[Permission]] = {
             Permission.CONVERSATIONS_START,
             Permission.CONVERSATIONS_ASSIGN,
             Permission.CONVERSATIONS_MANAGE,
+            Permission.CUSTOMERS_VIEW,
+            Permission.CUSTOMERS_MANAGE,
             Permission.NOTES_WRITE,
             Permission.TAGS_VIEW,
             Permission.AUTOMATED_REPLIES_VIEW,

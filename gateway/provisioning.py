@@ -8,18 +8,22 @@ operation goes in an order in which every prefix is harmless, and repeating the 
     user      login, membership, agent; a login without an agent may do nothing
     channel   the directory entry first (its key decides who owns the account), then the channel; an entry
               whose channel never came is taken over by the next attempt of the same tenant
+    renewal   the channel first, which sends with the new credentials; an entry that was not told says only
+              that it is time to look
 
 The API's routes and the command line use the same functions.
 """
 
 import secrets
+from collections.abc import Mapping
 from typing import Any, Final
 
 import structlog
 from msgspec import Struct, structs
 
 from engine.domain.config import Agent, Channel
-from engine.domain.conversation.messages import By
+from engine.domain.conversation.messages import SYSTEM, By
+from engine.domain.platforms import rules_of
 from engine.domain.tenant.messages import Remove, Save
 from engine.errors import Conflicting, NotFound
 from engine.reading import DirectoryEntry, Login, Tenant
@@ -53,6 +57,7 @@ class Account(Struct, frozen=True, kw_only=True):
     parent_id: str | None
     credentials: dict[str, str]
     settings: dict[str, Any]
+    credentials_expire_at: int | None = None
 
 
 class Connected(Struct, frozen=True, kw_only=True):
@@ -153,6 +158,7 @@ class Provisioning:
             raise Conflicting("This account is connected already.")
         await self._drop_unfinished(tenant_id, account)
         credentials = account.credentials
+        now = self._deps.engine.now()
         entry = DirectoryEntry(
             platform=account.platform,
             external_id=account.external_id,
@@ -161,7 +167,9 @@ class Provisioning:
             endpoint_key=secrets.token_urlsafe(ENDPOINT_KEY_BYTES),
             parent_id=account.parent_id,
             credentials=self._deps.vault.seal(tenant_id, channel_id, credentials),
-            created_at=self._deps.engine.now(),
+            created_at=now,
+            credentials_at=now,
+            credentials_expire_at=account.credentials_expire_at,
         )
         await self._deps.landlord.add_directory(entry)
         values = {
@@ -169,6 +177,8 @@ class Provisioning:
             "name": account.name,
             "external_id": account.external_id,
             "credentials": entry.credentials,
+            "credentials_at": entry.credentials_at,
+            "credentials_expire_at": entry.credentials_expire_at,
             "settings": account.settings,
             "status": "active",
             "status_note": None,
@@ -182,11 +192,10 @@ class Provisioning:
 
     async def entry_of(self, tenant_id: int, channel: Channel) -> DirectoryEntry:
         """Raises NotFound when the directory does not know the channel."""
-        for entry in await self._deps.landlord.directory():
-            same = (entry.platform, entry.external_id) == (channel.platform, channel.external_id)
-            if same and entry.tenant_id == tenant_id:
-                return entry
-        raise NotFound("The account is not in the directory.")
+        entry = await self._deps.landlord.directory_entry(channel.platform, channel.external_id)
+        if entry is None or entry.tenant_id != tenant_id:
+            raise NotFound("The account is not in the directory.")
+        return entry
 
     async def change_channel(
         self,
@@ -198,20 +207,82 @@ class Provisioning:
         by: By,
         trace: str,
     ) -> Channel:
-        """`secrets_given` are put over the present ones; what is not named stays."""
-        if secrets_given:
+        """`secrets_given` are put over the present ones; what is not named stays. When they expire is
+        forgotten with those that expire, unless `values` say it."""
+        if not secrets_given and "credentials_expire_at" not in values:
+            return await self._save(tenant_id, channel.id, values, by=by, trace=trace)
+        async with self._site.changing.held(channel.id):
+            channel = await self._present(tenant_id, channel.id)
             entry = await self.entry_of(tenant_id, channel)
-            merged = {**self._deps.vault.open(tenant_id, channel.id, channel.credentials), **secrets_given}
-            sealed = self._deps.vault.seal(tenant_id, channel.id, merged)
+            renewal = rules_of(channel.platform).connection.renewal
+            lasting = renewal is not None and not secrets_given.keys() & set(renewal.names)
+            dated = {"credentials_expire_at": channel.credentials_expire_at if lasting else None, **values}
+            dated |= self._sealed(tenant_id, channel, secrets_given)
             # The edge first: a delivery signed with the new secret must not be refused in between.
-            await self._deps.landlord.update_directory(
-                channel.platform, channel.external_id, credentials=sealed, parent_id=entry.parent_id
-            )
-            self._deps.directory.add(structs.replace(entry, credentials=sealed))
-            values = {**values, "credentials": sealed}
-        save = Save(kind="channel", id=channel.id, values=values, by=by, trace=trace)
+            await self._list(entry, dated)
+            return await self._save(tenant_id, channel.id, dated, by=by, trace=trace)
+
+    async def renew_channel(
+        self,
+        tenant_id: int,
+        channel_id: int,
+        credentials_at: int,
+        secrets_given: dict[str, str],
+        expires_at: int | None,
+    ) -> bool:
+        """The platform's new credentials in place of those of `credentials_at`; the channel is good again.
+        False when these have been replaced already. Raises NotFound when the channel is gone."""
+        async with self._site.changing.held(channel_id):
+            channel = await self._present(tenant_id, channel_id)
+            entry = await self.entry_of(tenant_id, channel)
+            known = self._deps.vault.open(tenant_id, channel_id, channel.credentials)
+            if channel.credentials_at == credentials_at:
+                values = {
+                    "credentials_expire_at": expires_at,
+                    **self._sealed(tenant_id, channel, secrets_given),
+                }
+                if channel.status == "needs_attention":
+                    values |= {"status": "active", "status_note": None}
+                channel = await self._save(tenant_id, channel_id, values, by=SYSTEM, trace="")
+            elif not secrets_given.items() <= known.items():
+                return False
+            # Else an earlier try was stored, whose answer came too late.
+            await self._list(entry, structs.asdict(channel))
+            return True
+
+    async def _present(self, tenant_id: int, channel_id: int) -> Channel:
+        channel = (await self._deps.engine.config(tenant_id)).channels.get(channel_id)
+        if channel is None:
+            raise NotFound("There is no such channel.")
+        return channel
+
+    def _sealed(self, tenant_id: int, channel: Channel, secrets_given: dict[str, str]) -> dict[str, Any]:
+        """The credentials with these over the present ones, and their time, which no earlier ones had."""
+        if not secrets_given:
+            return {"credentials": channel.credentials, "credentials_at": channel.credentials_at}
+        merged = {**self._deps.vault.open(tenant_id, channel.id, channel.credentials), **secrets_given}
+        return {
+            "credentials": self._deps.vault.seal(tenant_id, channel.id, merged),
+            "credentials_at": max(self._deps.engine.now(), channel.credentials_at + 1),
+        }
+
+    async def _save(
+        self, tenant_id: int, channel_id: int, values: dict[str, Any], *, by: By, trace: str
+    ) -> Channel:
+        save = Save(kind="channel", id=channel_id, values=values, by=by, trace=trace)
         changed: Channel = await self._deps.engine.ask_tenant(tenant_id, save)
         return changed
+
+    async def _list(self, entry: DirectoryEntry, values: Mapping[str, Any]) -> None:
+        """The directory says of the account's credentials what the channel says."""
+        entry = structs.replace(
+            entry,
+            credentials=values["credentials"],
+            credentials_at=values["credentials_at"],
+            credentials_expire_at=values["credentials_expire_at"],
+        )
+        await self._deps.landlord.update_directory(entry)
+        self._deps.directory.add(entry)
 
     async def disconnect(self, tenant_id: int, channel: Channel, *, by: By, trace: str) -> None:
         """The channel first, then the directory: in between, deliveries find no channel and are parked."""

@@ -20,7 +20,7 @@ def webhook_blueprint(webhooks: Webhooks, *, body_seconds_max: float = 10.0) -> 
     """`GET` and `POST /api/webhooks/{platform}` and `/api/webhooks/{platform}/{endpoint_key}`.
 
     A body that is not here after `body_seconds_max` is given up (408); platforms send theirs at once. The
-    application's own limit for these paths must not be below `webhooks.limits.body_bytes_max`.
+    application's own limit for these paths must not be below `webhooks.bytes_max`.
     """
     blueprint = Blueprint("webhooks", __name__)
     methods = ["GET", "POST"]
@@ -31,8 +31,10 @@ def webhook_blueprint(webhooks: Webhooks, *, body_seconds_max: float = 10.0) -> 
     )
     async def handle(platform: str, endpoint_key: str | None = None) -> Response:
         body: bytes | None = None
-        with trio.move_on_after(body_seconds_max):
-            body = await _read(webhooks.limits.body_bytes_max)
+        bytes_max = webhooks.bytes_max(request.path)
+        # Where more may come, it may take as much longer.
+        with trio.move_on_after(body_seconds_max * bytes_max / webhooks.limits.body_bytes_max):
+            body = await _read(bytes_max)
         if body is None:
             failure = failure_of(RequestTimeout())
             return Response(
@@ -51,6 +53,7 @@ def webhook_blueprint(webhooks: Webhooks, *, body_seconds_max: float = 10.0) -> 
             headers,
             body,
             trace=g.get("trace"),
+            raw_path=request.scope.get("raw_path", b"").decode("latin-1") or None,
         )
         return Response(answer.body, status=answer.status, headers=dict(answer.headers))
 

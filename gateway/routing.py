@@ -25,6 +25,7 @@ from engine.reading import ConversationPlace, Tenant
 from gateway.authentication import Authenticator, Principal
 from gateway.dependencies import Dependencies
 from gateway.envelope import Answer
+from gateway.locks import Locks
 from gateway.passwords import LoginGuard, Passwords
 from gateway.permissions import Permission, may_see, sees_all
 from gateway.signed_urls import SignedUrls
@@ -40,7 +41,8 @@ class Access(Enum):
 
 
 class Site(Struct, frozen=True, kw_only=True):
-    """What the API itself keeps, one of each per process, beside its dependencies."""
+    """What the API itself keeps, one of each per process, beside its dependencies. `changing` holds the
+    channels whose credentials are being changed."""
 
     deps: Dependencies
     tenants: Tenants
@@ -48,6 +50,7 @@ class Site(Struct, frozen=True, kw_only=True):
     passwords: Passwords
     logins: LoginGuard
     links: SignedUrls
+    changing: Locks
 
 
 class Call(Struct, kw_only=True):

@@ -146,6 +146,17 @@ def _hosts_with_ports(text: str) -> tuple[str, ...]:
     return hosts
 
 
+def _listeners(text: str) -> dict[str, tuple[str, int]]:
+    found = {}
+    for each in _listed(text):
+        name, _, address = each.partition("=")
+        host, _, port = address.rpartition(":")
+        if not re.fullmatch(r"[a-z][a-z0-9-]{0,31}", name) or not host or not port.isdigit():
+            raise ValueError("must be a comma-separated list of name=host:port, such as smtp=0.0.0.0:25")
+        found[name] = (_host(host.strip("[]")), _port(port))
+    return found
+
+
 def _origins(text: str) -> tuple[str, ...]:
     origins = _listed(text)
     for origin in origins:
@@ -217,6 +228,27 @@ class Settings(Struct, frozen=True, kw_only=True):
     operator_port: Annotated[
         int, Setting("The operator port: health and metrics. 0 takes a free one.", _port)
     ] = 9090
+    listen: Annotated[
+        Mapping[str, tuple[str, int]],
+        Setting(
+            "Further listeners that channels bring, as comma-separated name=host:port, each off unless it is "
+            "named: `smtp` takes mail. Port 0 takes a free one.",
+            _listeners,
+            shown_default="none",
+        ),
+    ] = {}
+    tls_certificate: Annotated[
+        Path | None,
+        Setting(
+            "The certificate chain (PEM) with which those listeners offer TLS; read at start.",
+            Path,
+            shown_default="none",
+        ),
+    ] = None
+    tls_key: Annotated[
+        Path | None,
+        Setting("Its private key (PEM), if that is not in the same file.", Path, shown_default="none"),
+    ] = None
     public_url: Annotated[
         str | None,
         Setting(

@@ -18,6 +18,10 @@ Whom to believe, in this order:
     secret signed the body. A tenant who signs with his own secret can therefore name whatever account he
     likes and reaches his own alone; the other events are refused.
 
+Some platforms announce what is new and do not hold it: their adapter reads it before the delivery is answered
+(`engine.domain.inbound.Announced`), outside of the tenant's turn, and a delivery whose content cannot be read
+now is refused, so that the platform keeps it.
+
 What is authentic is never lost: a body that is not what the platform sends is stored as such, an event for
 an account that nobody has connected is parked with the landlord, and both are answered 200, since platforms
 repeat anything else for days. If one delivery holds events of several tenants (accounts of one app), the raw
@@ -26,7 +30,7 @@ bytes would show each what the others were written; each tenant is then given it
 
 import logging
 import os
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from itertools import islice
 from typing import Any, Final, Protocol
 
@@ -35,10 +39,19 @@ import structlog
 import trio
 from msgspec import Struct
 
-from engine.domain.inbound import InboundEvent, RoutedEvent
+from engine.domain.inbound import Announced, InboundEvent, RoutedEvent
 from engine.domain.intake import Delivery, DeliveryReceipt, Done
-from engine.errors import InvalidInput, MijraError, NotFound, Unauthenticated
-from engine.ports import Endpoint, Receiver, WebhookRequest
+from engine.domain.platforms import rules_of
+from engine.errors import InvalidInput, MijraError, NotFound, Unauthenticated, Unavailable
+from engine.ports import (
+    Acknowledgement,
+    Acknowledges,
+    Endpoint,
+    ReadsAddresses,
+    Receiver,
+    Recogniser,
+    WebhookRequest,
+)
 from gateway import envelope
 from gateway.directory import Directory, Signer, signer_of
 from gateway.in_flight import OVER_SHARE, InFlight, over_share, too_many
@@ -55,6 +68,13 @@ ALIASES: Final = {"pymob": "paymob"}
 SIGNERS_TRIED_MAX: Final = 4
 """An installation has one app of its own per platform, two while it moves to another. Each secret tried costs
 another pass over an attacker's body."""
+
+IN_LOOP_BYTES_MAX: Final = 32 * 1024
+"""What is read in the loop's own time on platforms with large deliveries: a millisecond or two."""
+
+READERS_MAX: Final = 2
+"""Deliveries that are read in threads at once. Each may hold a few times its size while it is read, and they
+share one interpreter."""
 
 _KEPT_HEADERS_MAX: Final = 40
 _SECRET_HEADERS: Final = frozenset({"authorization", "proxy-authorization", "cookie", "x-api-key"})
@@ -89,8 +109,16 @@ class UnroutedStore(Protocol):
     ) -> None: ...
 
 
+Parse = Callable[[WebhookRequest], Sequence[RoutedEvent]]
+"""Raises InvalidInput."""
+
+ReadAnnounced = Callable[[Endpoint, Announced], Awaitable[Sequence[InboundEvent]]]
+"""What an account's platform has only named. Raises Unavailable while it cannot be read."""
+
+
 class WebhookLimits(Struct, frozen=True, kw_only=True):
-    """`body_bytes_max`: WhatsApp sends up to 3 MB. `in_flight_max`: at the goal of 3,300 a second and 50 ms
+    """`body_bytes_max`: WhatsApp sends up to 3 MB; a platform that says so may send more to an address with
+    an endpoint's key (`delivery_bytes_max`). `in_flight_max`: at the goal of 3,300 a second and 50 ms
     there are 165; ten times that is a store that hangs. `in_flight_bytes_max`: what the bodies that wait may
     hold in memory. Both are shared out among the tenants as they are free (`engine.runtime.shared_room`).
     `answer_seconds_max`: platforms count a second as slow and give up soon after ten."""
@@ -120,6 +148,10 @@ class _Sorted(Struct, kw_only=True):
 
     def stored(self) -> int:
         return sum(len(events) for _, events in self.groups.values())
+
+    def announced(self) -> bool:
+        """Whether something in it has to be read from the platform first."""
+        return any(type(event) is Announced for _, events in self.groups.values() for event in events)
 
 
 class _NotUnderstood(Struct):
@@ -211,20 +243,32 @@ class Webhooks:
         metrics: Metrics,
         new_id: Callable[[], int],
         clock_ms: Callable[[], int],
+        read: ReadAnnounced | None = None,
         limits: WebhookLimits | None = None,
         ready_since: Callable[[], float] = trio.current_time,
+        public_url: str | None = None,
     ) -> None:
-        """`ready_since`: when the request that is handled now was ready to be read, at the latest."""
+        """`ready_since`: when the request that is handled now was ready to be read, at the latest.
+        `public_url`: how the outside reaches us, for platforms that sign the address."""
         self._ready_since = ready_since
         self._receivers = {
             name: receiver for receiver in receivers for name in (receiver.platform, *receiver.aliases)
         }
+        # Looked at once: most receivers have neither, and pay nothing for those that do.
+        self._parse = {each.platform: _parser(each) for each in receivers}
+        self._accepted_answers = {
+            each.platform: _acknowledged(each.acknowledgement)
+            for each in receivers
+            if isinstance(each, Acknowledges)
+        }
+        self._public_url = public_url
         self._directory = directory
         self._intake = intake
         self._landlord = landlord
         self._metrics = metrics
         self._new_id = new_id
         self._clock_ms = clock_ms
+        self._read_announced = read
         self.limits = limits or WebhookLimits()
         self._in_flight = InFlight(
             deliveries_max=self.limits.in_flight_max,
@@ -232,6 +276,11 @@ class Webhooks:
             metrics=metrics,
         )
         self._begun: dict[_Begun, None] = {}  # oldest first
+        self._slow = frozenset(
+            each.platform for each in receivers if rules_of(each.platform).delivery_bytes_max
+        )
+        self._recognisers = {each.platform: each for each in receivers if isinstance(each, Recogniser)}
+        self._readers = trio.CapacityLimiter(READERS_MAX)
 
     async def handle(
         self,
@@ -242,13 +291,14 @@ class Webhooks:
         body: bytes,
         *,
         trace: str | None = None,
+        raw_path: str | None = None,
     ) -> Answer:
-        """The answer to one request. Header names are lower-case, `path` is without query and decoded;
-        `trace` is the request id if there is one already.
+        """The answer to one request. Header names are lower-case, `path` is without query and decoded,
+        `raw_path` as it was written where that may differ; `trace` is the request id if there is one already.
 
         Cancelled (the platform hung up): parts may be durable; the platform repeats, and dedup settles it.
         """
-        work = self._work(method, path, query, headers, body, trace)
+        work = self._work(method, path, query, headers, body, trace, raw_path=raw_path)
         if self._in_flight.standing and method == "POST" and self._is_shed(path.removeprefix(PREFIX), body):
             return _traced(_SHED, work)
         try:
@@ -284,6 +334,18 @@ class Webhooks:
             answered(_traced(self._failed(work, error), work))
             return True
 
+    def bytes_max(self, path: str) -> int:
+        """What a body may have that is posted to `path`: more than usual only where the address names the
+        endpoint, so that whose secrets are tried does not depend on reading it."""
+        try:
+            platform, endpoint_key = _addressed(path)
+        except NotFound:
+            return self.limits.body_bytes_max
+        receiver = self._receivers.get(platform)
+        if receiver is None or endpoint_key is None:
+            return self.limits.body_bytes_max
+        return max(self.limits.body_bytes_max, rules_of(receiver.platform).delivery_bytes_max)
+
     def is_overloaded(self) -> bool:
         """Whether a queue stands, so that `refusal` may have an answer."""
         return self._in_flight.standing
@@ -317,11 +379,20 @@ class Webhooks:
         body: bytes,
         trace: str | None,
         ready: float | None = None,
+        raw_path: str | None = None,
     ) -> _Work:
         return _Work(
             trace=trace or os.urandom(16).hex(),
             platform="unknown",  # a label must not be the caller's choice
-            request=WebhookRequest(method=method, path=path, query=query, headers=headers, body=body),
+            request=WebhookRequest(
+                method=method,
+                path=path,
+                query=query,
+                headers=headers,
+                body=body,
+                raw_path=raw_path,
+                public_url=self._public_url,
+            ),
             started=trio.current_time(),
             ready=self._ready_since() if ready is None else ready,
             received_at=self._clock_ms(),
@@ -336,13 +407,17 @@ class Webhooks:
         size = self._enter(work)
         try:
             with trio.fail_after(self.limits.answer_seconds_max):
-                return await self._delivery(work, self._read(work, receiver, endpoint_key))
+                if size > IN_LOOP_BYTES_MAX and self._is_slow(work.platform):
+                    read = await self._read_apart(work, receiver, endpoint_key)
+                else:
+                    read = self._read(work, receiver, endpoint_key)
+                return await self._delivery(work, read)
         finally:
             self._in_flight.leave(size)
 
     def _begin(self, work: _Work, answered: Callable[[Answer], None]) -> bool:
         receiver, endpoint_key = self._receiver(work)
-        if receiver.is_handshake(work.request):
+        if receiver.is_handshake(work.request) or self._is_slow(work.platform):
             return False
         size = self._enter(work)
         begun = False
@@ -352,7 +427,7 @@ class Webhooks:
                 return False
             groups = list(read.groups.values())
             tenants = {endpoint.tenant_id for endpoint, _ in groups}
-            if len(tenants) > 1:
+            if len(tenants) > 1 or read.announced():
                 return False
             self._note_refused(work, read)
             (tenant_id,) = work.tenants = tuple(tenants)
@@ -394,8 +469,10 @@ class Webhooks:
     def _enter(self, work: _Work) -> int:
         """Let the delivery in; its size, for the way out."""
         size = len(work.request.body)
-        if size > self.limits.body_bytes_max:
-            raise InvalidInput(f"A webhook may have {self.limits.body_bytes_max} bytes.", code="too_large")
+        # The plain limit first: nearly all are below it.
+        if size > self.limits.body_bytes_max and size > self.bytes_max(work.request.path):
+            limit = self.bytes_max(work.request.path)
+            raise InvalidInput(f"A webhook may have {limit} bytes.", code="too_large")
         self._in_flight.enter(size)
         return size
 
@@ -443,37 +520,89 @@ class Webhooks:
 
     def _read(self, work: _Work, receiver: Receiver, endpoint_key: str | None) -> _Sorted | _NotUnderstood:
         """The delivery's events, if somebody whom we know has signed it. Raises the refusal otherwise."""
-        addressed: Endpoint | None = None
-        signed: Sequence[Endpoint]
-        if endpoint_key is not None:
-            addressed = self._directory.by_key(work.platform, endpoint_key)
-            if addressed is None:
-                raise NotFound("There is no such endpoint.")
-            # Before the signature: what a flood is refused for should not cost a pass over its bodies.
-            work.tenants = (addressed.tenant_id,)
-            self._in_flight.check(addressed.tenant_id)
-            signed = receiver.verify(work.request, (addressed,))
-        else:
-            signed = receiver.verify(work.request, self._candidates(work, receiver))
+        addressed = self._addressee(work, endpoint_key)
+        candidates = (addressed,) if addressed is not None else self._candidates(work, receiver)
+        return self._sorted(
+            work,
+            receiver,
+            addressed,
+            _understand(receiver, self._parse[work.platform], work.request, candidates),
+        )
+
+    async def _read_apart(
+        self, work: _Work, receiver: Receiver, endpoint_key: str | None
+    ) -> _Sorted | _NotUnderstood:
+        """As `_read`, for bodies whose reading would hold the loop up."""
+        addressed = self._addressee(work, endpoint_key)
+        candidates = (addressed,) if addressed is not None else self._candidates(work, receiver)
+        understood = await trio.to_thread.run_sync(
+            _understand,
+            receiver,
+            self._parse[work.platform],
+            work.request,
+            candidates,
+            limiter=self._readers,
+        )
+        return self._sorted(work, receiver, addressed, understood)
+
+    def _addressee(self, work: _Work, endpoint_key: str | None) -> Endpoint | None:
+        """Whose address it came to, if that is somebody's."""
+        if endpoint_key is None:
+            return None
+        addressed = self._directory.by_key(work.platform, endpoint_key)
+        if addressed is None:
+            raise NotFound("There is no such endpoint.")
+        # Before the signature: what a flood is refused for should not cost a pass over its bodies.
+        work.tenants = (addressed.tenant_id,)
+        self._in_flight.check(addressed.tenant_id)
+        return addressed
+
+    def _sorted(
+        self,
+        work: _Work,
+        receiver: Receiver,
+        addressed: Endpoint | None,
+        understood: tuple[Sequence[Endpoint], Sequence[RoutedEvent] | str],
+    ) -> _Sorted | _NotUnderstood:
+        signed, routed = understood
         if not signed:
             raise Unauthenticated("The signature is missing or wrong.", code="bad_signature")
-        try:
-            routed = receiver.parse(work.request.body, work.request.headers)
-        except InvalidInput as error:
-            return _NotUnderstood(signed, error.message)
+        if isinstance(routed, str):
+            return _NotUnderstood(signed, routed)
         work.items = len(routed)
         return self._sort(work, receiver, routed, addressed, signed)
+
+    def _is_slow(self, platform: str) -> bool:
+        """Whether the platform's deliveries are large, or bring files: then each has its task, which may wait
+        for a thread and the object store."""
+        return platform in self._slow
 
     async def _delivery(self, work: _Work, read: _Sorted | _NotUnderstood) -> Answer:
         if isinstance(read, _NotUnderstood):
             return await self._keep_not_understood(work, read)
         self._note_refused(work, read)
+        if read.announced():
+            await self._read_all(read)
         receipts = await self._deliver(work, list(read.groups.values()))
         if read.unrouted:
             first = read.unrouted[0]
             await self._park(work, first.external_id or first.parent_id, "unknown_account")
             self._metrics.webhook_events.labels(work.platform, "unrouted").inc(len(read.unrouted))
         return self._delivered(work, read, receipts)
+
+    async def _read_all(self, read: _Sorted) -> None:
+        """Puts what was announced in place of the announcements. Raises Unavailable: the platform keeps the
+        delivery and repeats it."""
+        if self._read_announced is None:
+            raise Unavailable("Nothing here reads what the platform announces.", code="not_readable_now")
+        for endpoint, events in read.groups.values():
+            whole: list[InboundEvent] = []
+            for event in events:
+                found = (
+                    await self._read_announced(endpoint, event) if isinstance(event, Announced) else (event,)
+                )
+                whole += found
+            events[:] = whole
 
     def _note_refused(self, work: _Work, read: _Sorted) -> None:
         """Count and log the events of accounts that did not sign. Raises if there are no others."""
@@ -503,7 +632,7 @@ class Webhooks:
         if len(signers) <= SIGNERS_TRIED_MAX:
             return signers
         try:
-            routed = receiver.parse(work.request.body, work.request.headers)
+            routed = self._parse[work.platform](work.request)
         except InvalidInput:
             return ()  # names no account, so there is nobody whose secret could be tried
         return _few_signers([target for event in routed for target in self._targets(work.platform, event)])
@@ -511,8 +640,11 @@ class Webhooks:
     def _targets(self, platform: str, event: RoutedEvent) -> Sequence[Endpoint]:
         """The endpoints that the event names. About a whole parent account: all accounts under it."""
         if event.external_id is not None:
-            endpoint = self._directory.by_account(platform, event.external_id)
-            return () if endpoint is None else (endpoint,)
+            for name in (event.external_id, *event.also_known_as):
+                endpoint = self._directory.by_account(platform, name)
+                if endpoint is not None:
+                    return (endpoint,)
+            return ()
         if event.parent_id is not None:
             return self._directory.by_parent(platform, event.parent_id)
         return ()
@@ -530,7 +662,12 @@ class Webhooks:
         unproven: dict[str, Endpoint] = {}
         for event in routed:
             targets = self._targets(work.platform, event)
-            if not targets and addressed is not None and _may_speak_of(event, addressed):
+            if event.or_addressed and addressed is not None:
+                # A tenant's own address speaks for all of the tenant's accounts, and for nobody else's.
+                own = tuple(each for each in targets if each.tenant_id == addressed.tenant_id)
+                targets = own or (addressed,)
+                proven.update(each.external_id for each in targets)
+            elif not targets and addressed is not None and _may_speak_of(event, addressed):
                 targets = (addressed,)
             wanted.append((event, targets))
             unproven.update((t.external_id, t) for t in targets if t.external_id not in proven)
@@ -538,6 +675,7 @@ class Webhooks:
             also_signed = receiver.verify(work.request, _few_signers(unproven.values()))
             proven.update(endpoint.external_id for endpoint in also_signed)
         sorting = _Sorted(groups={}, unrouted=[])
+        recogniser = self._recognisers.get(work.platform)
         for event, targets in wanted:
             if not targets:
                 sorting.unrouted.append(event)
@@ -546,7 +684,8 @@ class Webhooks:
             if not believed:
                 sorting.refused += 1
             for target in believed:
-                sorting.groups.setdefault(target.external_id, (target, []))[1].append(event.event)
+                own_event = event.event if recogniser is None else recogniser.recognise(event.event, target)
+                sorting.groups.setdefault(target.external_id, (target, []))[1].append(own_event)
         if addressed is not None and not wanted:
             sorting.groups[addressed.external_id] = (addressed, [])  # nothing in it, but authentic: kept
         return sorting
@@ -629,7 +768,7 @@ class Webhooks:
             shown = {name: value for name, value in said.items() if value}
             event = "webhook.accepted" if outcome == "accepted" else f"webhook.{outcome}"
             _log.info(event, **work.fields(), **shown)
-        return _OK
+        return self._accepted_answers.get(work.platform, _OK)
 
     def _failed(self, work: _Work, error: Exception) -> Answer:
         """The answer to whatever went wrong, counted and logged."""
@@ -676,6 +815,10 @@ _OK: Final = Answer(
 )
 
 
+def _acknowledged(how: Acknowledgement) -> Answer:
+    return Answer(status=how.status, headers={"Content-Type": how.content_type}, body=how.body)
+
+
 def _traced(answer: Answer, work: _Work) -> Answer:
     return Answer(
         status=answer.status, headers={**answer.headers, "X-Request-Id": work.trace}, body=answer.body
@@ -693,6 +836,26 @@ def _failure(failure: envelope.Failure) -> Answer:
 _SHED: Final = _failure(failure_of(over_share()))
 _LATE: Final = _failure(failure_of(too_many()))
 """Made once: what is refused in thousands should not be encoded each time."""
+
+
+def _understand(
+    receiver: Receiver, parse: Parse, request: WebhookRequest, candidates: Sequence[Endpoint]
+) -> tuple[Sequence[Endpoint], Sequence[RoutedEvent] | str]:
+    """Who signed a delivery, and its events or why it is not understood. Touches nothing of ours."""
+    signed = receiver.verify(request, candidates)
+    if not signed:
+        return (), ()
+    try:
+        return signed, parse(request)
+    except InvalidInput as error:
+        return signed, error.message
+
+
+def _parser(receiver: Receiver) -> Parse:
+    """How the receiver is asked; found out once, not for each delivery."""
+    if isinstance(receiver, ReadsAddresses):
+        return receiver.parse_request
+    return lambda request: receiver.parse(request.body, request.headers)
 
 
 def _addressed(path: str) -> tuple[str, str | None]:

@@ -1,8 +1,9 @@
-"""The one door between trio and the asyncio libraries that storage needs.
+"""The one door between trio and the asyncio libraries that we need.
 
-asyncpg and redis-py run on asyncio only. This module is the sole place that knows how they run beside trio;
-no other file imports asyncio. Whoever needs such a library writes a coroutine function for the asyncio side
-and calls it through `Bridge.run`: one crossing for a whole query or batch, never one for each row.
+asyncpg, redis-py and aiosmtpd run on asyncio only. This module is the sole place that knows how they run
+beside trio; no other file imports asyncio. Whoever needs such a library writes a coroutine function for the
+asyncio side and calls it through `Bridge.run`: one crossing for a whole query or batch, never one for each
+row. A library that is a server is run by `Bridge.serve`; its handlers call back into trio.
 
 Promises   the result or the exception of a call reaches its caller, and a closing bridge answers every call;
            a cancelled wait cancels the call and waits for its end, for `cancel_seconds_max` at most;
@@ -46,8 +47,9 @@ import asyncio
 import contextlib
 import sys
 import threading
+import weakref
 from collections import deque
-from collections.abc import Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine
 from contextvars import Context, copy_context
 from types import TracebackType
 from typing import Any, Final, Literal, Protocol, Self, TypeVar, TypeVarTuple, cast
@@ -163,6 +165,40 @@ class Bridge:
             raise call.error
         return cast(T, call.value)
 
+    async def serve(
+        self,
+        protocol: Callable[["TrioCalls"], asyncio.BaseProtocol],
+        host: str,
+        port: int,
+        *,
+        task_status: trio.TaskStatus[int] = trio.TASK_STATUS_IGNORED,
+    ) -> None:
+        """Listens until cancelled; `started` gives the port. `protocol` makes an asyncio protocol for each
+        connection, on the asyncio side, with the way back to trio. The end closes the listener and cuts the
+        connections; calls into trio that are under way then are cancelled. Raises OSError where nobody can
+        listen."""
+        side = self._side
+        if side is None:
+            raise StoreUnavailable("The bridge to asyncio is closed.")
+        connections: weakref.WeakSet[asyncio.BaseProtocol] = weakref.WeakSet()
+        calls = TrioCalls(side)
+
+        def connected() -> asyncio.BaseProtocol:
+            made = protocol(calls)
+            connections.add(made)
+            return made
+
+        server = await self.run(_listen, connected, host, port)
+        try:
+            async with trio.open_nursery() as calls.nursery:
+                await self.run(server.start_serving)
+                task_status.started(server.sockets[0].getsockname()[1])
+                await trio.sleep_forever()
+        finally:
+            calls.nursery = None
+            with trio.CancelScope(shield=True):
+                await self.run(_close, server, connections)
+
     def statistics(self) -> BridgeStatistics:
         """How many calls run now, ran at most, have ended, and were given up at the deadline."""
         return BridgeStatistics(self.kind, len(self._running), self._peak, self._completed, self._abandoned)
@@ -236,6 +272,78 @@ class _Call:
 
     def resume(self) -> None:
         trio.lowlevel.reschedule(self._task)
+
+
+class TrioCalls:
+    """The way back: called on the asyncio side with a trio function, gives its result or raises its error.
+    `loop` is the asyncio loop. A cancelled wait cancels the function."""
+
+    def __init__(self, side: "_Side") -> None:
+        self.loop = side.loop
+        self.nursery: trio.Nursery | None = None
+        self._side = side
+
+    async def __call__(self, fn: Callable[[*Ts], Awaitable[T]], *args: *Ts) -> T:
+        future: asyncio.Future[T] = self.loop.create_future()
+        scope = trio.CancelScope()
+
+        def begin() -> None:
+            if self.nursery is None or self.nursery.cancel_scope.cancel_called:
+                self._settle(future, None, _closing())
+            else:
+                self.nursery.start_soon(self._run, scope, future, fn, args)
+
+        self._side.answer(begin)
+        try:
+            return await future
+        except asyncio.CancelledError:
+            self._side.answer(scope.cancel)
+            raise
+
+    async def _run(
+        self,
+        scope: trio.CancelScope,
+        future: "asyncio.Future[Any]",
+        fn: Callable[..., Awaitable[Any]],
+        args: tuple[Any, ...],
+    ) -> None:
+        value: Any = None
+        error: Exception | None = _closing()
+        try:
+            with scope:
+                try:
+                    value, error = await fn(*args), None
+                except Exception as failed:  # noqa: BLE001  # its caller on the other side gets it
+                    error = failed
+        finally:
+            self._settle(future, value, error)
+
+    def _settle(self, future: "asyncio.Future[Any]", value: object, error: Exception | None) -> None:
+        def settle() -> None:
+            if future.done():
+                return
+            if error is not None:
+                future.set_exception(error)
+            else:
+                future.set_result(value)
+
+        self._side.post(settle)
+
+
+def _closing() -> StoreUnavailable:
+    return StoreUnavailable("The server is closing.")
+
+
+async def _listen(connected: Callable[[], asyncio.BaseProtocol], host: str, port: int) -> asyncio.Server:
+    return await asyncio.get_running_loop().create_server(connected, host, port, start_serving=False)
+
+
+async def _close(server: asyncio.Server, connections: "weakref.WeakSet[asyncio.BaseProtocol]") -> None:
+    server.close()
+    for connection in list(connections):
+        transport: asyncio.Transport | None = getattr(connection, "transport", None)
+        if transport is not None:
+            transport.abort()
 
 
 class _Side(Protocol):

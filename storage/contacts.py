@@ -13,6 +13,7 @@ from typing import Any, Final, TypeVar
 import msgspec
 
 from engine.domain.outbound import OutboxItem, OutboxPayload
+from engine.domain.resources import CustomerRef
 from engine.domain.rows import AttachmentRow, ConversationRow, CustomerRow, HandleRow, MessageRow
 from engine.ports import (
     ContactRequest,
@@ -40,7 +41,7 @@ _conversations: Final = Reader(ConversationRow)
 _tracked: Final = Reader(TrackedMessage)
 _messages: Final = Reader(MessageRow)
 _attachments: Final = Reader(AttachmentRow)
-_outbox: Final = Reader(OutboxItem, given=("send", "reply_to", "window_ends_at", "by_person"))
+_outbox: Final = Reader(OutboxItem, given=("send", "reply_to", "window_ends_at", "by_person", "thread"))
 _payload: Final = msgspec.json.Decoder(OutboxPayload)
 
 T = TypeVar("T")
@@ -81,6 +82,7 @@ def outbox_item(record: Any) -> OutboxItem:
         reply_to=payload.reply_to,
         window_ends_at=payload.window_ends_at,
         by_person=payload.by_person,
+        thread=payload.thread,
     )
 
 
@@ -109,7 +111,7 @@ async def _load(
         (position, found[0].tenant_id, found[0].channel_id, found[0].contact_key)
         for position, found in handles.items()
     ]
-    customers = _by_position(await connection.fetch(_SQL["customers"], *_columns(people, 3)), _customers.read)
+    customers = _by_position(await connection.fetch(_SQL["customers"], *_columns(people, 3)), _same)
     counted = await connection.fetch(
         _SQL["newest_conversations"], *_columns(contacts, 4), CONVERSATIONS_MAX + 1
     )
@@ -125,8 +127,11 @@ async def _load(
         if position not in handles or position not in customers:
             return None
         recent = messages.get(position, [])
+        customer = _customers.read(customers[position])
         return ContactSnapshot(
-            customer=customers[position],
+            customer=customer,
+            shared=customers[position]["shared"],
+            root=_root(customer, customers[position]),
             handles=tuple(handles[position]),
             contact_key=handles[position][0].contact_key,
             conversation=conversations.get(position),
@@ -172,6 +177,18 @@ async def _find(connection: Any, queries: list[StoreQuery]) -> list[object]:
     return answers
 
 
+def _same(record: Any) -> Any:
+    return record
+
+
+def _root(customer: CustomerRow, record: Any) -> CustomerRef | None:
+    if customer.merged_into is None or record["root_name"] is None:
+        return None
+    return CustomerRef(
+        id=customer.merged_into, name=record["root_name"], avatar_url=record["root_avatar_url"]
+    )
+
+
 def _nothing(query: StoreQuery) -> object:
     """The answer where there is none."""
     if isinstance(query, ConversationQuery):
@@ -185,7 +202,8 @@ def _asked(position: int, query: StoreQuery) -> tuple[str, tuple[object, ...]]:
         return "conversations_by_id", (position, query.tenant_id, query.conversation_id)
     head = (position, query.tenant_id, query.channel_id)
     if isinstance(query, TrackedQuery):
-        return "messages_to_move", (*head, clean(query.contact_key), ",".join(query.statuses), query.limit)
+        statuses = ",".join(query.statuses)
+        return "messages_to_move", (*head, clean(query.contact_key), statuses, query.limit, query.named)
     if query.platform_message_id is not None:
         return "messages_by_platform_id", (*head, clean(query.platform_message_id))
     if query.message_id is not None:

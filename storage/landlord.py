@@ -243,6 +243,10 @@ class LandlordStore:
     async def directory(self) -> Sequence[DirectoryEntry]:
         return [_entries.read(record) for record in await self._pool.fetch(_SQL["directory"])]
 
+    async def directory_entry(self, platform: str, external_id: str) -> DirectoryEntry | None:
+        record = await self._pool.fetchrow(_SQL["directory_entry"], platform, clean(external_id))
+        return None if record is None else _entries.read(record)
+
     async def add_directory(self, entry: DirectoryEntry) -> None:
         """Conflicting: the account is connected already (by whom is not said)."""
         try:
@@ -256,18 +260,24 @@ class LandlordStore:
                 None if entry.parent_id is None else clean(entry.parent_id),
                 entry.credentials,
                 entry.created_at,
+                entry.credentials_at,
+                entry.credentials_expire_at,
             )
         except CommitConflict as error:
             raise Conflicting(
                 "This account is connected already.", fields={"external_id": ["is connected already"]}
             ) from error
 
-    async def update_directory(
-        self, platform: str, external_id: str, *, credentials: bytes, parent_id: str | None
-    ) -> None:
-        """Raises NotFound."""
+    async def update_directory(self, entry: DirectoryEntry) -> None:
+        """Its credentials, their times and its parent. Raises NotFound."""
         found = await self._pool.fetchval(
-            _SQL["update_directory"], platform, clean(external_id), credentials, parent_id
+            _SQL["update_directory"],
+            entry.platform,
+            clean(entry.external_id),
+            entry.credentials,
+            None if entry.parent_id is None else clean(entry.parent_id),
+            entry.credentials_at,
+            entry.credentials_expire_at,
         )
         if found is None:
             raise NotFound("This account is not connected.")

@@ -15,6 +15,7 @@ import re
 import tempfile
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
+from datetime import datetime
 from typing import Any, Final
 
 import obstore
@@ -76,6 +77,13 @@ class Objects:
         with suppress(NotFound):
             await self._run(self._delete, key)
 
+    async def delete_older(self, prefix: str, before: datetime, *, limit: int) -> int:
+        """Remove files under a prefix that were last written before a time, at most `limit`; how many."""
+        found: list[str] = await self._run(self._older, prefix, before, limit)
+        for key in found:
+            await self.delete(key)
+        return len(found)
+
     async def _run(self, fn: Callable[..., Any], *args: object) -> Any:
         try:
             return await trio.to_thread.run_sync(fn, *args, limiter=self._threads)
@@ -91,6 +99,14 @@ class Objects:
 
     def _get(self, key: str) -> bytes:
         return bytes(obstore.get(self._store, key).bytes())
+
+    def _older(self, prefix: str, before: datetime, limit: int) -> list[str]:
+        found: list[str] = []
+        for page in obstore.list(self._store, prefix):
+            found += [each["path"] for each in page if each["last_modified"] < before]
+            if len(found) >= limit:
+                break
+        return found[:limit]
 
     def _delete(self, key: str) -> None:
         obstore.delete(self._store, key)

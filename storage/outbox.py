@@ -55,4 +55,5 @@ class Outbox:
             media=record["media"],
             timers=record["timers"],
             waiting=record["waiting"],
+            merges=record["merges"],
         )

@@ -239,11 +239,7 @@ class ReadStore:
         return await self._placements.pool(tenant_id).fetch(sql, *arguments, tenants=(tenant_id,))
 
     def _resource(self, tenant_id: int, record: Any) -> ConversationResource:
-        customer = CustomerRef(
-            id=record["customer_id"], name=record["customer_name"], avatar_url=record["customer_avatar"]
-        )
-        row = _conversations.read(record)
-        return conversation_resource(row, customer, self._config_for(tenant_id), self._wall_ms())
+        return shown_conversation(record, self._config_for(tenant_id), self._wall_ms())
 
     async def _page(
         self,
@@ -267,6 +263,18 @@ class ReadStore:
     async def _row(self, name: str, tenant_id: int, *arguments: object) -> Any | None:
         pool = self._placements.pool(tenant_id)
         return await pool.fetchrow(_SQL[name], tenant_id, *arguments, tenants=(tenant_id,))
+
+
+def shown_conversation(record: Any, config: TenantConfig, now: int) -> ConversationResource:
+    """From a conversation's record with what its customer is shown as."""
+    own, into = record["customer_id"], record["customer_merged_into"]
+    customer = CustomerRef(
+        id=own if into is None else into,
+        name=record["customer_name"],
+        avatar_url=record["customer_avatar"],
+        merged_id=None if into is None else own,
+    )
+    return conversation_resource(_conversations.read(record), customer, config, now)
 
 
 def _resources(records: Sequence[Any], attachments: Sequence[Any], sign: SignUrl) -> list[MessageResource]:

@@ -1,4 +1,4 @@
-"""Housekeeping of tenant databases: partitions by day, retention, expired idempotency keys.
+"""Housekeeping: partitions by day, retention, expired idempotency keys, bodies that no delivery names now.
 
 `deliveries` and `events` are partitioned by UTC day, because dropping a day is instant and leaves no holes to
 vacuum. Upkeep makes the partitions of today and the next `DAYS_AHEAD` days and drops those that are older
@@ -10,7 +10,7 @@ Promises   running it twice, or in two processes, changes nothing; a row never h
 Limits     `DROPPED_MAX` partitions of a table in one run; databases side by side as storage.databases allows.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
@@ -20,6 +20,7 @@ from msgspec import Struct
 
 from engine.errors import MijraError
 from storage.databases import DatabaseServer, transaction
+from storage.objects import Objects
 from storage.statements import load_sql
 
 DAYS_AHEAD: Final = 3
@@ -29,6 +30,10 @@ RETENTION_DAYS: Final = 7
 """Platforms redeliver for up to a week; what is older can no longer come back."""
 
 DROPPED_MAX: Final = 62
+FORGOTTEN_MAX: Final = 10_000
+"""An hour's run of one tenant, a few minutes of an object store's time."""
+GRACE_DAYS: Final = 2
+"""A day's rows are dropped as a whole, and the object store has a clock of its own."""
 LOCK_SECONDS_MAX: Final = 3
 IDEMPOTENCY_MS: Final = 24 * 3600 * 1000
 
@@ -74,6 +79,25 @@ async def upkeep(
         for database, tenants in databases.items():
             nursery.start_soon(one, database, tenants)
     return results
+
+
+async def forget_deliveries(
+    objects: Objects,
+    prefixes: Iterable[str],
+    *,
+    now: int,
+    retention_days: int = RETENTION_DAYS,
+) -> int:
+    """Remove bodies of deliveries whose rows are gone, at most `FORGOTTEN_MAX` of each prefix; how many.
+    What comes again is written again, and so stays. Where the store is away, the next run takes the rest."""
+    before = datetime.fromtimestamp(now / 1000, UTC) - timedelta(days=retention_days + GRACE_DAYS)
+    forgotten = 0
+    for prefix in prefixes:
+        try:
+            forgotten += await objects.delete_older(prefix, before, limit=FORGOTTEN_MAX)
+        except MijraError as error:
+            _log.warning("upkeep.deliveries_not_forgotten", prefix=prefix, reason=error.message)
+    return forgotten
 
 
 def partition_name(table: str, day: datetime) -> str:

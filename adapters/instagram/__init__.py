@@ -3,12 +3,23 @@
 from typing import TYPE_CHECKING
 
 from adapters.instagram.describing import DIALECT, PLATFORM
+from adapters.instagram.renewing import renew_token
 from adapters.meta.account import check_account, read_profile
 from adapters.meta.errors import classify
 from adapters.meta.media import AddressedMedia
 from adapters.meta.messaging import MessagingReceiver
 from adapters.meta.sending import MessagingSender
-from adapters.port import Account, Adapter, Checked, ErrorClass, Profile, StandIn, Tools
+from adapters.port import (
+    Account,
+    Adapter,
+    Checked,
+    Declined,
+    ErrorClass,
+    Profile,
+    Renewed,
+    StandIn,
+    Tools,
+)
 
 if TYPE_CHECKING:
     from adapters.port import OpenMediaSource, OpenSender
@@ -39,6 +50,9 @@ class Instagram(Adapter):
         return await check_account(
             DIALECT, account, tools.guard, node="me", fields="user_id,username", id_field="user_id"
         )
+
+    async def renew(self, account: Account, tools: Tools) -> Renewed | Declined | None:
+        return await renew_token(account, tools.guard)
 
     async def profile(self, key: str, account: Account, tools: Tools) -> Profile | None:
         return await read_profile(DIALECT, account, tools.guard, key, "name,username,profile_pic")

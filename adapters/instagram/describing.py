@@ -8,9 +8,10 @@ from typing import Final
 from adapters.degrading import LOCATED
 from adapters.meta.sending import BUTTONS_MAX, CALLS_PER_SECOND, CARDS_MAX, QUICK_REPLIES_MAX, Dialect
 from adapters.port import Account
-from engine.domain.platforms import BASE_URL, Capabilities, Connection, Field, Platform
+from engine.domain.platforms import BASE_URL, Capabilities, Connection, Field, Platform, Renewal
 
 _MEGABYTE: Final = 1_000_000
+_DAY: Final = 86_400
 _BYTES_MAX: Final = {
     "image": 8 * _MEGABYTE,
     "video": 25 * _MEGABYTE,
@@ -72,6 +73,7 @@ PLATFORM: Final = Platform(
                 pattern="^[0-9]{1,30}$",
             ),
         ),
+        renewal=Renewal(names=("access_token",), lifetime_seconds=60 * _DAY, age_seconds_min=_DAY),
         guide="Enter both in the app's dashboard at Meta under Instagram, and subscribe the account.",
     ),
 )  # fmt: skip

@@ -1,14 +1,16 @@
 """Does an account work? And who is a customer? One harmless read each."""
 
+from collections.abc import Mapping
 from typing import Any, Final
 
 import httpx
 import msgspec
 import trio
 
+from adapters.calling import token_problem
 from adapters.guard import Guard, guarded_client
 from adapters.meta.errors import read_failure
-from adapters.meta.sending import Dialect, bearer, graph_url, token_problem
+from adapters.meta.sending import Dialect, bearer, graph_url
 from adapters.port import Account, Checked, Declined, ErrorClass, Profile
 from engine.errors import Unavailable
 
@@ -19,8 +21,15 @@ _facts = msgspec.json.Decoder(dict[str, Any])
 async def read_node(
     dialect: Dialect, account: Account, guard: Guard, node: str, fields: str
 ) -> dict[str, Any] | Declined:
-    """GET a node's fields. Raises Unavailable when the platform cannot be reached or has trouble of its
-    own."""
+    """GET a node's fields. As `call`."""
+    return await call(dialect, account, guard, graph_url(dialect, account, node), {"fields": fields})
+
+
+async def call(
+    dialect: Dialect, account: Account, guard: Guard, url: str, parameters: Mapping[str, str]
+) -> dict[str, Any] | Declined:
+    """GET with the account's token. Raises Unavailable when the platform cannot be reached or has trouble of
+    its own."""
     if (problem := token_problem(account)) is not None:
         return problem
     timeout = httpx.Timeout(_SECONDS_MAX, connect=5.0)
@@ -28,8 +37,8 @@ async def read_node(
         async with guarded_client(guard, connections_max=1, timeout=timeout) as client:
             with trio.fail_after(_SECONDS_MAX):
                 answer = await client.get(
-                    graph_url(dialect, account, node),
-                    params={"fields": fields},
+                    url,
+                    params=dict(parameters),
                     headers=bearer(account),
                     extensions={"body_bytes_max": 65_536},
                 )

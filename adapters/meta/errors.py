@@ -11,7 +11,8 @@ from typing import Any, Final
 import msgspec
 from msgspec import Struct
 
-from adapters.port import Declined, ErrorClass, SendResult, Unanswered
+from adapters.calling import RETRY_SECONDS_MAX, by_status, declined
+from adapters.port import ErrorClass, SendResult
 
 _AUTH, _BAD, _RATE = ErrorClass.AUTH, ErrorClass.BAD_REQUEST, ErrorClass.RATE_ACCOUNT
 _TRANSIENT, _RECIPIENT, _LONG = ErrorClass.TRANSIENT, ErrorClass.RECIPIENT, ErrorClass.WAIT_LONG
@@ -21,12 +22,15 @@ _GONE: Final = (_RECIPIENT, "This customer cannot be reached: gone, blocked, or 
 _OWNED: Final = (_LONG, "Another app has this conversation now; take it back, or wait until it is passed on.")
 _FETCH: Final = (_BAD, "The platform could not fetch or take the file.")
 _TOKEN: Final = (_AUTH, "The access token has expired or was revoked. Connect the account again.")
+_EXPIRED: Final = (_AUTH, "The access token has expired. Connect the account again.")
+_REVOKED: Final = (_AUTH, "The access token was revoked or is wrong. Connect the account again.")
 _RIGHT: Final = (_AUTH, "The app lacks a permission that sending needs.")
 _SLOW: Final = (_RATE, "The account sends faster than the platform allows.")
 _AWAY: Final = (_TRANSIENT, "The platform is temporarily not available.")
 
 CODES: Final[dict[str, tuple[ErrorClass, str]]] = {
-    "0": _TOKEN, "190": _TOKEN, "3": _RIGHT, "10": _RIGHT, "200": _RIGHT, "230": _RIGHT,
+    "0": _TOKEN, "190": _TOKEN, "190/463": _EXPIRED, "190/460": _REVOKED, "190/467": _REVOKED,
+    "3": _RIGHT, "10": _RIGHT, "200": _RIGHT, "230": _RIGHT,
     "4": _SLOW, "4/2018354": _SLOW, "32": _SLOW, "613": _SLOW, "80006": _SLOW,
     "1": _AWAY, "2": _AWAY, "1200": _AWAY, "9000001": _AWAY,
     "10/2018278": _WINDOW, "10/2018065": _WINDOW, "10/2534022": _WINDOW, "1545041": _WINDOW,
@@ -53,7 +57,6 @@ class _Body(Struct):
 
 
 _body: Final = msgspec.json.Decoder(_Body)
-_RETRY_SECONDS_MAX: Final = 86_400.0
 
 
 def classify(code: str, *, status: int = 400) -> tuple[ErrorClass, str]:
@@ -69,40 +72,20 @@ def classify(code: str, *, status: int = 400) -> tuple[ErrorClass, str]:
 
 
 def read_failure(status: int, body: bytes, headers: Any) -> SendResult:
-    """What an answer that is no success means: the error's code decides, the status only in its absence. A
-    5xx without an error comes from something in front of the platform: whether the call went through, nobody
-    knows (503 and 408 say that it did not)."""
+    """What an answer that is no success means: the error's code decides, the status only in its
+    absence."""
     wait = retry_after(headers)
     try:
         error = _body.decode(body).error
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        return _by_status(status, wait)
+        return by_status(status, wait)
     code = f"{error.code}/{error.error_subcode}" if error.error_subcode else str(error.code)
     error_class, sentence = classify(code, status=status)
     if error.is_transient and error_class is _BAD:
         error_class, sentence = _AWAY
     if error_class is _BAD and error.message:
         sentence = f"{sentence} ({error.message[:300]})"
-    return Declined(error_class=error_class, platform_code=code, message=sentence, retry_after_seconds=wait)
-
-
-def _by_status(status: int, wait: float | None) -> SendResult:
-    if status == 429:
-        error_class, sentence = _SLOW
-    elif status in (401, 403):
-        error_class, sentence = _TOKEN
-    elif status in (408, 425, 503):
-        error_class, sentence = _AWAY
-    elif 300 <= status < 400 or status == 404:
-        error_class = ErrorClass.ACCOUNT
-        sentence = "The account's address at the platform is wrong: check its id."
-    elif 400 <= status < 500:
-        error_class, sentence = _BAD, f"The platform did not accept the message (HTTP {status})."
-    else:
-        return Unanswered(reason=f"HTTP {status} without an error that can be read")
-    return Declined(
-        error_class=error_class, platform_code=f"http_{status}", message=sentence, retry_after_seconds=wait
-    )
+    return declined(error_class, code, sentence, wait=wait)
 
 
 # ------------------------------------------------------------------ what the headers say of the account's use
@@ -115,7 +98,7 @@ def retry_after(headers: Any) -> float | None:
         seconds = float(given) if given is not None else usage(headers)[1] * 60.0
     except ValueError:
         return None
-    return min(seconds, _RETRY_SECONDS_MAX) if seconds > 0 else None
+    return min(seconds, RETRY_SECONDS_MAX) if seconds > 0 else None
 
 
 def usage(headers: Any) -> tuple[float, float]:

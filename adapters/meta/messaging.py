@@ -14,9 +14,9 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final
 
-from adapters.meta.shapes import Shape, shape_of
+from adapters.meta.shapes import shape_of
 from adapters.meta.signing import MetaSigned
-from adapters.wire import decode_json, usable_id
+from adapters.wire import decode_json, moment, usable_id
 from engine.domain.content import compact
 from engine.domain.inbound import (
     AccountNotice,
@@ -384,20 +384,6 @@ def _id_of(party: Any) -> str | None:
     return usable_id(found) or usable_id(party.get("user_ref"))
 
 
-_YEAR_2286_SECONDS: Final = 10**10
-_YEAR_10000_MS: Final = 253_402_300_800_000
-
-
-def moment(value: Any) -> int | None:
-    """A time in ms. What is too small for milliseconds of this century are seconds."""
-    if isinstance(value, str) and value.isascii() and value.isdigit() and len(value) <= 15:
-        value = int(value)
-    if not isinstance(value, int) or isinstance(value, bool) or value <= 0:
-        return None
-    ms = value * 1_000 if value < _YEAR_2286_SECONDS else value
-    return ms if ms < _YEAR_10000_MS else None
-
-
 def _routed(account: str | None, event: InboundEvent) -> RoutedEvent:
     return RoutedEvent(external_id=account, parent_id=None, event=event)
 
@@ -406,6 +392,3 @@ def _odd(raw: Any, reason: str) -> Unsupported:
     """Nothing to store in a conversation: the raw delivery keeps it."""
     whole = raw if isinstance(raw, dict) and raw else {"value": raw}
     return Unsupported(contact=None, platform_id=None, at=None, raw=whole, reason=reason)
-
-
-__all__ = ["EMOJI", "OURS", "MessagingReceiver", "Shape", "moment"]

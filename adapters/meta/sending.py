@@ -23,8 +23,10 @@ import msgspec
 import trio
 from msgspec import Struct
 
+from adapters.calling import NEVER_SENT, declined, never_sent, token_problem
 from adapters.degrading import LOCATED, located
-from adapters.guard import AddressRefused, guarded_client
+from adapters.fitting import Problems, unfit
+from adapters.guard import guarded_client
 from adapters.meta.errors import read_failure, usage
 from adapters.meta.messaging import EMOJI, OURS
 from adapters.pacing import AccountPace
@@ -111,14 +113,6 @@ def bearer(account: Account) -> dict[str, str]:
     return {"Authorization": f"Bearer {account.credentials.get('access_token', '')}"}
 
 
-def token_problem(account: Account) -> Declined | None:
-    """Why the account's token cannot be sent at all."""
-    token = account.credentials.get("access_token", "")
-    if token and token.isascii() and token.isprintable() and " " not in token:
-        return None
-    return _declined(ErrorClass.AUTH, "no_token", "The account has no access token that can be used.")
-
-
 class _SentBody(Struct):
     message_id: str | None = None
     recipient_id: str | None = None
@@ -174,8 +168,7 @@ class MessagingSender:
         try:
             send = self.fit(item.send).send
         except InvalidInput as error:
-            sentences = "; ".join(one for some in error.fields.values() for one in some)
-            return _declined(ErrorClass.BAD_REQUEST, "validation_failed", sentences)
+            return unfit(error)
         if (problem := token_problem(account)) is not None:
             return problem
         if isinstance(send, MarkRead):
@@ -257,8 +250,8 @@ class MessagingSender:
             )
             with trio.fail_after(CALL_SECONDS_MAX):
                 answer = await self._client.send(request)
-        except _NEVER_SENT as error:
-            return _never_sent(error)
+        except NEVER_SENT as error:
+            return never_sent(error)
         except (httpx.HTTPError, httpx.StreamError, trio.TooSlowError) as error:
             return Unanswered(reason=type(error).__name__)
         if not answer.is_success:
@@ -316,13 +309,13 @@ class MessagingSender:
         except MijraError as error:
             if error.retryable:
                 sentence = "The file store cannot be reached."
-                return _declined(ErrorClass.UNREACHABLE, "store_unavailable", sentence)
+                return declined(ErrorClass.UNREACHABLE, "store_unavailable", sentence)
             sentence = "The file to be sent is no longer stored."
-            return _declined(ErrorClass.BAD_REQUEST, "file_missing", sentence)
+            return declined(ErrorClass.BAD_REQUEST, "file_missing", sentence)
         most = self._dialect.media_bytes_max[ref.kind]
         if not 0 < len(content) <= most:
             sentence = f"The file has {len(content)} bytes; {self._dialect.label} takes 1 to {most}."
-            return _declined(ErrorClass.BAD_REQUEST, "100/2018109", sentence)
+            return declined(ErrorClass.BAD_REQUEST, "100/2018109", sentence)
         described = {"attachment": {"type": _TYPES[ref.kind], "payload": {"is_reusable": True}}}
         media_type = ref.media_type or "application/octet-stream"
         try:
@@ -335,11 +328,11 @@ class MessagingSender:
                     timeout=httpx.Timeout(UPLOAD_SECONDS_MAX, connect=5.0),
                     extensions=_BOUNDED,
                 )
-        except _NEVER_SENT as error:
-            return _never_sent(error)
+        except NEVER_SENT as error:
+            return never_sent(error)
         except (httpx.HTTPError, httpx.StreamError, trio.TooSlowError) as error:
             sentence = f"The upload failed ({type(error).__name__})."
-            return _declined(ErrorClass.UNREACHABLE, "unreachable", sentence)
+            return declined(ErrorClass.UNREACHABLE, "unreachable", sentence)
         if not answer.is_success:
             failure = read_failure(answer.status_code, answer.content, answer.headers)
             if isinstance(failure, Declined):
@@ -350,34 +343,7 @@ class MessagingSender:
             except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
                 pass
         sentence = "The answer to the upload cannot be understood."
-        return _declined(ErrorClass.UNREACHABLE, "not_understood", sentence)
-
-
-_NEVER_SENT: Final = (
-    AddressRefused,
-    httpx.UnsupportedProtocol,
-    httpx.LocalProtocolError,
-    httpx.ConnectError,
-    httpx.ConnectTimeout,
-    httpx.PoolTimeout,
-    httpx.InvalidURL,
-    UnicodeError,
-)
-
-
-def _never_sent(error: Exception) -> Declined:
-    unreachable = (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout)
-    if isinstance(error, unreachable) and not isinstance(error, AddressRefused):
-        return _declined(
-            ErrorClass.UNREACHABLE, "unreachable", f"The platform cannot be reached ({type(error).__name__})."
-        )
-    return _declined(
-        ErrorClass.ACCOUNT, "address_refused", "The account's address is not one that may be called."
-    )
-
-
-def _declined(error_class: ErrorClass, code: str, sentence: str) -> Declined:
-    return Declined(error_class=error_class, platform_code=code, message=sentence)
+        return declined(ErrorClass.UNREACHABLE, "not_understood", sentence)
 
 
 def _interactive(send: SendInteractive) -> Json:
@@ -415,91 +381,76 @@ def _plain(emoji: str) -> str:
 # ------------------------------------------------------------------ limits, sections 5
 
 
-class _Problems:
+class _Problems(Problems):
     def __init__(self, dialect: Dialect) -> None:
-        self.fields: dict[str, list[str]] = {}
+        super().__init__()
         self._dialect = dialect
 
     def look_at(self, send: Send) -> None:
         label = self._dialect.label
         match send:
             case SendText():
-                self._text("body", send.body, self._dialect.text_max, self._dialect.text_length)
+                self._body(send.body)
             case SendMedia():
                 self._media(send.media)
             case SendInteractive():
                 self._interactive(send)
             case SendReaction():
                 if send.emoji and _plain(send.emoji) not in REACTIONS:
-                    self._add("emoji", f"{label} has these reactions: {' '.join(REACTIONS)}.")
+                    self.add("emoji", f"{label} has these reactions: {' '.join(REACTIONS)}.")
             case SendTemplate():
-                self._add("template", f"{label} has no approved templates; send text, choices or a file.")
+                self.add("template", f"{label} has no approved templates; send text, choices or a file.")
             case SendLocation():
                 raise AssertionError("a location is degraded before")
             case MarkRead():
                 pass
 
-    def _add(self, field: str, sentence: str) -> None:
-        self.fields.setdefault(field, []).append(sentence)
-
-    def _text(
-        self,
-        field: str,
-        value: str | None,
-        most: int,
-        length: Callable[[str], int] = len,
-        *,
-        required: bool = True,
-    ) -> None:
-        if not (value or "").strip():
-            if required:
-                self._add(field, "This is required.")
-        elif length(value or "") > most:
-            unit = self._dialect.text_unit if length is not len else "characters"
-            self._add(field, f"At most {most} {unit}.")
+    def _body(self, value: str) -> None:
+        dialect = self._dialect
+        self.text("body", value, dialect.text_max, length=dialect.text_length, unit=dialect.text_unit)
 
     def _media(self, media: MediaRef) -> None:
         label = self._dialect.label
         if media.kind not in self._dialect.media_bytes_max:
-            self._add("kind", f"{label} takes {', '.join(self._dialect.media_bytes_max)}.")
+            self.add("kind", f"{label} takes {', '.join(self._dialect.media_bytes_max)}.")
             return
         if (media.storage_key is None) == (media.link is None):
-            self._add("attachment", "Either a stored file or a link.")
+            self.add("attachment", "Either a stored file or a link.")
         if media.link is not None and not media.link.startswith(("https://", "http://")):
-            self._add("link", "An http or https address.")
+            self.add("link", "An http or https address.")
         if media.caption:
-            self._add("caption", f"{label} shows no words with a file; send them as a message of their own.")
+            self.add("caption", f"{label} shows no words with a file; send them as a message of their own.")
 
     def _interactive(self, send: SendInteractive) -> None:
         text = "\n".join(part for part in (send.header, send.body, send.footer) if part)
         match send.kind:
             case "quick_replies":
-                self._text("body", text, self._dialect.text_max, self._dialect.text_length)
+                self._body(text)
                 most, title_max = QUICK_REPLIES_MAX, TITLE_MAX
             case "buttons":
-                self._text("body", text, BUTTON_TEXT_MAX)
+                self.text("body", text, BUTTON_TEXT_MAX)
                 most, title_max = BUTTONS_MAX, TITLE_MAX
             case "list":
-                self._text("body", send.body, CARD_TEXT_MAX)
+                self.text("body", send.body, CARD_TEXT_MAX)
                 for name, value, limit in (
                     ("header", send.header, CARD_TEXT_MAX),
                     ("footer", send.footer, CARD_TEXT_MAX),
                     ("button", send.button, TITLE_MAX),
                 ):
-                    self._text(name, value, limit, required=False)
+                    self.text(name, value, limit, required=False)
                 if send.header and send.footer:
-                    self._add("footer", "A card has room for two lines: leave out the header or the footer.")
+                    self.add("footer", "A card has room for two lines: leave out the header or the footer.")
                 most, title_max = CARDS_MAX - 1, CARD_TEXT_MAX
             case _:
-                self._add("kind", "One of buttons, list, quick_replies.")
+                self.add("kind", "One of buttons, list, quick_replies.")
                 return
         if not 1 <= len(send.options) <= most:
-            self._add("options", f"Between 1 and {most}.")
+            self.add("options", f"Between 1 and {most}.")
         if len({option.id for option in send.options}) != len(send.options):
-            self._add("options", "Ids must differ.")
+            self.add("options", "Ids must differ.")
         for index, option in enumerate(send.options):
-            self._text(f"options.{index}.title", option.title, title_max)
-            self._text(f"options.{index}.id", option.id, PAYLOAD_MAX)
-            self._text(f"options.{index}.description", option.description, CARD_TEXT_MAX, required=False)
+            self.text(f"options.{index}.title", option.title, title_max)
+            self.text(f"options.{index}.id", option.id, PAYLOAD_MAX)
+            self.text(f"options.{index}.description", option.description, CARD_TEXT_MAX, required=False)
             if option.description and send.kind != "list":
-                self._add(f"options.{index}.description", "Only a list shows descriptions.")
+                self.add(f"options.{index}.description", "Only a list shows descriptions.")

@@ -19,6 +19,10 @@ class WhatsAppAccount(Struct, frozen=True, kw_only=True):
     display_phone_number: str
     callback_url: str | None = None
 
+    @property
+    def account_id(self) -> str:
+        return self.phone_number_id
+
 
 def demo_account(number: int = 0) -> WhatsAppAccount:
     """An account with keys that are plainly no secrets, for sandboxes and tests; differs by `number`."""

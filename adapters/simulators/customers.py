@@ -9,7 +9,7 @@ Leaves      When they speak to `whatsapp`, how it travels to `webhooks`.
 
 import random
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from adapters.simulators import builders
@@ -25,10 +25,8 @@ from adapters.simulators.media import (
     webp_pixel,
 )
 from adapters.simulators.phrases import EMOJI, PLACES, TONGUES, Tongue
+from adapters.simulators.playing import cast
 from engine.errors import InvalidInput, Unavailable
-
-CUSTOMERS_MAX = 100_000
-_REMEMBERED = 8
 
 WEIGHTS: dict[str, float] = {
     "text": 66,
@@ -61,75 +59,76 @@ WEIGHTS: dict[str, float] = {
 KINDS = tuple(WEIGHTS)
 
 
-class Customer:
-    """One person and the little that it remembers."""
+class Customer(cast.Customer):
+    """One person and the little that it remembers. `key` is what a business addresses: the number, or the
+    user id of one who hides it."""
 
     def __init__(self, person: Person, tongue: Tongue) -> None:
+        super().__init__(person.wa_id or person.user_id or "", person.name, tongue)
         self.person = person
-        self.tongue = tongue
-        self.said: deque[str] = deque(maxlen=_REMEMBERED)
-        self.said_texts: deque[str] = deque(maxlen=_REMEMBERED)
-        self.heard: deque[str] = deque(maxlen=_REMEMBERED)
+        self.said_texts: deque[str] = deque(maxlen=cast.REMEMBERED)
         self.reacted_to: str | None = None
 
-    @property
-    def key(self) -> str:
-        """What a business addresses: the number, or the user id of one who hides it."""
-        return self.person.wa_id or self.person.user_id or ""
 
-
-class Cast:
+class Cast(cast.Cast[Customer]):
     """All customers, found by number and by user id."""
 
     def __init__(self, rng: random.Random, username_share: float) -> None:
-        self._rng = rng
+        super().__init__(rng, kinds=WEIGHTS, key_pattern="[0-9]{1,15}")
         self._username_share = username_share
-        self._by_key: dict[str, Customer] = {}
-        self.everybody: list[Customer] = []
 
-    def find(self, key: str) -> Customer | None:
-        """By number (digits) or user id."""
-        return self._by_key.get(key)
+    def made(self, key: str, name: str, tongue: Tongue) -> Customer:
+        return Customer(Person(name=name, wa_id=key, user_id=f"US.{key.zfill(20)}"), tongue)
 
-    def ensure(self, count: int) -> list[Customer]:
-        """The first `count` customers, new ones made as needed; `Unavailable` beyond 100 000."""
-        while len(self.everybody) < count:
-            self._add(self._invent())
-        return self.everybody[:count]
+    def invent(self) -> Customer:
+        tongue = self.rng.choice(TONGUES)
+        name = self.name(tongue)
+        user_id = f"US.{self.rng.randrange(10**19, 10**20)}"
+        number = self.free_number()
+        if self.rng.random() < self._username_share:
+            return Customer(Person(name=name, user_id=user_id, username=f"user{number[-7:]}"), tongue)
+        return Customer(Person(name=name, wa_id=number, user_id=user_id), tongue)
 
-    def adopt(self, wa_id: str, name: str | None = None) -> Customer:
-        """The customer with this number, made when there is none."""
-        if not (wa_id.isascii() and wa_id.isdigit() and len(wa_id) <= 15):
-            raise InvalidInput("a customer's number is 1 to 15 digits without +")
-        known = self._by_key.get(wa_id)
-        if known is not None:
-            return known
-        tongue = self._rng.choice(TONGUES)
-        invented = Person(name=name or self._name(tongue), wa_id=wa_id, user_id=f"US.{wa_id.zfill(20)}")
-        return self._add(Customer(invented, tongue))
+    def keys(self, customer: Customer) -> tuple[str, ...]:
+        return tuple(key for key in (customer.person.wa_id, customer.person.user_id) if key is not None)
+
+    def draw_kind(self, customer: Customer, weights: Mapping[str, float] | None = None) -> str:
+        kind = super().draw_kind(customer, weights)
+        needs = {
+            "edit": customer.said_texts,
+            "revoke": customer.said,
+            "reaction": customer.heard,
+            "reaction_removed": customer.reacted_to,
+            "text_reply": customer.heard,
+            "button_reply": customer.heard,
+            "list_reply": customer.heard,
+            "flow_reply": customer.heard,
+            "template_button": customer.heard,
+            "interactive_empty": customer.heard,
+        }
+        return kind if needs.get(kind, True) else "text"
 
     def move(self, customer: Customer, wa_id: str) -> None:
         """From now on this customer has another number."""
-        if customer.person.wa_id is None or wa_id in self._by_key:
-            raise InvalidInput("only a shown number can change, and only to a free one")
-        del self._by_key[customer.person.wa_id]
         person = customer.person
+        if person.wa_id is None or self.find(wa_id) is not None:
+            raise InvalidInput("only a shown number can change, and only to a free one")
         customer.person = Person(
             name=person.name, wa_id=wa_id, user_id=person.user_id, username=person.username
         )
-        self._by_key[wa_id] = customer
+        self.rename(customer, person.wa_id, wa_id)
 
     def free_number(self) -> str:
         """A number for fiction that nobody has."""
         # Drawn at random: with 100 000 customers at most in 81 000 + 1 000 + 10 000 numbers a draw may fail.
         for _ in range(1_000):
             number = self._draw_number()
-            if number not in self._by_key:
+            if self.find(number) is None:
                 return number
         raise Unavailable("The ranges of telephone numbers for fiction are nearly used up.", code="cast_full")
 
     def _draw_number(self) -> str:
-        rng = self._rng
+        rng = self.rng
         kind = rng.random()
         if kind < 0.04:
             return f"447700900{rng.randrange(1_000):03}"
@@ -139,27 +138,6 @@ class Cast:
         return (
             f"1{rng.randrange(2, 10)}{rng.randrange(0, 9)}{rng.randrange(0, 10)}55501{rng.randrange(100):02}"
         )
-
-    def _invent(self) -> Customer:
-        if len(self.everybody) >= CUSTOMERS_MAX:
-            raise Unavailable(f"There are {CUSTOMERS_MAX} customers already.", code="cast_full")
-        tongue = self._rng.choice(TONGUES)
-        name = self._name(tongue)
-        user_id = f"US.{self._rng.randrange(10**19, 10**20)}"
-        number = self.free_number()
-        if self._rng.random() < self._username_share:
-            return Customer(Person(name=name, user_id=user_id, username=f"user{number[-7:]}"), tongue)
-        return Customer(Person(name=name, wa_id=number, user_id=user_id), tongue)
-
-    def _name(self, tongue: Tongue) -> str:
-        return f"{self._rng.choice(tongue.first_names)} {self._rng.choice(tongue.last_names)}"
-
-    def _add(self, customer: Customer) -> Customer:
-        self.everybody.append(customer)
-        for key in (customer.person.wa_id, customer.person.user_id):
-            if key is not None:
-                self._by_key[key] = customer
-        return customer
 
 
 class Writer:
@@ -181,23 +159,6 @@ class Writer:
         self._cast = cast
         self._new_id = new_id
         self._monotonic = monotonic
-
-    def draw_kind(self, customer: Customer, weights: dict[str, float]) -> str:
-        """A kind by weight; what needs a memory that the customer lacks becomes a text."""
-        kind = self._rng.choices(tuple(weights), tuple(weights.values()))[0]
-        needs = {
-            "edit": customer.said_texts,
-            "revoke": customer.said,
-            "reaction": customer.heard,
-            "reaction_removed": customer.reacted_to,
-            "text_reply": customer.heard,
-            "button_reply": customer.heard,
-            "list_reply": customer.heard,
-            "flow_reply": customer.heard,
-            "template_button": customer.heard,
-            "interactive_empty": customer.heard,
-        }
-        return kind if needs.get(kind, True) else "text"
 
     def compose(
         self, account: WhatsAppAccount, customer: Customer, kind: str, at: int, text: str | None = None
@@ -227,7 +188,7 @@ class Writer:
         text: str | None,
     ) -> Json:
         rng = self._rng
-        said = text if text is not None else self._sentence(customer)
+        said = text if text is not None else self._cast.sentence(customer)
         business = account.display_phone_number
         heard = customer.heard[-1] if customer.heard else self._new_id(customer.key, False)
         context = builders.quote(business, heard)
@@ -359,11 +320,6 @@ class Writer:
             return kind, self.compose(account, customer, kind, at)
         kind = "text_reply" if draw < 0.35 else "text"
         return kind, self.compose(account, customer, kind, at, self._rng.choice(customer.tongue.answers))
-
-    def _sentence(self, customer: Customer) -> str:
-        if not customer.said:
-            return self._rng.choice(customer.tongue.openings)
-        return self._rng.choice(customer.tongue.sentences)
 
     def _file(self, account: WhatsAppAccount, mime_type: str, content: bytes) -> MediaRef:
         stored = self._media.put(account.phone_number_id, mime_type, content, self._monotonic())

@@ -10,7 +10,7 @@ Leaves      Statuses and customers' answers to `whatsapp`, through the `accepted
 import itertools
 import re
 import zlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
 import msgspec
@@ -18,12 +18,13 @@ import trio
 from msgspec import Struct
 
 from adapters.simulators.accounts import WhatsAppAccount
-from adapters.simulators.faults import Fault, FaultBook, Route
+from adapters.simulators.faults import FaultBook, Route
 from adapters.simulators.graph_errors import GraphError
-from adapters.simulators.http import Cut, Request, Response
+from adapters.simulators.http import Request, Response, multipart_of
 from adapters.simulators.ledger import Ledger, Mark, Send
 from adapters.simulators.limits import NumberLimit, PairLimit
 from adapters.simulators.media import MediaObject, MediaStore
+from adapters.simulators.playing.calls import Calls, Refusal
 from adapters.simulators.sends import OutboundMessage, ReadMark, read_send
 from adapters.simulators.settings import Settings
 from adapters.simulators.webhooks import now_ms
@@ -32,7 +33,6 @@ from engine.errors import Unavailable
 CALL_BYTES_MAX = 1_000_000
 UPLOAD_BYTES_MAX = 101_000_000
 _VERSION = re.compile(r"v\d{1,3}\.\d{1,2}")
-_GARBAGE = b"<!DOCTYPE html><html><body><h1>Sorry, something went wrong</h1></body></html>"
 
 Accepted = Callable[[WhatsAppAccount, OutboundMessage, Send], None]
 
@@ -48,13 +48,8 @@ class _Call(Struct, frozen=True):
     edge: str
 
 
-class _Done(Struct, frozen=True):
-    response: Response
-    send: Send | None = None
-
-
-class GraphApi:
-    """Answers calls. State that others see lives in the ledger, the media store and the fault book."""
+class GraphApi(Calls):
+    """State that others see lives in the ledger, the media store and the fault book."""
 
     def __init__(
         self,
@@ -67,23 +62,21 @@ class GraphApi:
         new_id: Callable[[str, bool], str],
         base_url: Callable[[], str],
         accepted: Accepted,
+        per_second_max: Callable[[str], int],
+        expired: Collection[str],
     ) -> None:
+        super().__init__(ledger=ledger, faults=faults)
         self._accounts = accounts
         self._settings = settings
-        self._ledger = ledger
         self._media = media
-        self._faults = faults
         self._new_id = new_id
         self._base_url = base_url
         self._accepted = accepted
+        self._per_second_max = per_second_max
+        self._expired = expired
         self._traces = itertools.count(1)
         self._pairs = PairLimit(settings().pair_seconds, settings().pair_burst_max)
         self._numbers = {id_: NumberLimit(settings().sends_per_second_max) for id_ in accounts}
-        self._throttles: dict[str, tuple[int, float]] = {}
-
-    def throttle(self, phone_number_id: str, per_second: int, until: float) -> None:
-        """Another limit for one number until a monotonic time; 0 per second refuses everything."""
-        self._throttles[phone_number_id] = (per_second, until)
 
     def settings_changed(self) -> None:
         """Take over new limits; debts of pairs stay as they are."""
@@ -94,73 +87,50 @@ class GraphApi:
         """The most accepted sends of each number in any one second so far."""
         return {phone_number_id: limit.peak for phone_number_id, limit in self._numbers.items()}
 
-    async def answer(self, request: Request) -> Response:
-        """One call, with a fault when one is armed for it."""
-        trace = f"Sim{next(self._traces):08d}"
-        fault: Fault | None = None
-        try:
-            call = _route(request)
-            fault = self._faults.take(call.route, call.node, trio.current_time())
-            if fault is not None and fault.kind not in ("slow", "drip"):
-                return await self._misbehave(fault, call, request)
-            if fault is not None and fault.kind == "slow":
-                await trio.sleep(fault.seconds)
-            done = self._do(call, request)
-            if fault is not None and fault.kind == "drip":
-                return msgspec.structs.replace(done.response, pace_bytes_per_second=fault.bytes_per_second)
-            return done.response
-        except GraphError as error:
-            self._ledger.record_refusal(error.code)
-            return error.response(
-                trace, retry_after_seconds=None if fault is None else fault.retry_after_seconds
-            )
+    def route(self, request: Request) -> tuple[Route, str | None]:
+        call = _route(request)
+        return call.route, call.node
 
-    async def _misbehave(self, fault: Fault, call: _Call, request: Request) -> Response:
-        if fault.accepts:
-            done = self._do(call, request)
-            if done.send is not None:
-                done.send.answered = False
-        match fault.kind:
-            case "garbage":
-                return Response(fault.status or 200, _GARBAGE, "text/html; charset=utf-8")
-            case "hang":
-                await trio.sleep(fault.seconds)
-                raise Cut(reset=False)
-            case "reset":
-                raise Cut(reset=True)
-            case _:
-                raise GraphError(fault.code, "A fault was set for this call", status=fault.status)
+    def refusal(self, refused: Refusal, retry_after_seconds: float | None) -> Response:
+        # A fault's refusal knows a code alone.
+        error = GraphError(refused.code, refused.message, status=refused.status, subcode=refused.subcode)
+        return error.response(f"Sim{next(self._traces):08d}", retry_after_seconds=retry_after_seconds)
 
-    def _do(self, call: _Call, request: Request) -> _Done:
+    def do(self, request: Request) -> tuple[Response, Send | None]:
+        call = _route(request)
         now = trio.current_time()
         accounts = self._authorised(request)
         if call.route == "media_download":
-            return _Done(self._download(call.node, request.query.get("hash", ""), accounts, now))
+            return self._download(call.node, request.query.get("hash", ""), accounts, now), None
         if call.route == "send":
             account = _own(accounts, call.node)
             parsed = read_send(_json(request.body), self._settings().templates)
             if isinstance(parsed, ReadMark):
-                return _Done(self._mark(account, parsed))
+                return self._mark(account, parsed), None
             return self._send(account, parsed, now)
         if call.route == "media_upload":
-            return _Done(self._upload(_own(accounts, call.node), request, now))
+            return self._upload(_own(accounts, call.node), request, now), None
         stored = self._media.get(call.node, now)
         if stored is not None and not call.edge and _may_see(stored, accounts):
-            return _Done(self._media_node(request, stored, now))
-        return _Done(self._manage(request, call, accounts))
+            return self._media_node(request, stored, now), None
+        return self._manage(request, call, accounts), None
 
     def _authorised(self, request: Request) -> list[WhatsAppAccount]:
         scheme, _, token = request.headers.get("authorization", "").partition(" ")
         if scheme.lower() not in ("bearer", "oauth") or not token:
             token = request.query.get("access_token", "")
-        accounts = [account for account in self._accounts.values() if account.access_token == token]
+        accounts = [
+            account
+            for account in self._accounts.values()
+            if account.access_token == token and account.phone_number_id not in self._expired
+        ]
         if not accounts:
             raise GraphError(190, "The access token is missing, malformed, expired or not known")
         return accounts
 
     # ── messages ─────────────────────────────────────────────────────────────────────────────────
 
-    def _send(self, account: WhatsAppAccount, message: OutboundMessage, now: float) -> _Done:
+    def _send(self, account: WhatsAppAccount, message: OutboundMessage, now: float) -> tuple[Response, Send]:
         if message.recipient == account.display_phone_number:
             raise GraphError(131021, "The recipient is the sender")
         if message.media_id is not None:
@@ -176,7 +146,7 @@ class GraphApi:
             callback_data=message.callback_data,
             accepted_at=now_ms(),
         )
-        self._ledger.record_send(send, message.body)
+        self.ledger.record_send(send, message.body)
         self._accepted(account, message, send)
         by_user_id = not message.recipient.isdigit()
         person = {"user_id": message.recipient} if by_user_id else {"wa_id": message.recipient}
@@ -187,17 +157,16 @@ class GraphApi:
         }
         if message.type == "template":
             answer["messages"] = [{"id": send.id, "message_status": "accepted"}]
-        return _Done(_ok(answer), send)
+        return _ok(answer), send
 
     def _admit(self, phone_number_id: str, recipient: str, now: float) -> None:
         settings = self._settings()
         try:
-            self._ledger.ensure_room()
+            self.ledger.ensure_room()
         except Unavailable as full:
             raise GraphError(131016, full.message) from full
         number = self._numbers[phone_number_id]
-        per_second, until = self._throttles.get(phone_number_id, (0, 0.0))
-        number.per_second = per_second if until > now else settings.sends_per_second_max
+        number.per_second = self._per_second_max(phone_number_id)
         if not number.has_room(now):
             raise GraphError(
                 130429,
@@ -209,10 +178,10 @@ class GraphApi:
         number.count(now)
 
     def _mark(self, account: WhatsAppAccount, mark: ReadMark) -> Response:
-        known = self._ledger.message(mark.message_id)
+        known = self.ledger.message(mark.message_id)
         if known is None or known.phone_number_id != account.phone_number_id:
             raise GraphError(131009, "message_id is not that of a message to this number")
-        self._ledger.record_mark(
+        self.ledger.record_mark(
             Mark(
                 message_id=mark.message_id,
                 phone_number_id=account.phone_number_id,
@@ -225,7 +194,9 @@ class GraphApi:
     # ── media ────────────────────────────────────────────────────────────────────────────────────
 
     def _upload(self, account: WhatsAppAccount, request: Request, now: float) -> Response:
-        parts = _multipart(request)
+        parts = multipart_of(request)
+        if parts is None:
+            raise GraphError(100, "The body must be multipart/form-data")
         if parts.get("messaging_product", (b"", ""))[0] != b"whatsapp":
             raise GraphError(100, "messaging_product must be whatsapp")
         if "file" not in parts:
@@ -352,22 +323,3 @@ def _json(body: bytes) -> object:
         return msgspec.json.decode(body)
     except msgspec.DecodeError as error:
         raise GraphError(100, "The body is not JSON") from error
-
-
-def _multipart(request: Request) -> dict[str, tuple[bytes, str]]:
-    """name -> (content, content type) of a multipart/form-data body (RFC 7578); 20 parts at most."""
-    found = re.search(
-        r'multipart/form-data;.*boundary="?([^";]{1,70})', request.headers.get("content-type", "")
-    )
-    if found is None:
-        raise GraphError(100, "The body must be multipart/form-data")
-    parts: dict[str, tuple[bytes, str]] = {}
-    pieces = (b"\r\n" + request.body).split(b"\r\n--" + found[1].encode("latin-1"), 21)
-    for piece in pieces[1:]:
-        head, separator, content = piece.partition(b"\r\n\r\n")
-        text = head.decode("utf-8", "replace")
-        name = re.search(r'[; ]name="([^"]*)"', text)
-        if separator and name is not None:
-            kind = re.search(r"content-type: *([^\r\n]+)", text, re.IGNORECASE)
-            parts[name[1]] = (content, kind[1].strip() if kind else "application/octet-stream")
-    return parts

@@ -9,6 +9,7 @@ from typing import Any
 import msgspec
 
 from adapters.simulators.http import Response
+from adapters.simulators.playing.calls import Refusal
 
 DOCUMENTATION_URL = "https://developers.facebook.com/docs/whatsapp/cloud-api/support/error-codes/"
 
@@ -55,18 +56,12 @@ TITLES: dict[int, tuple[int, str]] = {
 """code -> (HTTP status, title)."""
 
 
-class GraphError(Exception):
+class GraphError(Refusal):
     """A Graph call is refused; `response()` is what the client sees."""
 
-    def __init__(
-        self, code: int, details: str, *, status: int | None = None, subcode: int | None = None
-    ) -> None:
-        super().__init__(f"{code}: {details}")
-        usual_status, self.title = TITLES.get(code, (400, "Error"))
-        self.code = code
-        self.details = details
-        self.status = status or usual_status
-        self.subcode = subcode
+    @property
+    def title(self) -> str:
+        return TITLES.get(self.code, (400, "Error"))[1]
 
     def response(self, trace: str, *, retry_after_seconds: float | None = None) -> Response:
         """The answer of section 6.2; `trace` becomes `fbtrace_id`."""
@@ -74,13 +69,14 @@ class GraphError(Exception):
             "message": f"(#{self.code}) {self.title}",
             "type": "OAuthException",
             "code": self.code,
-            "error_data": {"messaging_product": "whatsapp", "details": self.details},
+            "error_data": {"messaging_product": "whatsapp", "details": self.message},
             "fbtrace_id": trace,
         }
         if self.subcode is not None:
             error["error_subcode"] = self.subcode
         headers = {} if retry_after_seconds is None else {"Retry-After": f"{retry_after_seconds:g}"}
-        return Response(self.status, msgspec.json.encode({"error": error}), headers=headers)
+        status = self.status or TITLES.get(self.code, (400, ""))[0]
+        return Response(status, msgspec.json.encode({"error": error}), headers=headers)
 
 
 def webhook_error(code: int, details: str) -> dict[str, Any]:

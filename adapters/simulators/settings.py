@@ -49,6 +49,8 @@ class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """After these the last one repeats (sheet: growing gaps, the exact ones are not published)."""
     retry_seconds_max: float = 7 * _DAY_SECONDS
     """Then the event is given up and the ledger says so (sheet: 7 days)."""
+    retries_max: int | None = None
+    """Tries after the first one; None: as many as fit into the time."""
     time_factor: float = 1.0
     """Scales the retry gaps and `retry_seconds_max`; tests use a small one."""
     duplicate_probability: float = 0.0

@@ -1,8 +1,6 @@
 """How lively the customers are, as data."""
 
-from msgspec import Struct, field
-
-from adapters.simulators.customers import WEIGHTS
+from msgspec import Struct
 
 
 class Talk(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -20,4 +18,5 @@ class Talk(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     answer_probability: float = 0.35
     """Below 1, so that a customer and an automatic reply do not answer each other for ever."""
     answer_seconds: tuple[float, float] = (0.3, 3.0)
-    weights: dict[str, float] = field(default_factory=lambda: dict(WEIGHTS))
+    weights: dict[str, float] | None = None
+    """How often which kind is said, unasked; None: as the platform's own customers do."""

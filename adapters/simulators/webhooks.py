@@ -12,13 +12,14 @@ Restart     Nothing is kept.
 import heapq
 import itertools
 import random
+import secrets
 import ssl
 import time
 from collections import deque
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Hashable, Mapping, Sequence
 from contextlib import aclosing
 from functools import cache
-from typing import Any, Protocol, cast
+from typing import Any, Final, Literal, Protocol, cast
 
 import httpx
 import trio
@@ -28,7 +29,7 @@ from adapters.simulators import builders
 from adapters.simulators.builders import Json
 from adapters.simulators.ledger import Attempt, Fact, Ledger
 from adapters.simulators.settings import Settings
-from engine.errors import MailboxFull
+from engine.errors import DeliveryFailed, MailboxFull
 
 _ANSWER_BYTES_MAX = 65_536
 """A callback's answer is of no interest beyond its status; a longer one ends the connection."""
@@ -40,7 +41,7 @@ def now_ms() -> int:
 
 
 class Signing(Protocol):
-    """What of an account is needed to tell something of it."""
+    """What of one of Meta's accounts is needed to tell something of it."""
 
     @property
     def app_secret(self) -> str: ...
@@ -58,13 +59,74 @@ class Event(Struct, frozen=True):
     facts: tuple[Fact, ...]
 
 
+class Post(Struct, frozen=True):
+    """One POST to a callback address, signed as the platform signs. `headers` name the content type. `again`
+    makes it anew for a repetition, where signatures grow old."""
+
+    body: bytes
+    headers: Mapping[str, str]
+    again: Callable[[], "Post"] | None = None
+
+
+UNSIGNED: Final = {"Content-Type": "application/json"}
+"""Headers of a body that nobody has signed."""
+
+Verdict = Literal["acknowledged", "refused", "again"]
+
+
+class Speech(Protocol):
+    """How a platform puts what happened into requests, and what it makes of the answers."""
+
+    def post(self, events: Sequence[Event]) -> Post:
+        """The request that tells these events, which share an address and `company`."""
+        ...
+
+    def post_of(self, account: Any, url: str, body: bytes) -> Post:
+        """Any body, signed as the account's."""
+        ...
+
+    def company(self, event: Event) -> Hashable | None:
+        """Events of one such value may share a request; None: this one is told alone."""
+        ...
+
+    def verdict(self, status: int) -> Verdict:
+        """What an answer means: done, given up, or to be repeated."""
+        ...
+
+
+class MetaSpeech:
+    """Meta's: JSON signed with the app's secret, batches, and 200 alone is an acknowledgement."""
+
+    def __init__(self, body_of: Callable[[Sequence[Event]], bytes]) -> None:
+        self._body_of = body_of
+
+    def post(self, events: Sequence[Event]) -> Post:
+        return self.post_of(events[0].account, events[0].url, self._body_of(events))
+
+    def post_of(self, account: Any, url: str, body: bytes) -> Post:
+        return Post(
+            body,
+            {
+                "Content-Type": "application/json",
+                "User-Agent": "facebookexternalua",
+                "X-Hub-Signature-256": builders.signature(account.app_secret, body),
+            },
+        )
+
+    def company(self, event: Event) -> Hashable:
+        # Only what is signed under the same key can share a body.
+        return str(event.account.app_secret)
+
+    def verdict(self, status: int) -> Verdict:
+        return "acknowledged" if status == 200 else "again"
+
+
 class _Delivery(Struct):
-    """One body on its way, perhaps of several events."""
+    """One request on its way, perhaps of several events."""
 
     id: int
     url: str
-    body: bytes
-    signature: str
+    post: Post
     facts: tuple[Fact, ...]
     events: int
     began: float
@@ -100,16 +162,16 @@ class WebhookSender:
         ledger: Ledger,
         rng: random.Random,
         settings: Callable[[], Settings],
-        body_of: Callable[[Sequence[Event]], bytes] | None = None,
+        speech: Speech,
     ) -> None:
+        self.speech = speech
         self._ledger = ledger
-        self._body_of = body_of or _whatsapp_body
         self._rng = rng
         self._settings = settings
         self._serial = itertools.count(1)
         self._ready: deque[_Delivery] = deque()
         self._later: list[tuple[float, int, Callable[[], None]]] = []
-        self._batches: dict[tuple[str, str], list[Event]] = {}
+        self._batches: dict[tuple[str, Hashable], list[Event]] = {}
         self._idle_workers = trio.lowlevel.ParkingLot()
         self._timer = trio.Event()
         self._quiet = trio.lowlevel.ParkingLot()
@@ -144,10 +206,10 @@ class WebhookSender:
         self._at(seconds, act)
         return True
 
-    async def post_raw(self, account: Signing, url: str, body: bytes, signature: str | None) -> str:
-        """One POST of any bytes, once, unrecorded; returns the outcome. For tests of bad input."""
+    async def post_raw(self, url: str, post: Post) -> str:
+        """One POST of anything, once, unrecorded; returns the outcome. For tests of bad input."""
         async with _client(1) as client:
-            return await self._outcome(client, url, body, signature)
+            return await self._outcome(client, url, post)
 
     async def wait_quiet(self) -> None:
         """Wait until every event is acknowledged or given up and nothing is planned."""
@@ -194,8 +256,11 @@ class WebhookSender:
 
     def _release(self, event: Event) -> None:
         settings = self._settings()
-        # Only what goes to the same address under the same key can share a body.
-        destination = (event.url, event.account.app_secret)
+        company = self.speech.company(event)
+        if company is None:
+            self._enqueue([event])
+            return
+        destination = (event.url, company)
         batch = self._batches.get(destination)
         if batch is not None:
             batch.append(event)
@@ -207,19 +272,16 @@ class WebhookSender:
         else:
             self._enqueue([event])
 
-    def _close_batch(self, destination: tuple[str, str], batch: list[Event]) -> None:
+    def _close_batch(self, destination: tuple[str, Hashable], batch: list[Event]) -> None:
         if self._batches.get(destination) is batch:
             del self._batches[destination]
             self._enqueue(batch)
 
     def _enqueue(self, events: Sequence[Event]) -> None:
-        first = events[0]
-        body = self._body_of(events)
         delivery = _Delivery(
             id=next(self._serial),
-            url=first.url,
-            body=body,
-            signature=builders.signature(first.account.app_secret, body),
+            url=events[0].url,
+            post=self.speech.post(events),
             facts=tuple(fact for event in events for fact in event.facts),
             events=len(events),
             began=trio.current_time(),
@@ -247,27 +309,30 @@ class WebhookSender:
 
     async def _attempt(self, client: httpx.AsyncClient, delivery: _Delivery) -> None:
         delivery.attempts += 1
+        if delivery.attempts > 1 and delivery.post.again is not None:
+            delivery.post = delivery.post.again()
         began = trio.current_time()
-        outcome = await self._outcome(client, delivery.url, delivery.body, delivery.signature)
+        outcome = await self._outcome(client, delivery.url, delivery.post)
         attempt = Attempt(
             delivery=delivery.id,
             number=delivery.attempts,
             outcome=outcome,
             facts=len(delivery.facts),
-            bytes=len(delivery.body),
+            bytes=len(delivery.post.body),
             milliseconds=round((trio.current_time() - began) * 1_000, 3),
             at=now_ms(),
         )
-        acknowledged = outcome == "200"
+        verdict = self.speech.verdict(int(outcome)) if outcome.isdigit() else "again"
+        acknowledged = verdict == "acknowledged"
         self._ledger.record_attempt(attempt, delivery.facts, acknowledged=acknowledged)
         if acknowledged and not delivery.acknowledged:
             delivery.acknowledged = True
             self._waiting -= delivery.events
-        self._plan_next(delivery, acknowledged=acknowledged)
+        self._plan_next(delivery, verdict)
 
-    def _plan_next(self, delivery: _Delivery, *, acknowledged: bool) -> None:
+    def _plan_next(self, delivery: _Delivery, verdict: Verdict) -> None:
         settings = self._settings()
-        if acknowledged:
+        if verdict == "acknowledged":
             if delivery.repeats_left and self._rng.random() < settings.duplicate_probability:
                 delivery.repeats_left -= 1
                 self.after(self._rng.uniform(*settings.duplicate_seconds), lambda: self._make_ready(delivery))
@@ -277,7 +342,11 @@ class WebhookSender:
             return
         gaps = settings.retry_gaps_seconds
         gap = gaps[min(delivery.attempts, len(gaps)) - 1] * settings.time_factor
-        if trio.current_time() + gap - delivery.began > settings.retry_seconds_max * settings.time_factor:
+        too_late = (
+            trio.current_time() + gap - delivery.began > settings.retry_seconds_max * settings.time_factor
+        )
+        used_up = settings.retries_max is not None and delivery.attempts > settings.retries_max
+        if too_late or used_up or verdict == "refused":
             self._waiting -= delivery.events
             for fact in delivery.facts:
                 fact.abandoned = True
@@ -285,20 +354,14 @@ class WebhookSender:
         # A tenth of jitter, so that retries after an outage do not all come at once.
         self._at(gap * self._rng.uniform(1.0, 1.1), lambda: self._make_ready(delivery))
 
-    async def _outcome(self, client: httpx.AsyncClient, url: str, body: bytes, signature: str | None) -> str:
-        headers = {
-            "Content-Type": "application/json",
-            "Content-Length": str(len(body)),
-            "User-Agent": "facebookexternalua",
-        }
-        if signature is not None:
-            headers["X-Hub-Signature-256"] = signature
+    async def _outcome(self, client: httpx.AsyncClient, url: str, post: Post) -> str:
+        headers = {**post.headers, "Content-Length": str(len(post.body))}
         with trio.move_on_after(self._settings().webhook_answer_seconds_max):
             try:
                 # httpx completes neither Host nor Content-Length for a stream of one's own.
                 target = httpx.URL(url)
                 headers["Host"] = target.netloc.decode("ascii")
-                request = httpx.Request("POST", target, headers=headers, stream=_Body(body))
+                request = httpx.Request("POST", target, headers=headers, stream=_Body(post.body))
                 response = await client.send(request, stream=True)
                 async with aclosing(response):
                     # Read to its end, because only then can the connection be used again.
@@ -328,21 +391,21 @@ class WebhookSender:
             self._quiet.unpark_all()
 
 
-def _whatsapp_body(events: Sequence[Event]) -> bytes:
-    return builders.webhook_bytes(
-        builders.merged([(event.account.waba_id, event.change) for event in events])
-    )
-
-
-async def handshake(account: Signing, url: str, challenge: str) -> tuple[int, str]:
-    """The platform's GET to a new callback address (section 1): the answer's status and body.
-
-    Raises httpx's `TransportError` when there is no answer within 10 seconds.
-    """
+async def shake_hands(account: Signing, url: str) -> None:
+    """Meta's GET to a new callback address (WhatsApp sheet, section 1). Raises DeliveryFailed unless it is
+    answered 200 with the challenge within 10 seconds."""
+    challenge = str(secrets.randbelow(10**10))
     query = {"hub.mode": "subscribe", "hub.challenge": challenge, "hub.verify_token": account.verify_token}
-    async with _client(1) as client:
-        response = await client.get(url, params=query)
-        return response.status_code, response.text
+    try:
+        async with _client(1) as client:
+            response = await client.get(url, params=query)
+    except (httpx.TransportError, httpx.InvalidURL) as error:
+        raise DeliveryFailed(f"no answer from the callback address: {type(error).__name__}") from error
+    if response.status_code != 200 or response.text != challenge:
+        raise DeliveryFailed(
+            f"the callback address answered {response.status_code} to the handshake and "
+            f"{'the challenge' if response.text == challenge else 'not the challenge'}"
+        )
 
 
 def _client(connections: int) -> httpx.AsyncClient:

@@ -19,6 +19,7 @@ import msgspec
 import trio
 from msgspec import Struct
 
+from adapters.fitting import Problems, unfit
 from adapters.guard import AddressRefused, Guard, guarded_client
 from adapters.port import (
     Accepted,
@@ -114,10 +115,7 @@ class WhatsAppSender:
         try:
             check(item.send)
         except InvalidInput as error:
-            sentences = "; ".join(one for some in error.fields.values() for one in some)
-            return Declined(
-                error_class=ErrorClass.BAD_REQUEST, platform_code="validation_failed", message=sentences
-            )
+            return unfit(error)
         if (problem := token_problem(account)) is not None:
             return problem
         media: Json | None = None
@@ -288,24 +286,9 @@ def _sections(options: Sequence[Option]) -> list[Json]:
 # ------------------------------------------------------------------ limits of the sheet, 5.1
 
 
-class _Problems:
-    def __init__(self) -> None:
-        self.fields: dict[str, list[str]] = {}
-
-    def add(self, field: str, sentence: str) -> None:
-        self.fields.setdefault(field, []).append(sentence)
-
-    def text(self, field: str, value: str | None, most: int, *, required: bool = True) -> None:
-        if not (value or "").strip():
-            if required:
-                self.add(field, "This is required.")
-        elif len(value or "") > most:
-            self.add(field, f"At most {most} characters.")
-
-
 def check(send: Send) -> None:
     """Raises InvalidInput, with a sentence for each field, for what the platform would refuse. Pure."""
-    problems = _Problems()
+    problems = Problems()
     match send:
         case SendText():
             problems.text("body", send.body, limits.TEXT_MAX)
@@ -332,7 +315,7 @@ def check(send: Send) -> None:
         raise InvalidInput("WhatsApp would not accept this message", fields=problems.fields)
 
 
-def _check_media(media: MediaRef, problems: _Problems) -> None:
+def _check_media(media: MediaRef, problems: Problems) -> None:
     if media.kind not in _KINDS:
         problems.add("kind", "One of image, video, audio, voice, document, sticker.")
         return
@@ -346,7 +329,7 @@ def _check_media(media: MediaRef, problems: _Problems) -> None:
         problems.text("caption", media.caption, limits.CAPTION_MAX)
 
 
-def _check_template(send: SendTemplate, problems: _Problems) -> None:
+def _check_template(send: SendTemplate, problems: Problems) -> None:
     # 512 characters are what names may have; language codes look like en or en_US.
     problems.text("name", send.name, 512)
     problems.text("language", send.language, 20)
@@ -366,7 +349,7 @@ def _check_template(send: SendTemplate, problems: _Problems) -> None:
                 problems.add(field, "A parameter is text that is not empty, or an object.")
 
 
-def _check_interactive(send: SendInteractive, problems: _Problems) -> None:
+def _check_interactive(send: SendInteractive, problems: Problems) -> None:
     is_list = send.kind == "list"
     problems.text("body", send.body, limits.LIST_BODY_MAX if is_list else limits.BODY_MAX)
     problems.text("header", send.header, limits.HEADER_MAX, required=False)

@@ -39,7 +39,9 @@ class Agent(Struct, frozen=True, kw_only=True):
 
 
 class Channel(Struct, frozen=True, kw_only=True):
-    """`credentials` stays sealed here; only adapters open it, where they use it."""
+    """`credentials` stays sealed here; only adapters open it, where they use it. `credentials_at` is when the
+    present ones were given or renewed; it names them: two different ones never have the same.
+    `credentials_expire_at`: None where they do not expire, or nobody has said when."""
 
     id: int
     platform: str
@@ -51,6 +53,8 @@ class Channel(Struct, frozen=True, kw_only=True):
     status_note: str | None
     created_at: int
     updated_at: int
+    credentials_at: int = 0
+    credentials_expire_at: int | None = None
 
 
 class Tag(Struct, frozen=True, kw_only=True):

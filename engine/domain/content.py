@@ -1,7 +1,7 @@
 """The public shape of a message's `content`, by type. One place, so that adapters, auto-replies,
 events and the API agree. All members are optional unless said otherwise.
 
-    text         {"body": str}
+    text         {"body": str, "rating": int}; the rating, 1 to 5, with reviews
     image, video, audio, voice, document, sticker
                  {"caption": str, "filename": str, "animated": bool}; the file itself is an attachment
     location     {"latitude": float, "longitude": float, "name": str, "address": str, "url": str}
@@ -17,13 +17,15 @@ events and the API agree. All members are optional unless said otherwise.
     system       {"kind": str, "body": str, …}
     unsupported  {"reason": str, "raw": {…}}
 
-A content of ours may have "sent_as": how it was sent where the platform cannot carry it as it is, a sentence.
+A content of ours may have "sent_as": how it was sent where the platform cannot carry it as it is, a sentence;
+and "segments" {"encoding": str, "count": int}: the parts that operators carry and charge for.
 
 Message metadata that adapters set: `forwarded`, `frequently_forwarded`, `referral` {…}, `referred_product`
 {…}, `group`, `identity`, `story` {"id", "url"} (a reply to it), `standby` (true: another app has the
-conversation), `app` (the app that wrote an echo). The engine adds: `auto_reply` (rule id), `resent` (true),
-`reactions`, `edits`.
-"""
+conversation), `app` (the app that wrote an echo), `review` {"rating", "name", "changed"}, `context` {…}
+(where the customer came from), `segments` {"count"} (an SMS came in so many parts). The engine adds: `opts`
+(out or in: with it the customer ended or resumed messages here), `auto_reply` (rule id), `resent` (true),
+`reactions`, `edits`."""
 
 from typing import Any
 

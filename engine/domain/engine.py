@@ -18,6 +18,9 @@ from engine.domain.config import TenantConfig
 from engine.domain.configs import Configs
 from engine.domain.conversation.actor import conversations
 from engine.domain.conversation.messages import address_of as conversation_of
+from engine.domain.customers.actor import customers
+from engine.domain.customers.messages import Resume
+from engine.domain.customers.messages import address_of as customers_of
 from engine.domain.intake import Intake, no_room, verdict_to
 from engine.domain.outbox import Wake, channel_address, media_address
 from engine.domain.rows import DeadLetterRow, Row
@@ -27,7 +30,7 @@ from engine.domain.timers.actor import timers
 from engine.domain.timers.messages import Tick
 from engine.domain.timers.messages import address_of as timers_of
 from engine.errors import MijraError
-from engine.ports import ConversationStore, OpenWork, TenantStore
+from engine.ports import ConversationStore, CustomerStore, MediaStore, OpenWork, TenantStore
 from engine.runtime import (
     Address,
     Committer,
@@ -62,7 +65,7 @@ class Engine:
     """`run` is the engine's life; everything else may be called while it runs.
 
     `new_id`, `wall_ms`, `rng` and `monotonic` are all it knows of time and chance; a simulation supplies its
-    own.
+    own. `media` keeps large deliveries, and those that bring files.
     """
 
     def __init__(
@@ -70,6 +73,7 @@ class Engine:
         *,
         conversation_store: ConversationStore,
         tenant_store: TenantStore,
+        customer_store: CustomerStore,
         committer: Committer,
         workers: Sequence[Worker],
         new_id: Callable[[], int],
@@ -79,6 +83,7 @@ class Engine:
         resident_conversations_max: int = RESIDENT_CONVERSATIONS_MAX,
         idle_seconds_max: float = 600.0,
         monotonic: Callable[[], float] = time.perf_counter,
+        media: MediaStore | None = None,
     ) -> None:
         self.new_id = new_id
         self.now = wall_ms
@@ -98,6 +103,7 @@ class Engine:
                         resident_max=resident_conversations_max,
                         idle_seconds_max=idle_seconds_max,
                     ),
+                    customers(customer_store),
                     assigners(tenant_store),
                     timers(tenant_store, wall_ms),
                     *workers,
@@ -112,7 +118,7 @@ class Engine:
             monotonic=monotonic,
             **options,
         )
-        self.intake = Intake(self.system, committer, self.configs, new_id)
+        self.intake = Intake(self.system, committer, self.configs, new_id, media)
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Until `stop`. Raises when the root of the tree gives up."""
@@ -165,6 +171,15 @@ class Engine:
             tenant_of(tenant_id), message, lane=Lane.REALTIME, timeout_seconds=timeout_seconds
         )
 
+    async def ask_customers(
+        self, tenant_id: int, message: Any, *, timeout_seconds: float = ASK_SECONDS_MAX
+    ) -> Any:
+        """What concerns customers and not one conversation: see engine/domain/customers/messages.py."""
+        await self._admit(tenant_id)
+        return await self.system.ask(
+            customers_of(tenant_id), message, lane=Lane.REALTIME, timeout_seconds=timeout_seconds
+        )
+
     async def commit(self, tenant_id: int, rows: Sequence[Row]) -> None:
         """Makes rows durable that no actor owns (an uploaded file, an audit entry). Raises CommitFailed.
         On cancel they may still become durable."""
@@ -201,6 +216,8 @@ class Engine:
             await self.system.tell(timers_of(tenant_id), Tick())
         if work.waiting:
             await self.system.tell(assigner_of(tenant_id), Reconsider())
+        if work.merges:
+            await self.system.tell(customers_of(tenant_id), Resume())
 
     def _dead_letter(self, letter: DeadLetter) -> Sequence[Row]:
         address = letter.address

@@ -5,17 +5,20 @@ what its conversation made of each event. It is the promise behind every 200 tha
 the same for a caller who spares the task.
 """
 
+import hashlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import trio
-from msgspec import Struct
+from msgspec import Struct, structs
 
 from engine.domain.configs import Configs
 from engine.domain.conversation.messages import Receive, Received, address_of
-from engine.domain.inbound import AccountNotice, InboundEvent, StatusChanged
+from engine.domain.inbound import AccessWithdrawn, AccountNotice, InboundEvent, MessageReceived, StatusChanged
 from engine.domain.rows import DeliveryRow
+from engine.domain.tenant.messages import NeedAttention
+from engine.domain.tenant.messages import address_of as tenant_of
 from engine.errors import AskTimeout, CommitFailed, MailboxFull, MijraError, Parked, StoreUnavailable
-from engine.ports import Endpoint
+from engine.ports import Endpoint, MediaStore, chunks_of
 from engine.runtime import Address, Committer, Gather, Lane, ReplySlot, System
 
 WAIT_SECONDS_MAX = 10.0
@@ -27,14 +30,30 @@ PATIENCE_SECONDS = 3.0
 
 RETRY_AFTER_SECONDS = 2.0
 
+INLINE_BYTES_MAX = 256 * 1024
+"""A raw delivery above this is kept in the object store: a row of megabytes is written twice (the log), and
+holds up the batch that everybody's messages are in."""
+
 _KEPT_HEADERS = frozenset(
     {"content-type", "user-agent", "x-hub-signature-256", "x-forwarded-for", "x-request-id"}
 )
 
 
+def delivery_key(tenant_id: int, digest: str) -> str:
+    """Where the object store keeps a delivery's body, by the SHA-256 of its bytes (hex): one that comes again
+    is the same object."""
+    return f"{deliveries_prefix(tenant_id)}{digest}"
+
+
+def deliveries_prefix(tenant_id: int) -> str:
+    """What the keys of a tenant's deliveries begin with."""
+    return f"{tenant_id}/deliveries/"
+
+
 class Delivery(Struct, frozen=True, kw_only=True):
     """One webhook request whose signature was right. `groups`: its events by the account they are for.
-    `outcome`: accepted, or not_understood for an authentic body that is kept and not interpreted."""
+    `outcome`: accepted, or not_understood for an authentic body that is kept and not interpreted.
+    `stored_as`: the body's digest, once the object store has it."""
 
     platform: str
     trace: str
@@ -43,6 +62,7 @@ class Delivery(Struct, frozen=True, kw_only=True):
     body: bytes
     groups: Sequence[tuple[Endpoint, Sequence[InboundEvent]]]
     outcome: str = "accepted"
+    stored_as: str | None = None
 
 
 class DeliveryReceipt(Struct, frozen=True, kw_only=True):
@@ -94,12 +114,16 @@ class Intake:
         committer: Committer,
         configs: Configs,
         new_id: Callable[[], int],
+        media: MediaStore | None = None,
     ) -> None:
+        """`media` keeps what is large or brings files; without one, everything goes into the row."""
         self._system = system
+        self._media = media
         self._committer = committer
         self._configs = configs
         self._new_id = new_id
         self._begun: dict[_Begun, None] = {}  # oldest first
+        self._received: dict[tuple[int, int], int] = {}
 
     async def deliver(
         self, delivery: Delivery, *, wait_seconds_max: float = WAIT_SECONDS_MAX
@@ -111,6 +135,8 @@ class Intake:
             tenants = _tenants_of(delivery)
             for tenant_id in tenants:
                 await self._configs.ensure(tenant_id)
+            if self._media is not None and _is_kept_apart(delivery):
+                delivery = await self._keep_apart(self._media, delivery, tenants)
             gather = self._submit(delivery, tenants)
             with trio.move_on_after(PATIENCE_SECONDS):
                 return _receipt(await gather.wait(), tenants)
@@ -119,6 +145,10 @@ class Intake:
             return _receipt(await gather.wait(), tenants)
         raise _too_late()
 
+    def received_at(self, tenant_id: int, channel_id: int) -> int | None:
+        """When the last delivery for the channel came, in ms; None when none did since the start."""
+        return self._received.get((tenant_id, channel_id))
+
     def is_ready(self, tenant_id: int) -> bool:
         """Whether the tenant's configuration is in memory, as `begin` needs it; `deliver` waits for it."""
         return self._configs.has(tenant_id)
@@ -126,7 +156,7 @@ class Intake:
     def begin(self, delivery: Delivery, done: Done) -> None:
         """As `deliver`, without a task: `done` is called once, perhaps before this returns, with the receipt
         or with what `deliver` would raise. It must neither block nor raise. Raises the refusals that are
-        known at once. `expire` must be called now and then.
+        known at once. `expire` must be called now and then. The body goes into the row, whatever its size.
         """
         tenants = _tenants_of(delivery)
         gather = self._submit(delivery, tenants)
@@ -144,6 +174,18 @@ class Intake:
             elif not self._has_room(begun.tenants):
                 begun.end(no_room())
 
+    async def _keep_apart(self, media: MediaStore, delivery: Delivery, tenants: tuple[int, ...]) -> Delivery:
+        """The body into the object store, before anything of it is promised; what is made of it is submitted
+        afterwards, so that a file's row never names a delivery that is not there."""
+        body = delivery.body
+        digest = await _digest_of(body)
+        media_type = delivery.headers.get("content-type", "application/octet-stream")[:200]
+        for tenant_id in tenants:
+            await media.write(
+                delivery_key(tenant_id, digest), chunks_of(body), media_type=media_type, bytes_max=len(body)
+            )
+        return structs.replace(delivery, stored_as=digest)
+
     def _has_room(self, tenants: Iterable[int]) -> bool:
         return all(self._committer.has_room(tenant_id) for tenant_id in tenants)
 
@@ -156,13 +198,17 @@ class Intake:
             groups = [group for group in delivery.groups if group[0].tenant_id == tenant_id]
             self._keep_raw(delivery, tenant_id, groups, gather.slot())
             for endpoint, events in groups:
+                self._received[tenant_id, endpoint.channel_id] = delivery.received_at
                 for event in events:
                     self._hand_over(delivery, endpoint, event, gather)
         return gather
 
     def _hand_over(self, delivery: Delivery, endpoint: Endpoint, event: InboundEvent, gather: Gather) -> None:
         slot = gather.slot()
-        if isinstance(event, AccountNotice) or event.contact is None:
+        if isinstance(event, AccountNotice | AccessWithdrawn):
+            self._mark(delivery, endpoint, event, slot)
+            return
+        if event.contact is None:
             slot.resolve(Received(outcome="ignored"))
             return
         key = event.contact.group or event.contact.keys[0]
@@ -175,12 +221,26 @@ class Intake:
             reply_to=slot,
         )
         if not taken:
-            slot.fail(
-                MailboxFull(
-                    "The conversation has as much waiting as it may.",
-                    retry_after_seconds=RETRY_AFTER_SECONDS,
-                )
-            )
+            slot.fail(_full("conversation"))
+
+    def _mark(
+        self, delivery: Delivery, endpoint: Endpoint, event: AccountNotice | AccessWithdrawn, slot: ReplySlot
+    ) -> None:
+        """What a person has to act on is for the tenant, whose word makes it durable; the rest is kept as it
+        came."""
+        note = event.note if isinstance(event, AccessWithdrawn) else event.attention
+        if note is None:
+            slot.resolve(Received(outcome="ignored"))
+            return
+        mark = NeedAttention(
+            channel_id=endpoint.channel_id,
+            note=note,
+            halts=isinstance(event, AccessWithdrawn),
+            at=event.at,
+            trace=delivery.trace,
+        )
+        if not self._system.offer(tenant_of(endpoint.tenant_id), mark, lane=Lane.REALTIME, reply_to=slot):
+            slot.fail(_full("tenant"))
 
     def _keep_raw(
         self,
@@ -196,11 +256,12 @@ class Intake:
             platform=delivery.platform,
             channel_id=groups[0][0].channel_id,
             headers={name: value for name, value in delivery.headers.items() if name in _KEPT_HEADERS},
-            body=delivery.body,
+            body=delivery.body if delivery.stored_as is None else b"",
             outcome=delivery.outcome,
             items=sum(len(events) for _, events in groups),
             trace=delivery.trace,
             received_at=delivery.received_at,
+            storage_key=delivery_key(tenant_id, delivery.stored_as) if delivery.stored_as else None,
         )
 
         # An address of its own: one delivery's failure must not void another's.
@@ -219,8 +280,32 @@ def verdict_to(slot: ReplySlot) -> Callable[[CommitFailed | None], None]:
     return done
 
 
+async def _digest_of(body: bytes) -> str:
+    """In pieces: hashing tens of megabytes at once would hold the loop for a tenth of a second."""
+    digest = hashlib.sha256()
+    chunk = chunks_of(body)
+    while piece := await chunk():
+        digest.update(piece)
+        await trio.lowlevel.checkpoint()
+    return digest.hexdigest()
+
+
+def _is_kept_apart(delivery: Delivery) -> bool:
+    return len(delivery.body) > INLINE_BYTES_MAX or any(
+        each.in_delivery
+        for _, events in delivery.groups
+        for event in events
+        if isinstance(event, MessageReceived)
+        for each in event.media
+    )
+
+
 def _tenants_of(delivery: Delivery) -> tuple[int, ...]:
     return tuple(dict.fromkeys(endpoint.tenant_id for endpoint, _ in delivery.groups))
+
+
+def _full(whose: str) -> MailboxFull:
+    return MailboxFull(f"The {whose} has as much waiting as it may.", retry_after_seconds=RETRY_AFTER_SECONDS)
 
 
 def _too_late() -> AskTimeout:

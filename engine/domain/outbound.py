@@ -78,11 +78,27 @@ class MarkRead(Struct, frozen=True, tag=True, kw_only=True):
 Send = SendText | SendMedia | SendTemplate | SendInteractive | SendLocation | SendReaction | MarkRead
 
 
+THREAD_REFERENCES_MAX = 20
+"""Enough for any program to find the thread; without an end the header would grow with each answer."""
+
+
+class Thread(Struct, frozen=True, kw_only=True):
+    """Where an answer belongs, on platforms that thread by message ids: the customer's newest message and,
+    oldest first, those before it (at most `THREAD_REFERENCES_MAX`). `address` is where the customer wants
+    answers, if that is not where they wrote from. `message_id` is None where theirs had none."""
+
+    message_id: str | None
+    subject: str | None = None
+    references: tuple[str, ...] = ()
+    address: str | None = None
+
+
 class OutboxItem(Struct, frozen=True, kw_only=True):
     """One row of the outbox, as the channel actor works on it. `lane`: 0 realtime, 1 normal, 2 bulk.
 
     `window_ends_at` is the end of the reply window as it was when the message was queued, `by_person` whether
-    a person wrote it: what waits past the end may need the platform's mark for people's late answers."""
+    a person wrote it: what waits past the end may need the platform's mark for people's late answers.
+    `thread` is what the message continues, where the platform's capabilities say `threads`."""
 
     id: int
     tenant_id: int
@@ -101,6 +117,7 @@ class OutboxItem(Struct, frozen=True, kw_only=True):
     created_at: int
     window_ends_at: int | None = None
     by_person: bool = False
+    thread: Thread | None = None
 
 
 # What the channel actor tells the conversation about an item, inside an OutboxVerdict
@@ -115,12 +132,14 @@ class Sent(Struct, frozen=True, tag=True, kw_only=True):
 
 
 class Refused(Struct, frozen=True, tag=True, kw_only=True):
-    """It will not be sent: a permanent error, or the last retry is used up."""
+    """It will not be sent: a permanent error, or the last retry is used up. `opted_out`: the platform says
+    that the customer wants no messages."""
 
     platform_code: str
     message: str
     retryable: bool
     at: int
+    opted_out: bool = False
 
 
 class OutcomeUnknown(Struct, frozen=True, tag=True, kw_only=True):
@@ -147,3 +166,4 @@ class OutboxPayload(Struct, frozen=True, kw_only=True):
     resent: bool = False
     window_ends_at: int | None = None
     by_person: bool = False
+    thread: Thread | None = None

@@ -39,6 +39,13 @@ class Refresh(Struct, frozen=True, tag=True):
     """To the channel: its settings or credentials have changed; also ends a stop for bad credentials."""
 
 
+class Halt(Struct, frozen=True, tag=True):
+    """To the channel: its credentials hold no more, says the platform by itself. Keep everything until
+    Refresh. `note` says why."""
+
+    note: str
+
+
 class Fetch(Struct, frozen=True, tag=True):
     """To the fetcher: download this attachment. Its row is committed."""
 

@@ -24,10 +24,13 @@ class Capabilities(Struct, frozen=True, kw_only=True):
     `interactive` are the kinds of interactive messages that go out as such; the others are degraded or
     refused. `statuses` are those that the platform tells of our messages. `media_bytes_max` is by kind of
     media. `window_seconds` is how long after the customer's message a free-form answer may go out (None:
-    always), `human_window_seconds` how long a person's may where the account has the permission for it.
+    always), `human_window_seconds` how long a person's may where the account has the permission for it,
+    `window_messages_max` how many messages may go out in one window (None: any number).
     `profiles`: webhooks bring no names, which are looked up. `takes_our_id`: our message's id travels with
-    it, and what is told of it later brings it back. `starts`: the business may write first. `limits` is the
-    sending limit in words.
+    it, and what is told of it later brings it back. `starts`: the business may write first. `threads`: an
+    answer continues the customer's newest message, which sends are given (`OutboxItem.thread`).
+    `automatic_max` automatic answers go to one contact within `automatic_seconds`; None: as many as the
+    rules give. `limits` is the sending limit in words.
     """
 
     receives: tuple[str, ...]
@@ -45,9 +48,13 @@ class Capabilities(Struct, frozen=True, kw_only=True):
     read_marks: bool = False
     window_seconds: int | None = None
     human_window_seconds: int | None = None
+    window_messages_max: int | None = None
     starts: bool = False
     takes_our_id: bool = True
     profiles: bool = False
+    threads: bool = False
+    automatic_max: int | None = None
+    automatic_seconds: int = 0
     limits: str = ""
 
     @property
@@ -91,19 +98,41 @@ class Field(Struct, frozen=True, kw_only=True):
                 return None
 
 
+class Renewal(Struct, frozen=True, kw_only=True):
+    """Credentials that expire and can be renewed before they do.
+
+    `names`: the credentials that expire, or that the new ones are had with. `lifetime_seconds`: how long new
+    ones hold, by what the platform says; they are renewed when half to two thirds of it are over.
+    `age_seconds_min`: the platform renews none that are younger. `single_use`: a renewal may use up what it
+    is made with, so an answer that gets lost may lock the account out.
+    """
+
+    names: tuple[str, ...]
+    lifetime_seconds: int
+    age_seconds_min: int = 0
+    single_use: bool = False
+
+
 class Connection(Struct, frozen=True, kw_only=True):
     """What an account consists of: `mijra channel connect` and `POST channels` ask for it and check it.
 
     `account` is the id that deliveries name (`external_id` in the API), `parent` a higher account's
     (`business_account_id`). `settings` may be changed later and are not secret. `guide` says what is left to
-    do at the platform, in a sentence.
-    """
+    do at the platform, in a sentence. `renewal`: how credentials are kept from expiring; None where they do
+    not expire, or only a person can replace them. Accounts whose id matches `one_way` send only: nobody can
+    answer them."""
 
     account: Field
+    one_way: str | None = None
     parent: Field | None = None
     credentials: tuple[Field, ...] = ()
     settings: tuple[Field, ...] = ()
     guide: str = ""
+    renewal: Renewal | None = None
+
+    def is_one_way(self, external_id: str) -> bool:
+        """Whether this account can be written to by nobody."""
+        return self.one_way is not None and re.search(self.one_way, external_id) is not None
 
     def problems(
         self, credentials: Mapping[str, Any], settings: Mapping[str, Any], *, whole: bool
@@ -141,7 +170,8 @@ class Connection(Struct, frozen=True, kw_only=True):
 class Platform(Struct, frozen=True, kw_only=True):
     """A described platform. `name` is in webhook addresses, rows and the API; `aliases` are other spellings
     of it that the API, the command line and webhook addresses take. `by_phone`: contacts are known by
-    telephone numbers without '+', so that a conversation can be started with one."""
+    telephone numbers without '+', so that a conversation can be started with one. `delivery_bytes_max`: what
+    one webhook may have where that is more than the installation takes of others."""
 
     name: str
     label: str
@@ -149,6 +179,7 @@ class Platform(Struct, frozen=True, kw_only=True):
     connection: Connection
     aliases: tuple[str, ...] = ()
     by_phone: bool = False
+    delivery_bytes_max: int = 0
 
     @property
     def reply_window_ms(self) -> int | None:

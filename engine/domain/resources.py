@@ -7,16 +7,22 @@ Times leave as RFC 3339 UTC with milliseconds, ids as integers.
 from collections.abc import Callable, Iterable, Mapping
 from datetime import UTC, datetime
 from functools import lru_cache
-from typing import Any
+from typing import Any, Final
 
 import msgspec
-from msgspec import Struct
+from msgspec import Struct, structs
 
 from engine.domain.config import Channel, TenantConfig
 from engine.domain.platforms import rules_of
-from engine.domain.rows import NoteRow
+from engine.domain.rows import CustomerRow, NoteRow
 
 Json = dict[str, Any]
+
+OPTED_OUT = "opted_out_at"
+"""In a conversation's metadata: since when (ms) the contact wants no messages on this channel."""
+THREAD_KEY: Final = "thread"
+AUTOMATIC_KEY: Final = "automatic_answers"
+"""Members of a conversation's metadata that are ours alone (engine/domain/conversation/threads.py)."""
 
 
 def rfc3339(ms: int | None) -> str | None:
@@ -34,9 +40,43 @@ def _second(seconds: int) -> str:
 
 
 class CustomerRef(Struct, frozen=True, kw_only=True):
+    """Who somebody is. `merged_id`: the customer that was merged into this one, where the conversation is
+    that customer's; it tells which conversations change when the merge is undone."""
+
     id: int
     name: str
     avatar_url: str | None = None
+    merged_id: int | None = None
+
+
+class HandleRef(Struct, frozen=True, kw_only=True):
+    """One of the names by which a customer is found on a channel."""
+
+    platform: str
+    channel_id: int
+    external_id: str
+    display: str | None
+
+
+class CustomerResource(Struct, frozen=True, kw_only=True):
+    """A customer as he is kept; `merged_into` is whom he is shown as. `last_seen_at` is coarse and not
+    pushed."""
+
+    id: int
+    name: str
+    avatar_url: str | None
+    email: str | None
+    phone: str | None
+    handles: tuple[HandleRef, ...]
+    locale: str | None
+    timezone: str | None
+    attributes: Json
+    groups: tuple[int, ...]
+    source: str
+    merged_into: CustomerRef | None
+    first_seen_at: str
+    last_seen_at: str
+    created_at: str
 
 
 class ChannelRef(Struct, frozen=True, kw_only=True):
@@ -93,6 +133,7 @@ class ConversationResource(Struct, frozen=True, kw_only=True):
     unread_count: int
     last_seq: int
     reply_window: ReplyWindow
+    opted_out_at: str | None
     sla: None
     tags: tuple[TagRef, ...]
     metadata: Json
@@ -237,11 +278,53 @@ def conversation_resource(
         unread_count=row.unread_count,
         last_seq=row.last_seq,
         reply_window=reply_window(row.platform, row.reply_window_ends_at, now, channel),
+        opted_out_at=rfc3339(row.metadata.get(OPTED_OUT)),
         sla=None,
         tags=tag_refs(row.tag_ids, config),
-        metadata=row.metadata,
+        metadata=_shown(row.metadata),
         created_at=rfc3339(row.created_at) or "",
         updated_at=rfc3339(row.updated_at) or "",
+    )
+
+
+def _shown(metadata: Json) -> Json:
+    """A conversation's metadata without what only we need."""
+    if THREAD_KEY not in metadata and AUTOMATIC_KEY not in metadata:
+        return metadata
+    return {name: value for name, value in metadata.items() if name not in (THREAD_KEY, AUTOMATIC_KEY)}
+
+
+def customer_ref(row: CustomerRow) -> CustomerRef:
+    """Whom conversations of this customer show."""
+    if row.merged_into is None:
+        return CustomerRef(id=row.id, name=row.name, avatar_url=row.avatar_url)
+    return CustomerRef(
+        id=row.merged_into,
+        name=row.shown_name or row.name,
+        avatar_url=row.shown_avatar_url,
+        merged_id=row.id,
+    )
+
+
+def customer_resource(row: CustomerRow, handles: Iterable[HandleRef]) -> CustomerResource:
+    """From the row and the handles of the customer himself, in any order."""
+    into = customer_ref(row) if row.merged_into is not None else None
+    return CustomerResource(
+        id=row.id,
+        name=row.name,
+        avatar_url=row.avatar_url,
+        email=row.email,
+        phone=row.phone,
+        handles=tuple(sorted(handles, key=lambda handle: (handle.channel_id, handle.external_id))),
+        locale=row.locale,
+        timezone=row.timezone,
+        attributes=row.attributes,
+        groups=(),
+        source=row.source,
+        merged_into=structs.replace(into, merged_id=None) if into is not None else None,
+        first_seen_at=rfc3339(row.first_seen_at) or "",
+        last_seen_at=rfc3339(row.last_seen_at) or "",
+        created_at=rfc3339(row.created_at) or "",
     )
 
 

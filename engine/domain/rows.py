@@ -65,6 +65,8 @@ class ChannelRow(Upsert):
     status_note: str | None
     created_at: int
     updated_at: int
+    credentials_at: int = 0
+    credentials_expire_at: int | None = None
 
 
 class TagRow(Upsert):
@@ -107,6 +109,10 @@ class ConfigDelete(Row):
 
 
 class CustomerRow(Upsert):
+    """`named_by_hand`: a person chose the name, and the platform's no longer counts. `merged_into` is the
+    customer that this one is shown as, with a copy of its name and picture (`shown_…`), so that whoever shows
+    a conversation needs this row alone. `link_version` says how new that is."""
+
     id: int
     name: str
     avatar_url: str | None
@@ -119,6 +125,25 @@ class CustomerRow(Upsert):
     first_seen_at: int
     last_seen_at: int
     created_at: int
+    named_by_hand: bool = False
+    merged_into: int | None = None
+    shown_name: str | None = None
+    shown_avatar_url: str | None = None
+    link_version: int = 0
+
+
+class MergeRow(Upsert):
+    """Goes to customer_merges: two customers were said to be one person. `settled`: the customers' own rows
+    say so too."""
+
+    id: int
+    survivor_id: int
+    merged_id: int
+    by_user_id: int | None
+    created_at: int
+    undone_by_user_id: int | None = None
+    undone_at: int | None = None
+    settled: bool = False
 
 
 class HandleRow(Insert):
@@ -328,6 +353,14 @@ class TimerRow(Upsert):
     due_at: int
 
 
+class ChannelCursorRow(Upsert):
+    """How far an account was read by a service of its adapter. `value` is that adapter's text."""
+
+    channel_id: int
+    value: str
+    updated_at: int
+
+
 class TimerDone(Row):
     """Removes a timer: it fired, in the same commit as what it caused, or is no longer wanted."""
 
@@ -347,6 +380,7 @@ class DeliveryRow(Insert):
     items: int
     trace: str
     received_at: int
+    storage_key: str | None = None  # where the object store has the body, which is then empty here
 
 
 class EventRow(Insert):

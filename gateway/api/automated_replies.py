@@ -211,13 +211,8 @@ def _check(call: TenantCall, values: dict[str, Any]) -> None:
     for channel_id in values.get("channel_ids", ()):
         if channel_id not in call.config.channels:
             raise invalid("channel_ids", f"There is no channel {channel_id}.")
-    for platform in _platforms(call, values):
-        call.deps.fit_send(platform, _send(values["reply"]))
-
-
-def _platforms(call: TenantCall, values: dict[str, Any]) -> set[str]:
-    chosen = values.get("channel_ids") or call.config.channels.keys()
-    return {call.config.channels[channel_id].platform for channel_id in chosen}
+    for channel_id in values.get("channel_ids") or call.config.channels:
+        call.deps.fit_send(call.config.channels[channel_id], _send(values["reply"]), False)
 
 
 def _send(reply: dict[str, Any]) -> Send:

@@ -13,14 +13,16 @@ from msgspec import UNSET, Meta, Struct, UnsetType, field, to_builtins
 from engine.domain.config import Channel
 from engine.domain.platforms import Connection, Field, Platform, rules_of
 from engine.domain.resources import rfc3339
+from engine.domain.tenant.messages import NeedAttention
 from engine.errors import InvalidInput, NotFound
 from engine.reading import Page
+from gateway.api.channel_health import HealthOut, SummaryOut, health_of, summary_of
 from gateway.envelope import Answer
 from gateway.paging import page_by_id
 from gateway.permissions import Permission
 from gateway.provisioning import Account, Provisioning
 from gateway.routing import Routes, TenantCall
-from gateway.schemas import Input, Name, PageQuery, given, invalid
+from gateway.schemas import Input, Moment, Name, PageQuery, given, invalid, milliseconds
 
 routes = Routes("channels")
 
@@ -28,19 +30,21 @@ Secret = Annotated[str, Meta(min_length=1, max_length=4096)]
 Secrets = Annotated[dict[str, Secret | None], Meta(max_length=50)]
 SettingsBody = Annotated[dict[str, str | int | bool | None], Meta(max_length=50)]
 PlatformName = Annotated[str, Meta(min_length=1, max_length=40)]
-ExternalId = Annotated[str, Meta(min_length=1, max_length=100, pattern="^[A-Za-z0-9._@+:-]+$")]
+ExternalId = Annotated[str, Meta(min_length=1, max_length=100, pattern="^[A-Za-z0-9._@+:/-]+$")]
 
 
 class ChannelBody(Input, frozen=True, kw_only=True):
     """`GET platforms` says for each platform what `external_id` and `business_account_id` are there, and
     which credentials and settings it has. Credentials that are made where none is given are shown in the
-    answer."""
+    answer. `credentials_expire_at`: when they expire, where the platform said so; without it they are renewed
+    sooner than they have to be."""
 
     platform: PlatformName
     name: Name
     external_id: ExternalId
     business_account_id: ExternalId | None = None
     credentials: Secrets = field(default_factory=dict)
+    credentials_expire_at: Moment | None = None
     settings: SettingsBody = field(default_factory=dict)
 
 
@@ -50,11 +54,13 @@ class ChannelPatch(Input, frozen=True, kw_only=True):
     name: Name | UnsetType = UNSET
     status: Literal["active", "disabled"] | UnsetType = UNSET
     credentials: Secrets | UnsetType = UNSET
+    credentials_expire_at: Moment | UnsetType | None = UNSET
     settings: SettingsBody | UnsetType = UNSET
 
 
 class ChannelOut(Struct, frozen=True, kw_only=True):
-    """`credentials` says which are set."""
+    """`credentials` says which are set. `credentials_expire_at` is null where they do not expire, or nobody
+    has said when. `one_way`: the account only sends, nobody can answer it."""
 
     id: int
     platform: str
@@ -62,8 +68,12 @@ class ChannelOut(Struct, frozen=True, kw_only=True):
     external_id: str
     status: str
     status_note: str | None
+    one_way: bool
     credentials: dict[str, bool]
+    credentials_changed_at: str
+    credentials_expire_at: str | None
     settings: dict[str, Any]
+    health: SummaryOut
     created_at: str
     updated_at: str
 
@@ -107,15 +117,6 @@ class CheckOut(Struct, frozen=True, kw_only=True):
     channel: ChannelOut
 
 
-class HealthOut(Struct, frozen=True, kw_only=True):
-    """`sending` is what the account's actor knows now; empty while it has nothing to do."""
-
-    status: str
-    status_note: str | None
-    webhook_url: str
-    sending: dict[str, Any]
-
-
 @routes.get("/channels", needs=Permission.CHANNELS_VIEW, answer=ChannelOut, paged=True)
 async def list_channels(call: TenantCall, query: PageQuery) -> Answer:
     """List connected accounts."""
@@ -132,7 +133,7 @@ async def connect(call: TenantCall, body: ChannelBody) -> Answer:
     connection = platform.connection
     settings = _given(body.settings)
     credentials = _given(body.credentials)
-    _check(connection.problems(credentials, settings, whole=True))
+    _check({**_named(connection, body), **connection.problems(credentials, settings, whole=True)})
     if body.business_account_id is not None and connection.parent is not None:
         settings[connection.parent.name] = body.business_account_id
     account = Account(
@@ -142,6 +143,7 @@ async def connect(call: TenantCall, body: ChannelBody) -> Answer:
         parent_id=body.business_account_id,
         credentials={**_generated(connection), **credentials},
         settings=settings,
+        credentials_expire_at=milliseconds(body.credentials_expire_at),
     )
     made = await Provisioning(call.site).connect(call.tenant.id, account, by=call.by, trace=call.trace)
     shown = _out(call, made.channel)
@@ -173,6 +175,8 @@ async def update_channel(call: TenantCall, channel_id: int, body: ChannelPatch) 
         known = connection.setting_names
         kept = {name: value for name, value in channel.settings.items() if name not in known}
         values["settings"] = {**kept, **settings}
+    if "credentials_expire_at" in values:
+        values["credentials_expire_at"] = milliseconds(values["credentials_expire_at"])
     if "status" in values or secrets_given:
         values.setdefault("status", "disabled" if channel.status == "disabled" else "active")
         values["status_note"] = None
@@ -196,31 +200,36 @@ async def verify(call: TenantCall, channel_id: int) -> Answer:
     channel = _channel(call, channel_id)
     secrets_known = call.deps.vault.open(call.tenant.id, channel.id, channel.credentials)
     check = await call.deps.verify_account(channel, secrets_known)
-    if channel.status != "disabled":
-        values = {
-            "status": "active" if check.ok else "needs_attention",
-            "status_note": None if check.ok else check.detail,
-        }
-        if (channel.status, channel.status_note) != (values["status"], values["status_note"]):
-            channel = await Provisioning(call.site).change_channel(
-                call.tenant.id, channel, values, {}, by=call.by, trace=call.trace
-            )
+    if not check.ok:
+        mark = NeedAttention(
+            channel_id=channel.id,
+            note=check.detail,
+            halts=False,
+            credentials_at=channel.credentials_at,
+            trace=call.trace,
+        )
+        await call.deps.engine.ask_tenant(call.tenant.id, mark)
+        channel = (await call.deps.engine.config(call.tenant.id)).channels.get(channel_id, channel)
+    elif channel.status == "needs_attention":
+        channel = await Provisioning(call.site).change_channel(
+            call.tenant.id,
+            channel,
+            {"status": "active", "status_note": None},
+            {},
+            by=call.by,
+            trace=call.trace,
+        )
     result = CheckOut(verified=check.ok, detail=check.detail, facts=check.facts, channel=_out(call, channel))
     return Answer(data=result, message="Verified" if check.ok else "The platform refused the credentials")
 
 
 @routes.get("/channels/<id:channel_id>/health", needs=Permission.CHANNELS_VIEW, answer=HealthOut)
 async def health(call: TenantCall, channel_id: int) -> Answer:
-    """Show how the account is doing: status, queue, rates, errors."""
+    """Show how the account is doing: status, credentials, what came and went last, queue, errors."""
     channel = _channel(call, channel_id)
     entry = await Provisioning(call.site).entry_of(call.tenant.id, channel)
-    result = HealthOut(
-        status=channel.status,
-        status_note=channel.status_note,
-        webhook_url=_webhook_url(call, channel, entry.endpoint_key),
-        sending=call.deps.channel_health(call.tenant.id, channel.id),
-    )
-    return Answer(data=result)
+    known = call.deps.channel_health(call.tenant.id, channel.id)
+    return Answer(data=health_of(channel, known, _webhook_url(call, channel, entry.endpoint_key)))
 
 
 @routes.get("/platforms", needs=Permission.CHANNELS_VIEW, answer=list[PlatformOut])
@@ -267,6 +276,16 @@ def _check(problems: dict[str, list[str]]) -> None:
         raise InvalidInput("The account cannot be connected like this.", fields=problems)
 
 
+def _named(connection: Connection, body: ChannelBody) -> dict[str, list[str]]:
+    """What is wrong with the ids that the account and its parent go by."""
+    found = {"external_id": connection.account.problem(body.external_id)}
+    if connection.parent is not None and body.business_account_id is not None:
+        found["business_account_id"] = connection.parent.problem(body.business_account_id)
+    elif connection.parent is not None and connection.parent.required:
+        found["business_account_id"] = "Is required."
+    return {name: [sentence] for name, sentence in found.items() if sentence is not None}
+
+
 def _generated(connection: Connection) -> dict[str, str]:
     return {one.name: secrets.token_urlsafe(24) for one in connection.credentials if one.generated}
 
@@ -297,8 +316,12 @@ def _out(call: TenantCall, channel: Channel) -> ChannelOut:
         external_id=channel.external_id,
         status=channel.status,
         status_note=channel.status_note,
+        one_way=rules_of(channel.platform).connection.is_one_way(channel.external_id),
         credentials={name: bool(known.get(name)) for name in names},
+        credentials_changed_at=rfc3339(channel.credentials_at) or "",
+        credentials_expire_at=rfc3339(channel.credentials_expire_at),
         settings=channel.settings,
+        health=summary_of(call.deps.channel_health(call.tenant.id, channel.id)),
         created_at=rfc3339(channel.created_at) or "",
         updated_at=rfc3339(channel.updated_at) or "",
     )

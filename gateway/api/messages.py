@@ -6,7 +6,6 @@ What becomes of it at the platform is its `status`, pushed as it changes.
 
 from typing import Annotated, Any
 
-import phonenumbers
 from msgspec import Meta, Struct, structs
 
 from engine.domain.conversation.messages import Retry, SendMessage, Start, Started
@@ -18,6 +17,7 @@ from gateway.api.sending import Outgoing, SendBody, outgoing, reaction_outgoing
 from gateway.envelope import Answer
 from gateway.idempotency import HEADER
 from gateway.permissions import Permission
+from gateway.phones import e164
 from gateway.routing import Routes, TenantCall
 from gateway.schemas import Id, Input, PageQuery, invalid
 
@@ -88,7 +88,7 @@ async def send(call: TenantCall, conversation_id: int, body: SendBody) -> Answer
     channel = call.config.channels.get(place.channel_id)
     if channel is None:
         raise Conflicting("The channel is not connected any more.", code="channel_disabled")
-    ready = await outgoing(call, body, channel.platform)
+    ready = await outgoing(call, body, channel, answered=place.answered)
     return await _send(call, place, ready, body.type, body)
 
 
@@ -112,7 +112,7 @@ async def start(call: TenantCall, body: StartBody) -> Answer:
     if body.message is not None and (body.message.type == "reaction" or body.message.reply_to is not None):
         raise invalid("message", "The first message refers to no other.")
     number = e164(body.phone, body.country)
-    ready = await outgoing(call, body.message, channel.platform) if body.message else None
+    ready = await outgoing(call, body.message, channel) if body.message else None
     command = Start(
         by=call.by,
         recipient=number,
@@ -164,19 +164,6 @@ async def retry(call: TenantCall, message_id: int) -> Answer:
     )
     message = await call.deps.engine.ask_conversation(call.tenant.id, place, command)
     return Answer(data=_signed(call, message), status=202, message="Queued again")
-
-
-def e164(text: str, country: str | None) -> str:
-    """The number with '+' and country code. Raises InvalidInput for what cannot be a number there."""
-    try:
-        number = phonenumbers.parse(text, country)
-    except phonenumbers.NumberParseException as error:
-        sentence = "Is not a phone number in international form, such as +966501234567."
-        raise invalid("phone", sentence) from error
-    if not phonenumbers.is_possible_number(number):
-        raise invalid("phone", "Has not as many digits as numbers of this country.")
-    formatted: str = phonenumbers.format_number(number, phonenumbers.PhoneNumberFormat.E164)
-    return formatted
 
 
 async def _send(

@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal
 
 from msgspec import Meta, Struct
 
+from engine.domain.config import Channel
 from engine.domain.content import compact
 from engine.domain.conversation.messages import NewAttachment
 from engine.domain.outbound import (
@@ -128,14 +129,13 @@ class Outgoing(Struct, kw_only=True):
     target_message_id: int | None = None
 
 
-async def outgoing(call: TenantCall, body: SendBody, platform: str) -> Outgoing:
-    """Raises InvalidInput with the field that is missing, does not belong, or that the platform would
-    refuse."""
+async def outgoing(call: TenantCall, body: SendBody, channel: Channel, *, answered: bool = False) -> Outgoing:
+    """For this channel, in a conversation that was `answered` before or not. Raises InvalidInput with the
+    field that is missing, does not belong, or that the platform would refuse."""
     _check_members(body)
     result = await _built(call, body)
-    note = call.deps.fit_send(platform, result.send)
-    if note is not None:
-        result.content = {**result.content, "sent_as": note}
+    said = call.deps.fit_send(channel, result.send, answered)
+    result.content = {**result.content, **said}
     return result
 
 

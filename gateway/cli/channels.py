@@ -1,4 +1,4 @@
-"""`mijra channel`: a tenant's accounts on messaging platforms.
+"""`mijra channel`: a tenant's accounts on messaging platforms, and how they are doing.
 
 The commands under `connect` are made from what each adapter says that an account consists of.
 """
@@ -6,9 +6,12 @@ The commands under `connect` are made from what each adapter says that an accoun
 from typing import Any
 
 import click
+from rich.console import Console
+from rich.table import Table
 
 from adapters.registry import adapters
 from engine.domain.platforms import Field, Platform
+from engine.errors import MijraError, NotFound
 from gateway.cli import admin
 from gateway.cli.api import Api
 from gateway.cli.asking import asked
@@ -17,7 +20,88 @@ from gateway.cli.printing import show, show_once
 
 @click.group("channel")
 def command() -> None:
-    """Connect accounts on platforms."""
+    """Connect accounts on platforms, and look after them."""
+
+
+@command.command("list")
+@click.option("--tenant", required=True, help="The tenant's slug.")
+@admin.options
+def list_channels(url: str | None, token: str | None, tenant: str) -> None:
+    """List a tenant's accounts: status, what waits, when credentials expire, what a person has to do."""
+
+    async def work(api: Api) -> list[Any]:
+        return await _all(api, tenant)
+
+    found = admin.administer(url, token, work)
+    table = Table(box=None, pad_edge=False)
+    for heading in ("id", "platform", "name", "status", "queued", "expires", "last error", "note"):
+        table.add_column(heading, overflow="fold")
+    for each in found:
+        health = each["health"]
+        table.add_row(
+            str(each["id"]),
+            each["platform"],
+            each["name"],
+            each["status"],
+            str(health["queued"]),
+            each["credentials_expire_at"] or "-",
+            health["last_error"] or "-",
+            each["status_note"] or "",
+        )
+    Console().print(table)
+
+
+@command.command("check")
+@click.option("--tenant", required=True, help="The tenant's slug.")
+@click.argument("channel_id", type=int, required=False)
+@admin.options
+def check(url: str | None, token: str | None, tenant: str, channel_id: int | None) -> None:
+    """Ask the platform whether an account's credentials work; without CHANNEL_ID, for all of the tenant's.
+
+    A channel that needed attention and works is active again. Ends with 1 when one does not work.
+    """
+
+    async def work(api: Api) -> list[tuple[Any, Any, str | None]]:
+        channels = await _all(api, tenant)
+        chosen = [each for each in channels if channel_id is None or each["id"] == channel_id]
+        if not chosen:
+            raise NotFound("There is no such channel." if channel_id else "No account is connected.")
+        answers: list[tuple[Any, Any, str | None]] = []
+        for each in chosen:
+            try:
+                checked = await api.post(f"/api/{tenant}/channels/{each['id']}/verify", {})
+                answers.append((each, checked, None))
+            except MijraError as error:
+                answers.append((each, None, str(error)))
+        return answers
+
+    answers = admin.administer(url, token, work)
+    for channel, checked, problem in answers:
+        works = checked is not None and checked["verified"]
+        detail = problem if checked is None else checked["detail"]
+        show(
+            {
+                "channel": f"{channel['name']} ({channel['platform']}, {channel['id']})",
+                "works": "yes" if works else "no" if checked is not None else "nobody knows",
+                "detail": detail,
+                "expires": channel["credentials_expire_at"],
+            }
+        )
+    if not all(checked is not None and checked["verified"] for _, checked, _ in answers):
+        raise SystemExit(1)
+
+
+async def _all(api: Api, tenant: str) -> list[Any]:
+    found: list[Any] = []
+    cursor: str | None = None
+    while True:
+        page = await api.get(
+            f"/api/{tenant}/channels", limit=100, **({} if cursor is None else {"cursor": cursor})
+        )
+        found += page["items"]
+        cursor = page["next_cursor"]
+        if cursor is None:
+            return found
 
 
 @command.group("connect")

@@ -16,7 +16,7 @@ import msgspec
 from msgspec import Struct, structs
 
 from adapters.port import Play
-from adapters.registry import adapter_of, adapters
+from adapters.registry import adapter_of
 from engine.errors import InvalidInput, NotFound, Unavailable
 from gateway.cli.admin import live_server
 from gateway.cli.api import Api
@@ -29,6 +29,7 @@ from gateway.cli.sandbox import (
     Sandbox,
     account_of,
     connect_simulator,
+    played_by,
     remember,
     stand_ins,
 )
@@ -87,7 +88,7 @@ def _named(given: str) -> tuple[str, str]:
     if urlsplit(url).scheme not in ("http", "https"):
         raise click.BadParameter("must look like http://127.0.0.1:9000", param_hint="--simulator-url")
     try:
-        return adapter_of(name).platform.name, url.rstrip("/")
+        return name if name in stand_ins() else adapter_of(name).platform.name, url.rstrip("/")
     except NotFound as error:
         raise click.BadParameter(error.message, param_hint="--simulator-url") from error
 
@@ -116,7 +117,7 @@ async def _develop(settings: Settings, wish: Wish) -> None:
         landlord = await stack.enter_async_context(Api(system.base_url, system.local_token))
         sandbox = Sandbox(landlord, settings.data_dir, remembered, keys)
         token, owner_id, pusher = await sandbox.prepare(urls)
-        callbacks = {name: f"{system.base_url}/api/webhooks/{name}" for name in keys}
+        callbacks = {name: f"{system.base_url}/api/webhooks/{played_by(name).platform.name}" for name in keys}
         for name, callback_url in callbacks.items():
             if name in simulators:
                 await simulators[name].connect(callback_url)
@@ -166,7 +167,7 @@ def page(ready: Ready) -> str:
     """What a person needs to take the first steps."""
     api = f"{ready.base_url}/api/{ready.tenant}"
     played = "\n".join(
-        f"  {adapters()[name].platform.label:<12} {keys['simulator_url']}"
+        f"  {played_by(name).platform.label:<16} {keys['simulator_url']}"
         for name, keys in ready.platforms.items()
     )
     writes = "\n".join(

@@ -21,7 +21,7 @@ import httpx
 import msgspec
 from msgspec import Struct, structs, to_builtins
 
-from adapters.port import StandIn
+from adapters.port import Adapter, StandIn
 from adapters.registry import adapters
 from engine.errors import Conflicting, InvalidInput, MijraError, Unauthenticated, Unavailable
 from gateway.cli.api import Api
@@ -86,11 +86,7 @@ class Ready(Struct, frozen=True, kw_only=True):
         members = to_builtins(self)
         platforms: dict[str, Any] = members.pop("platforms")
         database_url = members.pop("database_url")
-        named = {
-            name: keys
-            for platform, keys in platforms.items()
-            for name in (platform, *adapters()[platform].platform.aliases)
-        }
+        named = {name: keys for played, keys in platforms.items() for name in spellings(played)}
         return msgspec.json.encode({**members, **named, "database_url": database_url})
 
     @classmethod
@@ -98,7 +94,7 @@ class Ready(Struct, frozen=True, kw_only=True):
         """Raises msgspec.DecodeError for another line."""
         members = msgspec.json.decode(line, type=dict[str, Any])
         known = {name: members.get(name) for name in cls.__struct_fields__}
-        known["platforms"] = {name: members[name] for name in adapters() if name in members}
+        known["platforms"] = {name: members[name] for name in stand_ins() if name in members}
         return msgspec.convert(known, cls)
 
 
@@ -124,9 +120,20 @@ def remember(data_dir: Path) -> Remembered:
 
 
 def stand_ins() -> dict[str, StandIn]:
-    """How platforms are played, by name, for those that are."""
-    found = ((name, each.stand_in()) for name, each in adapters().items())
-    return {name: stand_in for name, stand_in in found if stand_in is not None}
+    """How platforms are played, by name, for those that are; one with several kinds of accounts has several
+    names."""
+    return {name: stand_in for each in adapters().values() for name, stand_in in each.stand_ins().items()}
+
+
+def played_by(name: str) -> Adapter:
+    """The adapter of what is played by this name."""
+    return next(each for each in adapters().values() if name in each.stand_ins())
+
+
+def spellings(name: str) -> tuple[str, ...]:
+    """All names of what is played by this one."""
+    platform = played_by(name).platform
+    return (name, *platform.aliases) if name == platform.name else (name,)
 
 
 def write_down(data_dir: Path, remembered: Remembered) -> None:
@@ -211,11 +218,15 @@ class Sandbox:
     async def _have_channel(
         self, owner: Api, channels: Sequence[dict[str, Any]], name: str, keys: Keys, simulator_url: str
     ) -> None:
-        platform = adapters()[name].platform
+        platform = played_by(name).platform
         connection = platform.connection
         external_id = keys[connection.account.name]
         credentials = {each: keys[each] for each in connection.secret_names if each in keys}
-        ours = [each for each in channels if (each["platform"], each["external_id"]) == (name, external_id)]
+        ours = [
+            each
+            for each in channels
+            if (each["platform"], each["external_id"]) == (platform.name, external_id)
+        ]
         if ours:
             settings = {each: ours[0]["settings"].get(each) for each in connection.setting_names}
             changes = {
@@ -228,8 +239,8 @@ class Sandbox:
         await owner.post(
             f"/api/{TENANT}/channels",
             {
-                "platform": name,
-                "name": f"{platform.label} (simulated)",
+                "platform": platform.name,
+                "name": f"{platform.label if name == platform.name else name} (simulated)",
                 "external_id": external_id,
                 "business_account_id": keys.get(connection.parent.name) if connection.parent else None,
                 "credentials": credentials,
@@ -238,17 +249,18 @@ class Sandbox:
         )
 
 
-async def account_of(platform: str, simulator_url: str) -> Keys | None:
+async def account_of(name: str, simulator_url: str) -> Keys | None:
     """The first account of a simulator elsewhere; None when what is there is another stand-in, which cannot
     be asked. Raises Unavailable when nobody answers."""
     answer = await _call_simulator("GET", f"{simulator_url}/__sim/accounts")
     if answer is None:
         return None
-    connection = adapters()[platform].platform.connection
+    connection = played_by(name).platform.connection
     fields = [connection.account, *connection.credentials]
     fields += [connection.parent] if connection.parent is not None else []
     found = {field.name: answer[0].get(field.name) for field in fields}
-    return msgspec.convert({name: value for name, value in found.items() if value is not None}, Keys)
+    # Of secrets that this account has none of, some simulators say that they are empty.
+    return msgspec.convert({name: value for name, value in found.items() if value}, Keys)
 
 
 async def connect_simulator(simulator_url: str, callback_url: str) -> None:

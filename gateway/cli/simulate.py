@@ -7,10 +7,9 @@ import msgspec
 from msgspec import Struct
 
 from adapters.port import Play
-from adapters.registry import adapter_of
 from adapters.simulators import Talk
 from gateway.cli.running import run, until_signalled
-from gateway.cli.sandbox import stand_ins
+from gateway.cli.sandbox import spellings, stand_ins
 
 
 class Wish(Struct, frozen=True, kw_only=True):
@@ -70,7 +69,7 @@ def command(
     """Play a platform until SIGTERM or Ctrl-C.
 
     Prints one JSON line as soon as it is ready: its URL (a channel's base URL), the account with its keys,
-    and what was asked for. It is scripted over HTTP under /__sim/; see adapters/simulators/control.py.
+    and what was asked for. It is scripted over HTTP under /__sim/ (adapters/simulators/playing/control.py).
     """
     if rate and callback is None:
         raise click.UsageError("--rate needs --callback: nobody would hear the customers.")
@@ -104,7 +103,7 @@ async def _play(wish: Wish) -> None:
             "simulator_url": simulator.base_url,
             "callback_url": wish.callback,
             "messages_per_second": wish.rate,
-            **dict.fromkeys((wish.platform, *adapter_of(wish.platform).platform.aliases), keys),
+            **dict.fromkeys(spellings(wish.platform), keys),
         }
         click.echo(msgspec.json.encode(line))
         if wish.rate:

@@ -108,7 +108,8 @@ class WebhookLane:
     With `begin`, and while `work` runs, a request that arrives whole is answered without its connection's
     task: the poller reads it, `begin` starts it, and the answer is written by whoever has it. Everything out
     of the ordinary wakes the task, which then has the bytes. `expire` is called a few times a second with
-    trio's time, for what `begin` started and is overdue.
+    trio's time, for what `begin` started and is overdue. `bytes_max` says how much a body may have at a path,
+    where that is not the same for all.
 
     `refusal` is asked first while `is_overloaded`, of what is framed plainly: what it answers goes out
     without a parser, a log line or anything else that a delivery costs.
@@ -122,6 +123,7 @@ class WebhookLane:
         *,
         begin: Begin | None = None,
         expire: Callable[[float], None] = lambda now: None,
+        bytes_max: Callable[[str], int] | None = None,
         is_overloaded: Callable[[], bool] = lambda: False,
         refusal: Refuse = lambda place, body, ready: None,
     ) -> None:
@@ -132,6 +134,7 @@ class WebhookLane:
         self._refusals: dict[int, answers.Template] = {}  # by identity; each keeps its answer
         self.metrics = metrics
         self.limits = limits or LaneLimits()
+        self.bytes_max = bytes_max or (lambda path: self.limits.body_bytes_max)
         self.stopping = False
         self.reading_bytes = 0
         self.poller = Poller()
@@ -442,12 +445,12 @@ class _Connection:
     async def _body(self, head: Head) -> bytes:
         if head.length is None:
             return await self._chunked_body(head)
-        if head.length > self._limits.body_bytes_max:
+        if head.length > self._lane.bytes_max(head.path):
             raise Refused(413, "too_large", "a body larger than allowed")
         if len(self._buffer) >= head.length:
             body, self._buffer = self._buffer[: head.length], self._buffer[head.length :]
             return body
-        self._enter(_Phase.BODY, self._limits.body_seconds_max)
+        self._enter(_Phase.BODY, self._body_seconds_max(head.length))
         await self._invite(head)
         arriving = bytearray(self._buffer)
         self._buffer = b""
@@ -458,8 +461,9 @@ class _Connection:
         return bytes(arriving)
 
     async def _chunked_body(self, head: Head) -> bytes:
-        self._enter(_Phase.BODY, self._limits.body_seconds_max)
-        body = ChunkedBody(self._limits.body_bytes_max)
+        bytes_max = self._lane.bytes_max(head.path)
+        self._enter(_Phase.BODY, self._body_seconds_max(bytes_max))
+        body = ChunkedBody(bytes_max)
         body.feed(self._buffer)
         if not body.complete and not self._buffer:
             await self._invite(head)
@@ -469,6 +473,10 @@ class _Connection:
         self._buffer = body.rest
         self._release()
         return bytes(body.content)
+
+    def _body_seconds_max(self, size: int) -> float:
+        """What is larger than the usual limit may take as much longer."""
+        return self._limits.body_seconds_max * max(1.0, size / self._limits.body_bytes_max)
 
     async def _invite(self, head: Head) -> None:
         if head.wants_continue and not self._buffer:

@@ -50,6 +50,15 @@ another `epoch` than last time means that the log started anew: forget all curso
 To open a view without a race: subscribe without `since`, wait for `subscribed`, fetch the view by the API,
 then apply the events. An event that the fetched view contains already has the same effect again.
 
+Customers
+---------
+A conversation's `customer` is whom it shows: `{id, name, avatar_url, merged_id}`. Where its own customer was
+merged into another, `id` is the one who survives and `merged_id` the own one. Conversations that change
+nothing else are not told one by one: on the inbox, `customer.updated`, `customer.merged` and
+`customer.unmerged` carry the `customer`, and every conversation whose own customer he is (`merged_id`, else
+`id`) shows `customer.merged_into` from then on, with `merged_id`, or `customer` himself where that is null.
+The contact's newest conversation is told as well, by `conversation.updated` on its own channels.
+
 Others
 ------
 On `presence-conversations.{id}`: who has come is told who is there, and then who comes and goes.

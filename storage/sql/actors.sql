@@ -26,6 +26,8 @@ SELECT greatest(
     (SELECT max(id) FROM conversations WHERE tenant_id = $1),
     (SELECT max(id) FROM messages WHERE tenant_id = $1),
     (SELECT max(id) FROM outbox WHERE tenant_id = $1),
+    (SELECT max(id) FROM customer_merges WHERE tenant_id = $1),
+    (SELECT max(link_version) FROM customers WHERE tenant_id = $1 AND link_version > 0),
     0
 );
 
@@ -86,7 +88,12 @@ SELECT
     EXISTS (SELECT FROM timers WHERE tenant_id = $1) AS timers,
     EXISTS (
         SELECT FROM conversations WHERE tenant_id = $1 AND assigned_to IS NULL AND status IN ('new', 'open')
-    ) AS waiting;
+    ) AS waiting,
+    EXISTS (SELECT FROM customer_merges WHERE tenant_id = $1 AND NOT settled) AS merges;
+
+-- name: channel_cursor
+-- How far a channel's account was read.
+SELECT value FROM channel_cursors WHERE tenant_id = $1 AND channel_id = $2;
 
 -- name: head_of_log
 -- The cursor of the last committed event, as the database knows it.

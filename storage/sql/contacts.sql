@@ -22,10 +22,18 @@ CROSS JOIN LATERAL (
 ORDER BY asked.position, asked.rank, handle.created_at, handle.external_id;
 
 -- name: customers
--- The customers of the batch.
-SELECT asked.position, customer.*
+-- The customers of the batch, whether others were merged into them, and whom they were merged into.
+SELECT asked.position, customer.*, EXISTS (
+    SELECT FROM customers AS other
+    WHERE other.tenant_id = asked.tenant_id AND other.merged_into = asked.id
+) AS shared, root.name AS root_name, root.avatar_url AS root_avatar_url
 FROM unnest($1::bigint[], $2::bigint[], $3::bigint[]) AS asked (position, tenant_id, id)
-JOIN customers AS customer ON customer.tenant_id = asked.tenant_id AND customer.id = asked.id;
+JOIN customers AS customer ON customer.tenant_id = asked.tenant_id AND customer.id = asked.id
+LEFT JOIN LATERAL (
+    SELECT one.name, one.avatar_url FROM customers AS one
+    WHERE one.tenant_id = customer.tenant_id AND one.id = customer.merged_into
+    LIMIT 1
+) AS root ON customer.merged_into IS NOT NULL;
 
 -- name: newest_conversations
 -- Each contact's open conversation, else its newest, and how many it has, counted up to $5.
@@ -101,11 +109,12 @@ JOIN messages AS message
     AND message.client_key = asked.key AND message.channel_id = asked.channel_id;
 
 -- name: messages_to_move
--- Our newest messages to a contact whose status a watermark may move, looked for among the newest 500 of its three
--- newest conversations: no index holds statuses, and a mark that old is not worth one.
+-- Our newest messages to a contact whose status a watermark may move, or which wait to be sent to who has opted out
+-- (`named` false), looked for among the newest 500 of its three newest conversations: no index holds statuses, and
+-- a mark that old is not worth one.
 SELECT asked.position, found.*
-FROM unnest($1::bigint[], $2::bigint[], $3::bigint[], $4::text[], $5::text[], $6::bigint[])
-    AS asked (position, tenant_id, channel_id, contact_key, statuses, most)
+FROM unnest($1::bigint[], $2::bigint[], $3::bigint[], $4::text[], $5::text[], $6::bigint[], $7::boolean[])
+    AS asked (position, tenant_id, channel_id, contact_key, statuses, most, named)
 CROSS JOIN LATERAL (
     SELECT message.*
     FROM (
@@ -125,7 +134,7 @@ CROSS JOIN LATERAL (
         ORDER BY one.seq DESC
         LIMIT 500
     ) AS message
-    WHERE message.direction = 'outbound' AND message.platform_message_id IS NOT NULL
+    WHERE message.direction = 'outbound' AND (message.platform_message_id IS NOT NULL OR NOT asked.named)
         AND message.status = ANY (string_to_array(asked.statuses, ','))
     ORDER BY message.id DESC
     LIMIT asked.most

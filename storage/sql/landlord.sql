@@ -108,15 +108,20 @@ RETURNING id;
 -- All connected accounts.
 SELECT * FROM channel_directory;
 
+-- name: directory_entry
+-- One connected account.
+SELECT * FROM channel_directory WHERE platform = $1 AND external_id = $2;
+
 -- name: add_directory
 -- A connected account; one that is connected already refuses.
 INSERT INTO channel_directory (
-    platform, external_id, tenant_id, channel_id, endpoint_key, parent_id, credentials, created_at
-) VALUES ($1, $2, $3, $4, $5, $6, $7, $8);
+    platform, external_id, tenant_id, channel_id, endpoint_key, parent_id, credentials, created_at,
+    credentials_at, credentials_expire_at
+) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10);
 
 -- name: update_directory
 -- New credentials of a connected account.
-UPDATE channel_directory SET credentials = $3, parent_id = $4
+UPDATE channel_directory SET credentials = $3, parent_id = $4, credentials_at = $5, credentials_expire_at = $6
 WHERE platform = $1 AND external_id = $2 RETURNING channel_id;
 
 -- name: remove_directory

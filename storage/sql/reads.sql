@@ -7,7 +7,8 @@
 
 -- name: inbox
 -- The newest of the branches' conversations, with their customers.
-SELECT c.*, who.name AS customer_name, who.avatar_url AS customer_avatar
+SELECT c.*, coalesce(who.shown_name, who.name) AS customer_name, who.merged_into AS customer_merged_into,
+    CASE WHEN who.merged_into IS NULL THEN who.avatar_url ELSE who.shown_avatar_url END AS customer_avatar
 FROM (/*branches*/) AS c
 JOIN customers AS who ON who.tenant_id = $1 AND who.id = c.customer_id
 ORDER BY c.active_at DESC, c.id DESC LIMIT $2;
@@ -23,7 +24,10 @@ c.id IN (
     SELECT found.id FROM customers AS who
     JOIN conversations AS found ON found.tenant_id = who.tenant_id AND found.customer_id = who.id
     WHERE who.tenant_id = $1 AND (SELECT wanted FROM words) @@
-        mijra_words(who.name || ' ' || coalesce(ltrim(who.phone, '+'), '') || ' ' || coalesce(who.email, ''))
+        mijra_words(
+            who.name || ' ' || coalesce(who.shown_name, '') || ' ' || coalesce(ltrim(who.phone, '+'), '')
+            || ' ' || coalesce(who.email, '')
+        )
     UNION
     SELECT said.conversation_id FROM messages AS said
     WHERE said.tenant_id = $1 AND said.text <> '' AND (SELECT wanted FROM words) @@ mijra_words(said.text)
@@ -31,7 +35,8 @@ c.id IN (
 
 -- name: conversation
 -- One conversation with its customer.
-SELECT c.*, who.name AS customer_name, who.avatar_url AS customer_avatar
+SELECT c.*, coalesce(who.shown_name, who.name) AS customer_name, who.merged_into AS customer_merged_into,
+    CASE WHEN who.merged_into IS NULL THEN who.avatar_url ELSE who.shown_avatar_url END AS customer_avatar
 FROM conversations AS c
 JOIN customers AS who ON who.tenant_id = c.tenant_id AND who.id = c.customer_id
 WHERE c.tenant_id = $1 AND c.id = $2;
@@ -46,12 +51,15 @@ GROUP BY status, platform;
 
 -- name: places
 -- Where conversations' actors are.
-SELECT id AS conversation_id, channel_id, contact_key, assigned_to, status FROM conversations
+SELECT id AS conversation_id, channel_id, contact_key, assigned_to, status,
+    first_response_at IS NOT NULL AS answered
+FROM conversations
 WHERE tenant_id = $1 AND id = ANY ($2::bigint[]);
 
 -- name: message_place
 -- Where a message's conversation's actor is.
-SELECT m.id AS message_id, c.id AS conversation_id, c.channel_id, c.contact_key, c.assigned_to, c.status
+SELECT m.id AS message_id, c.id AS conversation_id, c.channel_id, c.contact_key, c.assigned_to, c.status,
+    c.first_response_at IS NOT NULL AS answered
 FROM messages AS m
 JOIN conversations AS c ON c.tenant_id = m.tenant_id AND c.id = m.conversation_id
 WHERE m.tenant_id = $1 AND m.id = $2;

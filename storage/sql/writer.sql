@@ -39,7 +39,7 @@ RETURNING tenant_id, epoch, cursor;
 
 -- name: analyze
 -- Tells the planner how large the tables are that actors are loaded from.
-ANALYZE customers, customer_handles, conversations, messages, attachments, outbox;
+ANALYZE customers, customer_handles, customer_merges, conversations, messages, attachments, outbox;
 
 -- name: forget_batches
 -- Removes the ids of batches that nobody can be in doubt about any more, a bounded number at a time.
@@ -101,22 +101,24 @@ ON CONFLICT (tenant_id, id) DO UPDATE SET
 -- Connected accounts, whole rows; the account's uniqueness may refuse.
 INSERT INTO channels (
     id, platform, name, external_id, credentials, settings, status, status_note, created_at, updated_at,
-    tenant_id
+    credentials_at, credentials_expire_at, tenant_id
 )
 SELECT
     new.id, new.platform, new.name, new.external_id, new.credentials, new.settings::jsonb, new.status,
-    new.status_note, mijra_at(new.created_at), mijra_at(new.updated_at), new.tenant_id
+    new.status_note, mijra_at(new.created_at), mijra_at(new.updated_at), mijra_at(new.credentials_at),
+    mijra_at(new.credentials_expire_at), new.tenant_id
 FROM unnest(
     $1::bigint[], $2::text[], $3::text[], $4::text[], $5::bytea[], $6::text[], $7::text[], $8::text[],
-    $9::bigint[], $10::bigint[], $11::bigint[]
+    $9::bigint[], $10::bigint[], $11::bigint[], $12::bigint[], $13::bigint[]
 ) AS new (
     id, platform, name, external_id, credentials, settings, status, status_note, created_at, updated_at,
-    tenant_id
+    credentials_at, credentials_expire_at, tenant_id
 ), gate
 ON CONFLICT (tenant_id, id) DO UPDATE SET
     platform = excluded.platform, name = excluded.name, external_id = excluded.external_id,
     credentials = excluded.credentials, settings = excluded.settings, status = excluded.status,
-    status_note = excluded.status_note, created_at = excluded.created_at, updated_at = excluded.updated_at;
+    status_note = excluded.status_note, created_at = excluded.created_at, updated_at = excluded.updated_at,
+    credentials_at = excluded.credentials_at, credentials_expire_at = excluded.credentials_expire_at;
 
 -- name: upsert_tags
 -- Tags, whole rows; a name in use refuses.
@@ -176,24 +178,46 @@ ON CONFLICT (tenant_id, name) DO UPDATE SET
 -- Customers, whole rows.
 INSERT INTO customers (
     id, name, avatar_url, email, phone, locale, timezone, attributes, source, first_seen_at, last_seen_at,
-    created_at, tenant_id
+    created_at, named_by_hand, merged_into, shown_name, shown_avatar_url, link_version, tenant_id
 )
 SELECT
     new.id, new.name, new.avatar_url, new.email, new.phone, new.locale, new.timezone, new.attributes::jsonb,
     new.source, mijra_at(new.first_seen_at), mijra_at(new.last_seen_at), mijra_at(new.created_at),
-    new.tenant_id
+    new.named_by_hand, new.merged_into, new.shown_name, new.shown_avatar_url, new.link_version, new.tenant_id
 FROM unnest(
     $1::bigint[], $2::text[], $3::text[], $4::text[], $5::text[], $6::text[], $7::text[], $8::text[],
-    $9::text[], $10::bigint[], $11::bigint[], $12::bigint[], $13::bigint[]
+    $9::text[], $10::bigint[], $11::bigint[], $12::bigint[], $13::boolean[], $14::bigint[], $15::text[],
+    $16::text[], $17::bigint[], $18::bigint[]
 ) AS new (
     id, name, avatar_url, email, phone, locale, timezone, attributes, source, first_seen_at, last_seen_at,
-    created_at, tenant_id
+    created_at, named_by_hand, merged_into, shown_name, shown_avatar_url, link_version, tenant_id
 ), gate
 ON CONFLICT (tenant_id, id) DO UPDATE SET
     name = excluded.name, avatar_url = excluded.avatar_url, email = excluded.email, phone = excluded.phone,
     locale = excluded.locale, timezone = excluded.timezone, attributes = excluded.attributes,
     source = excluded.source, first_seen_at = excluded.first_seen_at, last_seen_at = excluded.last_seen_at,
-    created_at = excluded.created_at;
+    created_at = excluded.created_at, named_by_hand = excluded.named_by_hand,
+    merged_into = excluded.merged_into, shown_name = excluded.shown_name,
+    shown_avatar_url = excluded.shown_avatar_url, link_version = excluded.link_version;
+
+-- name: upsert_customer_merges
+-- Merges, whole rows; a second one that stands for the same customer refuses.
+INSERT INTO customer_merges (
+    id, survivor_id, merged_id, by_user_id, created_at, undone_by_user_id, undone_at, settled, tenant_id
+)
+SELECT
+    new.id, new.survivor_id, new.merged_id, new.by_user_id, mijra_at(new.created_at), new.undone_by_user_id,
+    mijra_at(new.undone_at), new.settled, new.tenant_id
+FROM unnest(
+    $1::bigint[], $2::bigint[], $3::bigint[], $4::bigint[], $5::bigint[], $6::bigint[], $7::bigint[],
+    $8::boolean[], $9::bigint[]
+) AS new (
+    id, survivor_id, merged_id, by_user_id, created_at, undone_by_user_id, undone_at, settled, tenant_id
+), gate
+ON CONFLICT (tenant_id, id) DO UPDATE SET
+    survivor_id = excluded.survivor_id, merged_id = excluded.merged_id, by_user_id = excluded.by_user_id,
+    created_at = excluded.created_at, undone_by_user_id = excluded.undone_by_user_id,
+    undone_at = excluded.undone_at, settled = excluded.settled;
 
 -- name: insert_customer_handles
 -- New handles; one that belongs to somebody already refuses.
@@ -392,19 +416,34 @@ ON CONFLICT (tenant_id, id) DO UPDATE SET
     kind = excluded.kind, channel_id = excluded.channel_id, contact_key = excluded.contact_key,
     conversation_id = excluded.conversation_id, due_at = excluded.due_at;
 
+-- name: upsert_channel_cursors
+-- How far accounts were read.
+INSERT INTO channel_cursors (
+    channel_id, value, updated_at, tenant_id
+)
+SELECT
+    new.channel_id, new.value, mijra_at(new.updated_at), new.tenant_id
+FROM unnest(
+    $1::bigint[], $2::text[], $3::bigint[], $4::bigint[]
+) AS new (
+    channel_id, value, updated_at, tenant_id
+), gate
+ON CONFLICT (tenant_id, channel_id) DO UPDATE SET
+    value = excluded.value, updated_at = excluded.updated_at;
+
 -- name: insert_deliveries
 -- Raw webhook deliveries.
 INSERT INTO deliveries (
-    id, platform, channel_id, headers, body, outcome, items, trace, received_at, tenant_id
+    id, platform, channel_id, headers, body, outcome, items, trace, received_at, storage_key, tenant_id
 )
 SELECT
     new.id, new.platform, new.channel_id, new.headers::jsonb, new.body, new.outcome, new.items, new.trace,
-    mijra_at(new.received_at), new.tenant_id
+    mijra_at(new.received_at), new.storage_key, new.tenant_id
 FROM unnest(
     $1::bigint[], $2::text[], $3::bigint[], $4::text[], $5::bytea[], $6::text[], $7::bigint[], $8::text[],
-    $9::bigint[], $10::bigint[]
+    $9::bigint[], $10::text[], $11::bigint[]
 ) AS new (
-    id, platform, channel_id, headers, body, outcome, items, trace, received_at, tenant_id
+    id, platform, channel_id, headers, body, outcome, items, trace, received_at, storage_key, tenant_id
 ), gate;
 
 -- name: insert_files

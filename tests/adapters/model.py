@@ -102,6 +102,7 @@ class Platform:
         )
         self.accounts: list[Account] = []
         self.hang: set[int] = set()
+        self.weight: Callable[[Send], int] | None = None
 
     def say(self, number: int, *results: SendResult | Exception) -> None:
         self.script[number] = deque(results)
@@ -111,7 +112,11 @@ class Platform:
 
     def limits(self, account: Account) -> Limits:
         return Limits(
-            messages_per_second=self.per_second, pair_seconds=6.0, pair_burst=45, concurrency=self.concurrency
+            messages_per_second=self.per_second,
+            pair_seconds=6.0,
+            pair_burst=45,
+            concurrency=self.concurrency,
+            weight=self.weight,
         )
 
     async def send(self, item: OutboxItem, account: Account, turn: Turn) -> SendResult:
@@ -282,7 +287,7 @@ class World:
             wall_ms=wall_ms,
             random=Random(1),
             unknown_wait_seconds=unknown_wait_seconds,
-            on_attention=lambda tenant_id, channel_id, note: self.attention.append(note),
+            on_trouble=lambda trouble: self.attention.append(trouble.note),
             items_max=items_max,
         )
         ids = iter(range(1, 10**9))

@@ -9,8 +9,8 @@ import trio
 from trio.testing import MockClock
 
 from adapters.port import Account, Declined, ErrorClass, SendResult, Unanswered
-from engine.domain.outbound import OutboxItem
-from engine.domain.outbox import Deliver, Refresh, Settled, Wake
+from engine.domain.outbound import OutboxItem, Refused, SendText
+from engine.domain.outbox import Deliver, Halt, Refresh, Settled, Wake
 from engine.domain.rows import OutboxPatch
 from engine.errors import CommitFailed, InvalidInput, StoreUnavailable
 from tests.adapters.model import BASE_MS, POISON, Platform, World, item, wall_ms
@@ -85,6 +85,33 @@ async def test_hands_that_are_full_wait_quietly(autojump_clock: MockClock) -> No
         with trio.fail_after(60):
             await world.drained()
     assert world.platform.sent == [1, 2]
+
+
+async def test_what_weighs_more_takes_more_of_the_pace(autojump_clock: MockClock) -> None:
+    """Of a sender that takes two segments a second, a message of six takes three seconds; signals weigh
+    nothing more."""
+    platform = Platform(per_second=2, concurrency=8)
+    platform.weight = lambda send: 6 if isinstance(send, SendText) and send.body == "long" else 1
+    async with World(platform).running() as world:
+        long = item(1, "a", send=SendText(body="long"))
+        world.deliver(long, *(item(number, f"c{number}") for number in range(2, 9)))
+        await world.drained()
+    first, second = platform.calls[0][0], platform.calls[1][0]
+    assert platform.sent[0] == 1
+    assert 2.4 <= second - first <= 3.2
+    gaps = [later - earlier for (earlier, _), (later, _) in pairwise(platform.calls[1:])]
+    assert all(0.4 <= gap <= 0.6 for gap in gaps)
+
+
+async def test_an_opted_out_recipient_is_told_of(autojump_clock: MockClock) -> None:
+    """Final, and the conversation hears why."""
+    async with World().running() as world:
+        world.platform.say(1, declined(ErrorClass.OPTED_OUT, "21610"))
+        world.deliver(item(1))
+        await world.drained()
+    (outcome,) = [each for _, _, each in world.verdicts]
+    assert isinstance(outcome, Refused)
+    assert (outcome.opted_out, outcome.retryable) == (True, False)
 
 
 async def test_agents_overtake_campaigns(autojump_clock: MockClock) -> None:
@@ -298,6 +325,20 @@ async def test_bad_credentials_stop_the_account_and_lose_nothing(autojump_clock:
     assert len(world.platform.calls) == calls + 5
     assert world.platform.accounts[-1].credentials == {"access_token": "two"}
     assert all(world.outcomes(number) == ["Sent"] for number in range(1, 6))
+
+
+async def test_withdrawn_access_stops_the_account_without_a_call(autojump_clock: MockClock) -> None:
+    """Told by the platform itself: everything is kept until Refresh, and goes in order then."""
+    async with World().running() as world:
+        world.tell(Halt("The owner removed the app."))
+        world.deliver(*(item(number, "c1") for number in range(1, 4)))
+        await trio.sleep(200)
+        (statistics,) = world.channels.statistics()
+        assert (statistics.halted, statistics.queued) == ("The owner removed the app.", 3)
+        assert world.platform.calls == []
+        world.tell(Refresh())
+        await world.drained()
+    assert world.platform.sent == [1, 2, 3]
 
 
 async def test_an_answer_to_the_old_credentials_does_not_stop_the_new_ones(autojump_clock: MockClock) -> None:

@@ -496,7 +496,7 @@ async def test_a_wrong_token_is_an_auth_error_and_a_limit_a_rate_error() -> None
     """As the platform says them itself."""
     async with platform() as (simulator, sender, where):
         wrong = await sender.send(item(SendText(body="hi")), account(simulator.base_url, "WRONG"), AtOnce())
-        simulator.throttle(ACCOUNT.phone_number_id, 1)
+        simulator.throttle(1, ACCOUNT.phone_number_id)
         results = [await sender.send(item(SendText(body="hi")), where, AtOnce()) for _ in range(3)]
     assert isinstance(wrong, Declined)
     assert wrong.error_class is ErrorClass.AUTH

@@ -12,6 +12,7 @@ import httpx
 import pytest
 import trio
 
+from adapters.registry import adapters
 from tests.cli.commands import Started, call, mijra, started
 from tests.gateway.push_house import hear, opened, talk
 
@@ -25,16 +26,12 @@ KEYS = {
     "tenant": str,
     "token": str,
     "agent": dict,
-    "whatsapp": dict,
-    "facebook": dict,
-    "messenger": dict,
-    "instagram": dict,
     "database_url": str,
     "pusher": dict,
 }
 STAYS = ("tenant", "token", "agent")
-PLATFORMS = {"whatsapp": "15550100123", "facebook": "7100000000000011", "instagram": "8100000000000031"}
-"""And who writes there."""
+PLAYED = {name: stand_in for name, each in adapters().items() if (stand_in := each.stand_in()) is not None}
+NAMES = {alias: name for name in PLAYED for alias in (name, *adapters()[name].platform.aliases)}
 
 
 def _keys(line: dict[str, Any], platform: str) -> dict[str, Any]:
@@ -84,7 +81,7 @@ async def test_dev_is_ready_when_it_says_so_and_comes_back_the_same(tmp_path: Pa
     messages go both ways although the simulator has another port."""
     data_dir = tmp_path / "data"
     async with started(data_dir, "dev", "--json", "--port", "0") as first:
-        assert {name: type(value) for name, value in first.line.items()} == KEYS
+        assert {name: type(value) for name, value in first.line.items()} == KEYS | dict.fromkeys(NAMES, dict)
         assert set(first.line["agent"]) == {"id", "email", "password"}
         assert set(first.line["pusher"]) == {"app_id", "key", "secret", "host", "port"}
         assert await _conversations(first) == []  # the simulator is there and silent
@@ -97,7 +94,7 @@ async def test_dev_is_ready_when_it_says_so_and_comes_back_the_same(tmp_path: Pa
 
     async with started(data_dir, "dev", "--json", "--port", "0") as second:
         assert {name: second.line[name] for name in STAYS} == {name: first.line[name] for name in STAYS}
-        for platform in PLATFORMS:
+        for platform in PLAYED:
             assert _keys(second.line, platform) == _keys(first.line, platform)
         assert second.line["pusher"]["secret"] == first.line["pusher"]["secret"]
         await _resumes(second)
@@ -118,14 +115,17 @@ async def test_dev_carries_an_account_on_each_platform(tmp_path: Path) -> None:
     goes out, and what is told by the keys in the line is believed."""
     async with started(tmp_path / "data", "dev", "--json", "--port", "0") as running:
         line = running.line
-        assert line["messenger"] == line["facebook"]
+        assert {"whatsapp", "facebook", "instagram", "tiktok"} <= set(PLAYED)
+        for alias, name in NAMES.items():
+            assert line[alias] == line[name]
         assert set(_keys(line, "facebook")) == {"app_secret", "verify_token", "page_id", "access_token"}
         assert set(_keys(line, "instagram")) == {"app_secret", "verify_token", "instagram_id", "access_token"}
-        for platform, customer in PLATFORMS.items():
+        for platform, stand_in in PLAYED.items():
+            assert set(_keys(line, platform)) == set(stand_in.new_keys())
             assert line[platform]["webhook_url"] == f"{line['base_url']}/api/webhooks/{platform}"
             simulator = line[platform]["simulator_url"]
-            await call("POST", f"{simulator}/__sim/messages", body={"from": customer, "text": "Hello"})
-        conversations = await _until(lambda: _conversations_of(running, len(PLATFORMS)))
+            await call("POST", f"{simulator}/__sim/messages", body=dict(stand_in.example()))
+        conversations = await _until(lambda: _conversations_of(running, len(PLAYED)))
         for conversation in conversations:
             simulator = line[conversation["platform"]]["simulator_url"]
             path = f"{line['base_url']}/api/demo/conversations/{conversation['id']}/messages"
@@ -137,7 +137,7 @@ async def test_dev_carries_an_account_on_each_platform(tmp_path: Path) -> None:
 
             await _until(taken)
         await _stand_in_posts(line)
-        assert len(await _until(lambda: _conversations_of(running, len(PLATFORMS) + 1))) == 4
+        assert await _until(lambda: _conversations_of(running, len(PLAYED) + 1))
 
 
 async def _stand_in_posts(line: dict[str, Any]) -> None:

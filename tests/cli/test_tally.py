@@ -28,7 +28,12 @@ def _told(ledger: Ledger, fact_id: str, *, acknowledged: bool = True, original_i
 def _event(name: str, message_id: int, *, newest: bool = True, **message: Any) -> dict[str, Any]:
     shown = {"id": message_id, "direction": "inbound", "type": "text", "sender": {"name": "Mei"}, **message}
     last = {"seq": message.get("seq", 1) + (not newest), "preview": "Hello"}
-    conversation = {"customer": {"name": "Amelia Walker"}, "last_message": last}
+    conversation = {
+        "id": 7,
+        "platform": "whatsapp",
+        "customer": {"name": "Amelia Walker"},
+        "last_message": last,
+    }
     return {"name": name, "data": {"message": shown, "conversation": conversation}}
 
 
@@ -44,6 +49,8 @@ def test_a_message_is_counted_at_each_stage_once() -> None:
         counts = tally.refresh()
         assert (counts.received, counts.acknowledged, counts.pushed) == (2, 1, 1)
     assert tally.pushed == {101: 2}
+    (share,) = tally.shares.values()
+    assert (share.conversations, share.received, share.replies) == ({7}, 1, 0)
 
 
 def test_latency_is_measured_whether_the_push_or_the_acknowledgement_comes_first() -> None:

@@ -6,12 +6,13 @@ from typing import Any
 import msgspec
 from msgspec import structs
 
-from engine.domain.conversation.messages import By, KnowProfile, OutboxVerdict
+from engine.domain.conversation.messages import By, KnowProfile, OutboxVerdict, Retry
 from engine.domain.inbound import Contact, MessageEchoed, StatusesReached
-from engine.domain.outbound import OutboxPayload, OutcomeUnknown, Sent
+from engine.domain.outbound import OutboxItem, OutboxPayload, OutcomeUnknown, SendText, Sent
 from engine.domain.outbox import Settled
 from engine.domain.rows import CustomerRow, MessagePatch, MessageRow, OutboxPatch, OutboxRow, StatusRow
-from engine.ports import FoundTracked, TrackedMessage, TrackedQuery
+from engine.errors import Unavailable
+from engine.ports import FoundMessage, FoundTracked, TrackedMessage, TrackedQuery
 from engine.runtime import Effects, Lookup
 from tests.domain.desk import ANN, CHANNEL, HOUR, KEY, NOON, NOTHING_FOUND, Story, config, rule
 
@@ -221,17 +222,57 @@ def echo(story: Story, text: str, platform_id: str, *, maybe_ours: bool) -> Any:
     )
 
 
+def hears(story: Story, message: Any, **outbox: str) -> Any:
+    """Tells an echo, with the store's answer where it is asked: `outbox` has the states of items by their
+    messages, as `m1001="sending"`; the others are queued."""
+    outcome = story.raw(message)
+    if isinstance(outcome, Lookup):
+        found: list[FoundMessage] = []
+        for query in outcome.query:  # type: ignore[attr-defined]
+            row = next((row for row in story.written(MessageRow) if row.id == query.message_id), None)
+            found.append(NOTHING_FOUND if row is None else stored(row, outbox.get(f"m{row.id}", "queued")))
+        return story.tell(message, found=tuple(found))
+    story.rows.extend(outcome.commit)  # type: ignore[arg-type]
+    return outcome
+
+
+def stored(row: MessageRow, state: str) -> FoundMessage:
+    item = OutboxItem(
+        id=row.id,
+        tenant_id=row.tenant_id,
+        channel_id=row.channel_id,
+        conversation_id=row.conversation_id,
+        contact_key=row.contact_key,
+        message_id=row.id,
+        recipient=row.contact_key,
+        lane=0,
+        state=state,
+        attempts=1,
+        not_before=0,
+        send=SendText(body=row.text),
+        reply_to=None,
+        trace="t",
+        created_at=0,
+    )
+    return FoundMessage(message=row, outbox=item)
+
+
+def outbound(story: Story) -> list[MessageRow]:
+    return [row for row in story.written(MessageRow) if row.direction == "outbound"]
+
+
 def test_an_echo_before_the_answer_is_our_message_and_not_another() -> None:
     """It settles the send; what the channel says later changes nothing."""
     story = on("instagram")
     story.customer_writes()
     message = story.tell(story.reply("On its way.")).reply.id
-    effects = story.tell(echo(story, "On its way.", "aWdf1", maybe_ours=True))
+    early = echo(story, "On its way.", "aWdf1", maybe_ours=True)
+    effects = hears(story, early, **{f"m{message}": "sending"})
     assert told(effects, Settled)
     assert statuses(story) == {message: "sent"}
     story.tell(verdict(story, message, Sent(platform_id="aWdf1", at=story.ctx.now)))
-    assert len([row for row in story.written(MessageRow) if row.direction == "outbound"]) == 1
-    assert story.tell(echo(story, "On its way.", "aWdf1", maybe_ours=True)).reply.outcome == "duplicate"
+    assert len(outbound(story)) == 1
+    assert story.tell(early).reply.outcome == "duplicate"
 
 
 def test_an_echo_settles_an_unknown_outcome() -> None:
@@ -240,10 +281,49 @@ def test_an_echo_settles_an_unknown_outcome() -> None:
     story.customer_writes()
     message = story.tell(story.reply("Cut off")).reply.id
     story.tell(verdict(story, message, OutcomeUnknown(at=story.ctx.now)))
-    effects = story.tell(echo(story, "Cut off", "aWdf2", maybe_ours=True))
+    effects = hears(story, echo(story, "Cut off", "aWdf2", maybe_ours=True), **{f"m{message}": "unknown"})
     assert told(effects, Settled)
     assert statuses(story) == {message: "sent"}
     assert story.written(OutboxPatch)[-1].state == "done"
+
+
+def test_an_echo_settles_what_was_sent_before_a_restart() -> None:
+    """The content is the store's, since an actor that was started anew remembers ids alone."""
+    story = on("instagram")
+    story.customer_writes()
+    message = story.tell(story.reply("Cut off")).reply.id
+    story.state.messages[message].answer = None
+    hears(story, echo(story, "Cut off", "aWdf2", maybe_ours=True), **{f"m{message}": "sending"})
+    assert statuses(story) == {message: "sent"}
+    assert len(outbound(story)) == 1
+
+
+def test_an_echo_brings_the_statuses_that_overtook_it() -> None:
+    """Read before anybody here knew its id."""
+    story = on("instagram")
+    story.customer_writes()
+    message = story.tell(story.reply("Quick")).reply.id
+    mark = reached(story, "read", platform_id="aWdf7")
+    story.tell(mark, found=(NOTHING_FOUND, FoundTracked()))
+    hears(story, echo(story, "Quick", "aWdf7", maybe_ours=True), **{f"m{message}": "sending"})
+    assert statuses(story) == {message: "read"}
+
+
+def test_an_echo_of_a_retry_is_known_by_its_new_id() -> None:
+    """The failed attempt's id stays until then."""
+    story = on("instagram")
+    story.customer_writes()
+    message = sent(story, "Again", "aWdf1")
+    story.tell(story.status("failed", "aWdf1"))
+    (row,) = outbound(story)
+    again = Retry(conversation_id=row.conversation_id, message_id=message, by=ANN)
+    story.tell(again, found=stored(row, "dead"))
+    assert statuses(story) == {message: "pending"}
+    hears(story, echo(story, "Again", "aWdf2", maybe_ours=True), **{f"m{message}": "sending"})
+    assert statuses(story) == {message: "sent"}
+    assert story.state.known("aWdf2") is not None
+    story.tell(verdict(story, message, Sent(platform_id="aWdf2", at=story.ctx.now)))
+    assert len(outbound(story)) == 1
 
 
 def test_an_echo_of_choices_looks_like_a_template() -> None:
@@ -259,18 +339,102 @@ def test_an_echo_of_choices_looks_like_a_template() -> None:
         echoed = structs.replace(
             echo(story, text, "aWdf5", maybe_ours=True).event, content={"body": text, **content}
         )
-        assert story.tell(story.receive(echoed)).reply.outcome == "applied"
+        effects = hears(story, story.receive(echoed), **{f"m{message}": "sending"})
+        assert effects.reply.outcome == "applied"
         assert statuses(story) == {message: "sent"}
 
 
+def test_an_echo_that_says_something_else_waits_for_the_answer() -> None:
+    """The platform shows a text otherwise than it was sent, or a colleague wrote in the app at that moment:
+    refused for now, and decided by the id when it comes again."""
+    for id_, outcome, rows in (("aWdf1", "duplicate", 1), ("aWdf2", "stored", 2)):
+        story = on("instagram")
+        story.customer_writes()
+        message = story.tell(story.reply("On its way.")).reply.id
+        other = echo(story, "On its way…", "aWdf1", maybe_ours=True)
+        refused = hears(story, other, **{f"m{message}": "sending"})
+        assert (refused.refuse.code, isinstance(refused.refuse, Unavailable)) == ("undecided", True)
+        assert len(outbound(story)) == 1
+        story.tell(verdict(story, message, Sent(platform_id=id_, at=story.ctx.now)))
+        assert hears(story, other).reply.outcome == outcome
+        assert len(outbound(story)) == rows
+
+
+def test_a_message_that_is_still_queued_is_not_what_an_echo_shows() -> None:
+    """A colleague wrote the same in the app before ours was begun: ours is sent all the same."""
+    story = on("instagram")
+    story.customer_writes()
+    message = story.tell(story.reply("One moment")).reply.id
+    effects = hears(story, echo(story, "One moment", "aWdf3", maybe_ours=True))
+    assert effects.reply.outcome == "stored"
+    assert not told(effects, Settled)
+    assert statuses(story)[message] == "pending"
+    story.tell(verdict(story, message, Sent(platform_id="aWdf4", at=story.ctx.now)))
+    assert len(outbound(story)) == 2
+
+
+def test_of_two_that_say_the_same_the_echo_is_the_one_that_is_under_way() -> None:
+    story = on("instagram")
+    story.customer_writes()
+    one, two = (story.tell(story.reply("Yes")).reply.id for _ in range(2))
+    hears(story, echo(story, "Yes", "aWdf1", maybe_ours=True), **{f"m{one}": "sending"})
+    assert statuses(story) == {one: "sent", two: "pending"}
+    hears(story, echo(story, "Yes", "aWdf2", maybe_ours=True), **{f"m{two}": "sending"})
+    assert statuses(story) == {one: "sent", two: "sent"}
+    assert story.state.known("aWdf1").id == one  # type: ignore[union-attr]
+    assert len(outbound(story)) == 2
+
+
+def test_an_answer_whose_id_stands_on_another_message_meets_no_conflict() -> None:
+    """Its echo was stored when nobody here knew of it. Sent, and told once; its id stays where it is."""
+    story = on("instagram")
+    story.customer_writes()
+    message = story.tell(story.reply("Late")).reply.id
+    hears(story, echo(story, "Late", "aWdf1", maybe_ours=True))
+    story.tell(verdict(story, message, Sent(platform_id="aWdf1", at=story.ctx.now)))
+    assert statuses(story)[message] == "sent"
+    assert story.written(OutboxPatch)[-1].state == "done"
+    assert not [patch for patch in story.written(MessagePatch) if patch.platform_message_id]
+
+
+def test_an_answer_that_met_a_conflict_asks_who_has_its_id() -> None:
+    """The other message is not in memory."""
+    story = on("instagram")
+    story.customer_writes()
+    message = story.tell(story.reply("Late")).reply.id
+    answer = verdict(story, message, Sent(platform_id="aWdf1", at=story.ctx.now))
+    asked = story.raw(answer, suspect=True)
+    assert isinstance(asked, Lookup)
+    (row,) = outbound(story)
+    other = structs.replace(row, id=999, platform_message_id="aWdf1")
+    story.tell(answer, suspect=True, found=(stored(row, "sending"), stored(other, "done")))
+    assert statuses(story) == {message: "sent"}
+    assert not [patch for patch in story.written(MessagePatch) if patch.platform_message_id]
+
+
 def test_what_a_colleague_wrote_in_the_app_is_a_message_of_its_own() -> None:
-    """Other words than those on their way, or a platform that says whose echoes are."""
+    """Nothing is under way here, or the platform says whose echoes are."""
     for text, maybe_ours in (("Something else", True), ("On its way.", False)):
         story = on("instagram")
         story.customer_writes()
         story.tell(story.reply("On its way."))
-        assert story.tell(echo(story, text, "aWdf3", maybe_ours=maybe_ours)).reply.outcome == "stored"
+        heard = hears(story, echo(story, text, "aWdf3", maybe_ours=maybe_ours))
+        assert heard.reply.outcome == "stored"
         assert len(statuses(story)) == 2
+
+
+def test_a_mark_passes_over_what_was_queued_before_and_sent_after_the_message_it_names() -> None:
+    """Ids are given out when messages are written; the platform's order is that of the sends."""
+    story = on("instagram")
+    story.customer_writes()
+    late = story.tell(story.reply("Late")).reply.id
+    hears(story, echo(story, "From the app", "aWdf1", maybe_ours=True))
+    story.later(HOUR)
+    story.tell(verdict(story, late, Sent(platform_id="aWdf2", at=story.ctx.now)))
+    story.tell(reached(story, "read", platform_id="aWdf1"))
+    assert statuses(story)[late] == "sent"
+    story.tell(reached(story, "read", platform_id="aWdf2"))
+    assert set(statuses(story).values()) == {"read"}
 
 
 def test_the_payload_of_an_older_outbox_row_is_still_read() -> None:

@@ -4,11 +4,12 @@ from itertools import count
 from typing import Any
 
 from engine.domain.assigner.messages import Reconsider
-from engine.domain.config import AssignmentSettings, Tag, TenantConfig, Week
-from engine.domain.outbox import Refresh
-from engine.domain.rows import AuditRow, ConfigDelete, EventRow, SettingRow, TagRow, UserRow
+from engine.domain.config import AssignmentSettings, Channel, Tag, TenantConfig, Week
+from engine.domain.conversation.messages import Received
+from engine.domain.outbox import Halt, Refresh
+from engine.domain.rows import AuditRow, ChannelRow, ConfigDelete, EventRow, SettingRow, TagRow, UserRow
 from engine.domain.tenant.actor import CONFIG_CHANGED, TenantState, decide
-from engine.domain.tenant.messages import Remove, Save
+from engine.domain.tenant.messages import NeedAttention, Remove, Save
 from engine.errors import Conflicting, NotFound
 from engine.runtime import Address, Context, Effects
 from tests.domain.desk import ANN, BOB, CHANNEL, NOON, TENANT, agent, config
@@ -31,6 +32,18 @@ class Office:
 
     def remove(self, kind: str, entity_id: int) -> Effects:
         return decide(self.state, Remove(kind=kind, id=entity_id, by=ANN), self.ctx)
+
+    def mark(
+        self, note: str, *, halts: bool = False, credentials_at: int | None = None, at: int | None = None
+    ) -> Effects:
+        message = NeedAttention(
+            channel_id=CHANNEL, note=note, halts=halts, credentials_at=credentials_at, at=at
+        )
+        return decide(self.state, message, self.ctx)
+
+    @property
+    def channel(self) -> Channel:
+        return self.state.config.channels[CHANNEL]
 
 
 def owned() -> TenantConfig:
@@ -113,12 +126,66 @@ def test_a_channels_change_reaches_its_actor_and_its_credentials_never_the_audit
 def test_the_mark_that_a_channel_needs_attention_does_not_set_it_going_again() -> None:
     """It is the channel's own word; what a person changes afterwards is the sign to try again."""
     office = Office(owned())
-    marked = office.save("channel", CHANNEL, status="needs_attention", status_note="The token has expired.")
+    marked = office.mark("The token has expired.")
+    assert marked.reply == Received(outcome="applied")
+    assert office.channel.status == "needs_attention"
+    assert office.channel.status_note == "The token has expired."
     assert [tell.message for tell in marked.tell] == []
     for change in ({"credentials": b"new"}, {"status": "active", "status_note": None}):
         again = Office(owned())
-        again.save("channel", CHANNEL, status="needs_attention", status_note="The token has expired.")
+        again.mark("The token has expired.")
         assert [tell.message for tell in again.save("channel", CHANNEL, **change).tell] == [Refresh()]
+
+
+def test_withdrawn_access_halts_the_channel_and_is_written_once() -> None:
+    office = Office(owned())
+
+    first = office.mark("The owner removed the app.", halts=True, at=NOON + 1)
+    again = office.mark("The owner removed the app.", halts=True, at=NOON + 1)
+
+    assert isinstance(first.commit[0], ChannelRow)
+    assert [tell.message for tell in first.tell] == [Halt("The owner removed the app.")]
+    # Told again all the same: the channel may have been started anew in between.
+    assert [tell.message for tell in again.tell] == [Halt("The owner removed the app.")]
+    assert again.commit == ()
+    assert again.reply == Received(outcome="ignored")
+
+
+def test_news_of_credentials_that_have_been_replaced_marks_nothing() -> None:
+    office = Office(owned())
+    office.save("channel", CHANNEL, credentials=b"new")
+    assert office.channel.credentials_at == NOON + 5
+
+    for credentials_at, at in ((0, None), (None, NOON + 4)):
+        effects = office.mark("The token has expired.", halts=True, credentials_at=credentials_at, at=at)
+        assert (effects.commit, effects.tell) == ((), ())
+        assert effects.reply == Received(outcome="ignored")
+    assert office.channel.status == "active"
+    for credentials_at, at in ((NOON + 5, None), (None, NOON + 5), (None, None)):
+        effects = office.mark(f"Expired ({credentials_at}, {at}).", credentials_at=credentials_at, at=at)
+        assert effects.reply == Received(outcome="applied")
+
+
+def test_a_disabled_channel_and_one_that_is_gone_are_not_marked() -> None:
+    office = Office(owned())
+    office.save("channel", CHANNEL, status="disabled")
+
+    assert office.mark("The token has expired.").reply == Received(outcome="ignored")
+    office.remove("channel", CHANNEL)
+    assert office.mark("The token has expired.").reply == Received(outcome="ignored")
+
+
+def test_different_credentials_never_have_the_same_time() -> None:
+    """Even when they are changed twice in a millisecond; what changes nothing of them keeps it."""
+    office = Office(owned())
+    times = []
+    for sealed in (b"one", b"two", b"two", b"three"):
+        office.save("channel", CHANNEL, credentials=sealed)
+        times.append(office.channel.credentials_at)
+    office.save("channel", CHANNEL, name="Another")
+
+    assert times == [NOON + 5, NOON + 6, NOON + 6, NOON + 7]
+    assert office.channel.credentials_at == NOON + 7
 
 
 def test_work_hours_are_replaced_as_a_whole() -> None:

@@ -152,13 +152,13 @@ async def test_reading_and_typing_are_shown_on_the_platform(phone: Line) -> None
 
 async def test_the_reply_window_closes_a_day_after_the_customers_last_message(phone: Line) -> None:
     """A text is refused with window_closed and nothing is stored; a template goes through."""
-    person = phone.sim.cast.adopt(phone.new_customer()).person
+    customer = phone.sim.cast.adopt(phone.new_customer())
+    person = customer.person
     old = builders.text_message(
         person, "wamid.OLD" + (person.wa_id or ""), int(time.time()) - DAY_SECONDS - 60, "Old"
     )
-    conversation_id = (await phone.stored(phone.sim.tell_message(phone.account, person, old)))[
-        "conversation_id"
-    ]
+    told = phone.sim.tell(phone.account, customer, phone.sim.said(phone.account, person, old))
+    conversation_id = (await phone.stored(told))["conversation_id"]
     path = f"conversations/{conversation_id}/messages"
     shown = await phone.agent.get(f"conversations/{conversation_id}")
     assert (shown["reply_window"]["open"], shown["reply_window"]["reason"]) == (False, "expired")

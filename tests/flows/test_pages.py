@@ -166,7 +166,11 @@ async def test_a_token_that_ends_parks_what_is_sent_until_there_is_another(any_p
     assert "expired" in health["status_note"]
     assert any_page.payloads() == []
     await trio.sleep(1.0)
-    assert any_page.sim.ledger.refusals[190] == 1, "an account that waits for a person does not knock again"
+    # Where tokens can be renewed, one try at that before a person has to act.
+    knocks = 2 if any_page.platform == "instagram" else 1
+    assert any_page.sim.ledger.refusals[190] == knocks, (
+        "an account that waits for a person does not knock again"
+    )
     any_page.sim.renew_token("another-token")
     await any_page.agent.put(channel, {"credentials": {"access_token": "another-token"}})
     for message in sent:
@@ -200,7 +204,7 @@ async def test_throttling_slows_down_and_loses_nothing(any_page: Page) -> None:
 
 async def test_files_of_customers_are_fetched_and_stored(any_page: Page) -> None:
     """Two pictures of one message are two attachments."""
-    customer = any_page.sim.people.adopt(f"7{next(_numbers):015d}")
+    customer = any_page.sim.cast.adopt(f"7{next(_numbers):015d}")
     mid = any_page.sim.send(customer, "images", "look")
 
     async def stored() -> Json | None:

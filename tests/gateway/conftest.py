@@ -88,19 +88,24 @@ class Business:
         self.id: int = created["id"]
         self.owner = self.person("owner", created["owner_id"])
         self.number_id = str(10_000_000 + next(_numbers))
-        self.channel = self.owner.ok(
+        self.channel = self.connect(self.number_id, "Main number")
+
+    def connect(self, number_id: str | None = None, name: str = "Other number") -> dict[str, Any]:
+        """A connected WhatsApp number."""
+        connected: dict[str, Any] = self.owner.ok(
             "POST",
             "/channels",
             {
                 "platform": "whatsapp",
-                "name": "Main number",
-                "external_id": self.number_id,
+                "name": name,
+                "external_id": number_id or str(10_000_000 + next(_numbers)),
                 "business_account_id": f"9{self.number_id}",
                 "credentials": {"access_token": "an-access-token", "app_secret": APP_SECRET},
                 # Nobody listens there: what is sent stays queued, which is all the API can promise.
                 "settings": {"base_url": "http://127.0.0.1:9"},
             },
         )
+        return connected
 
     @cached_property
     def admin(self) -> Person:
@@ -135,15 +140,32 @@ class Business:
         data = answer.json()["data"]
         return Person(self.system, self.slug, data["token"], data["user"]["id"])
 
-    def customer_writes(self, number: str, text: str) -> None:
-        """A signed delivery of one text message, answered 200."""
+    def customer_writes(
+        self,
+        number: str | None,
+        text: str,
+        *,
+        user_id: str | None = None,
+        name: str | None = None,
+        channel: dict[str, Any] | None = None,
+    ) -> None:
+        """A signed delivery of one text message, answered 200. On another channel than the first, say
+        which."""
+        channel = channel or self.channel
+        sender = {key: each for key, each in (("wa_id", number), ("user_id", user_id)) if each is not None}
+        origin = {
+            key: each for key, each in (("from", number), ("from_user_id", user_id)) if each is not None
+        }
         value = {
             "messaging_product": "whatsapp",
-            "metadata": {"display_phone_number": "966500000000", "phone_number_id": self.number_id},
-            "contacts": [{"profile": {"name": f"Customer {number}"}, "wa_id": number}],
+            "metadata": {
+                "display_phone_number": "966500000000",
+                "phone_number_id": channel["external_id"],
+            },
+            "contacts": [{"profile": {"name": name or f"Customer {number or user_id}"}, **sender}],
             "messages": [
                 {
-                    "from": number,
+                    **origin,
                     "id": f"wamid.{self.number_id}.{next(_numbers)}",
                     "timestamp": str(int(time.time())),
                     "type": "text",
@@ -151,10 +173,14 @@ class Business:
                 }
             ],
         }
+        self.deliver(value, channel)
+
+    def deliver(self, value: dict[str, Any], channel: dict[str, Any]) -> None:
+        """A signed delivery of one change, answered 200."""
         entry = {"id": f"9{self.number_id}", "changes": [{"field": "messages", "value": value}]}
         raw = json.dumps({"object": "whatsapp_business_account", "entry": [entry]}).encode()
         signature = hmac.new(APP_SECRET.encode(), raw, hashlib.sha256).hexdigest()
-        path = self.channel["webhook_url"].partition("/api/")[2]
+        path = channel["webhook_url"].partition("/api/")[2]
         answer = httpx.post(
             f"{self.system.base_url}/api/{path}",
             content=raw,

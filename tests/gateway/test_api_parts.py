@@ -15,13 +15,13 @@ from engine.domain.config import Interval, Week
 from engine.reading import ConversationPlace
 from gateway.api import ALL_ROUTES
 from gateway.api.bulk import spreadsheet_safe
-from gateway.api.messages import e164
 from gateway.api.settings import IntervalBody, NamedDayBody, WeekBody, intervals_of, week_of, week_out
 from gateway.idempotency import request_hash
 from gateway.openapi import docs_page, document
 from gateway.paging import page_by_id
 from gateway.passwords import LoginGuard, Passwords
 from gateway.permissions import ROLES, Permission, granted, may_see
+from gateway.phones import e164
 from gateway.problems import failure_of
 from gateway.ratelimit import Buckets, Rate
 from gateway.routing import Access

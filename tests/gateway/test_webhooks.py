@@ -17,22 +17,24 @@ import msgspec
 import pytest
 import trio
 import trio.testing
+from msgspec import structs
 from prometheus_client import CollectorRegistry
 from quart_trio import QuartTrio
 from structlog.testing import capture_logs
 
 from adapters.whatsapp.receiver import WhatsAppReceiver
 from engine.domain.ids import IdAllocator
-from engine.domain.inbound import MessageReceived
+from engine.domain.inbound import Announced, InboundEvent, MessageReceived, RoutedEvent
 from engine.domain.intake import Delivery, DeliveryReceipt, Done
-from engine.errors import StoreUnavailable
+from engine.errors import StoreUnavailable, Unavailable
+from engine.ports import NO_HEADERS, Acknowledgement, Endpoint, WebhookRequest
 from engine.reading import DirectoryEntry
 from gateway.directory import Directory
 from gateway.metrics import TENANTS_NAMED_MAX, Metrics
 from gateway.routes import webhook_blueprint
 from gateway.serving import serve
 from gateway.turnstile import AT_ONCE
-from gateway.webhooks import Answer, WebhookLimits, Webhooks
+from gateway.webhooks import Answer, ReadAnnounced, WebhookLimits, Webhooks
 
 NOW = 1_772_355_600_000
 Json = dict[str, Any]
@@ -153,6 +155,8 @@ class Edge:
         *entries: DirectoryEntry,
         limits: WebhookLimits | None = None,
         receiver: WhatsAppReceiver | None = None,
+        read: ReadAnnounced | None = None,
+        public_url: str | None = None,
     ) -> None:
         self.intake = RecordingIntake()
         self.landlord = RecordingLandlord()
@@ -168,11 +172,19 @@ class Edge:
             metrics=self.metrics,
             new_id=IdAllocator(lambda: NOW),
             clock_ms=lambda: NOW,
+            read=read,
             limits=limits,
+            public_url=public_url,
         )
 
     async def post(
-        self, body: Json | bytes, *, secret: str | None, key: str | None = None, path: str | None = None
+        self,
+        body: Json | bytes,
+        *,
+        secret: str | None,
+        key: str | None = None,
+        path: str | None = None,
+        query: str = "",
     ) -> Answer:
         raw = body if isinstance(body, bytes) else json.dumps(body).encode()
         target = path or "/api/webhooks/whatsapp" + (f"/{key}" if key else "")
@@ -185,11 +197,11 @@ class Edge:
                 answers.append(answer)
                 answered.set()
 
-            if self.webhooks.begin(target, "", headers, raw, take, trio.current_time()):
+            if self.webhooks.begin(target, query, headers, raw, take, trio.current_time()):
                 await answered.wait()
                 (answer,) = answers
                 return answer
-        return await self.webhooks.handle("POST", target, "", headers, raw)
+        return await self.webhooks.handle("POST", target, query, headers, raw)
 
     def count(self, outcome: str, platform: str = "whatsapp") -> float:
         value = self.metrics.registry.get_sample_value(
@@ -259,6 +271,50 @@ async def test_a_signed_delivery_is_handed_on_before_the_200(key: str | None) ->
     line = next(line for line in lines if line["event"] == "webhook.accepted")
     assert (line["trace"], line["tenant"], line["items"]) == (handed.trace, 10, 2)
     assert edge.count("accepted") == 1
+
+
+class Particular(WhatsAppReceiver):
+    """Reads the address beside the body, knows accounts by several names, and wants another answer."""
+
+    acknowledgement = Acknowledgement(status=202, content_type="text/xml", body=b"<Response/>")
+
+    def parse_request(self, request: WebhookRequest) -> Sequence[RoutedEvent]:
+        assert request.public_url == "https://chat.example"
+        return [
+            structs.replace(one, external_id="nobody", also_known_as=("nobody-either", request.query, "2"))
+            for one in self.parse(request.body, request.headers)
+        ]
+
+
+@pytest.mark.parametrize("key", [None, "key-1"])
+async def test_a_receiver_may_read_the_address_and_say_how_it_is_answered(key: str | None) -> None:
+    """The first name that is connected counts; what is refused is refused as ever."""
+    edge = Edge(
+        entry("1", tenant=10, secret="s1"),
+        entry("2", tenant=10, secret="s1"),
+        receiver=Particular(),
+        public_url="https://chat.example",
+    )
+    for query, account in (("1", 1001), ("", 1002)):
+        answer = await edge.post(delivery(change("7", query or "x")), secret="s1", key=key, query=query)
+        assert (answer.status, answer.headers["Content-Type"]) == (202, "text/xml")
+        assert answer.body == b"<Response/>"
+        assert edge.intake.texts()[10, account] == [query or "x"]
+    answer = await edge.post(delivery(change("7", "a")), secret="wrong", key=key)
+    assert (answer.status, failure(answer)) == (401, "bad_signature")
+
+
+async def test_a_name_of_an_account_proves_nothing() -> None:
+    """Another name leads to an account only if its secret has signed."""
+    edge = Edge(
+        entry("1", tenant=10, secret="s1"),
+        entry("2", tenant=20, secret="s2"),
+        receiver=Particular(),
+        public_url="https://chat.example",
+    )
+    answer = await edge.post(delivery(change("1", "injected")), secret="s1", query="2")
+    assert (answer.status, failure(answer)) == (401, "bad_signature")
+    assert edge.intake.deliveries == []
 
 
 async def test_nothing_is_answered_before_the_intake_is_done() -> None:
@@ -423,6 +479,51 @@ async def test_an_unreadable_body_of_a_shared_app_stays_with_the_landlord() -> N
     assert (await edge.post(b"{", secret="app")).status == 200
     assert edge.intake.deliveries == []
     assert [parked["reason"] for parked in edge.landlord.parked] == ["not_understood"]
+
+
+class Announcing(WhatsAppReceiver):
+    """A platform that names its messages and does not hold them."""
+
+    def parse(self, body: bytes, headers: Mapping[str, str] = NO_HEADERS) -> Sequence[RoutedEvent]:
+        found = []
+        for one in super().parse(body, headers):
+            event = one.event
+            assert isinstance(event, MessageReceived)
+            named = Announced(contact=event.contact, kind="x", at=event.at, raw={"name": event.text})
+            found.append(RoutedEvent(external_id=one.external_id, parent_id=one.parent_id, event=named))
+        return found
+
+
+async def test_what_is_announced_is_read_before_the_answer() -> None:
+    """For its own account, in its place; while it cannot be read nothing is stored, and the platform keeps
+    the delivery."""
+    asked: list[tuple[int, str]] = []
+    away = True
+
+    async def read(endpoint: Endpoint, announced: Announced) -> Sequence[InboundEvent]:
+        await trio.lowlevel.checkpoint()
+        asked.append((endpoint.tenant_id, announced.raw["name"]))
+        if away:
+            raise Unavailable("Not now.", code="not_readable_now", retry_after_seconds=10.0)
+        text, contact = f"read {announced.raw['name']}", announced.contact
+        assert contact is not None
+        return [
+            MessageReceived(contact=contact, platform_id=text, at=NOW, type="text", content={}, text=text)
+        ] * 2
+
+    edge = Edge(entry("1", tenant=7, secret="a"), receiver=Announcing(), read=read)
+    answer = await edge.post(delivery(change("1", "x", "y")), secret="a")
+    assert (answer.status, answer.headers["Retry-After"]) == (503, "10")
+    assert edge.intake.deliveries == []
+    away = False
+    asked.clear()
+    assert (await edge.post(delivery(change("1", "x", "y")), secret="a")).status == 200
+    assert asked == [(7, "x"), (7, "y")]
+    assert edge.intake.texts() == {(7, 1001): ["read x", "read x", "read y", "read y"]}
+    # Nobody's signature makes us call the platform.
+    asked.clear()
+    assert (await edge.post(delivery(change("1", "x")), secret="b")).status == 401
+    assert asked == []
 
 
 async def test_when_the_store_is_away_the_platform_is_told_to_come_back() -> None:

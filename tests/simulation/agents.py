@@ -8,6 +8,7 @@ from engine.domain.conversation.messages import (
     AddNote,
     Assign,
     By,
+    ChangeCustomer,
     ChangeTags,
     MarkConversationRead,
     Retry,
@@ -18,7 +19,9 @@ from engine.domain.conversation.messages import (
     Transfer,
     Unassign,
 )
+from engine.domain.customers.messages import CreateCustomer, Merge, Unmerge
 from engine.domain.outbound import SendTemplate, SendText
+from engine.domain.phones import variants
 from engine.domain.tenant.messages import Save
 from engine.errors import MijraError, Rejected
 from engine.reading import ConversationPlace
@@ -30,6 +33,8 @@ if TYPE_CHECKING:
 
 ASK_SECONDS_MAX = 10.0
 TAG = 9
+PEOPLE_CHANCE = 0.2
+"""How often somebody looks after customers besides."""
 
 
 class Agents:
@@ -66,15 +71,52 @@ class Agents:
                 assigned_to=None,
                 status="new",
             )
-            await self._send(
-                tenant_id, new if random.random() < 0.3 else row, self._start(tenant_id, by, random), random
-            )
+            place = new if random.random() < 0.3 else self._other_way(row, random)
+            await self._send(tenant_id, place, self._start(tenant_id, by, place.contact_key, random), random)
         else:
             orders = self._orders(tenant_id, by, row, random)
             snoozes = [one for one in orders if isinstance(one, SetStatus)]
             await self._ask(
                 tenant_id, row, random.choice(snoozes if row.status == "pending" else orders), random
             )
+        if random.random() < PEOPLE_CHANCE:
+            await self._people(tenant_id, by, random)
+
+    def _other_way(self, row: Any, random: "Random") -> Any:
+        """The contact's number as somebody may write it who looks it up elsewhere."""
+        others = variants(row.contact_key)
+        if not others:
+            return row
+        return ConversationPlace(
+            conversation_id=row.id,
+            channel_id=row.channel_id,
+            contact_key=random.choice((row.contact_key, *others)),
+            assigned_to=None,
+            status=row.status,
+        )
+
+    async def _people(self, tenant_id: int, by: By, random: "Random") -> None:
+        """Who is one person with whom, and what he is called."""
+        process = self.world.door()
+        customers = self.world.store.table(tenant_id, "customers")
+        if process is None or not customers:
+            return
+        one, other = random.choice(customers).id, random.choice(customers).id
+        message: Any = random.choice(
+            (
+                Merge(survivor_id=one, merged_id=other, by=by),
+                Merge(survivor_id=one, merged_id=other, by=by),
+                Unmerge(customer_id=one, by=by),
+                ChangeCustomer(customer_id=one, values={"name": f"N{self.world.new_trace()}"}, by=by),
+                CreateCustomer(values={"name": f"N{self.world.new_trace()}"}, by=by),
+            )
+        )
+        try:
+            await process.engine.ask_customers(tenant_id, message, timeout_seconds=ASK_SECONDS_MAX)
+            said = "done"
+        except MijraError as error:
+            said = error.code
+        self.world.tell("agent", f"{message}: {said}", one, other)
 
     def _orders(self, tenant_id: int, by: By, row: Any, random: "Random") -> list[Any]:
         place, now = row.id, self.world.wall_ms()
@@ -117,11 +159,11 @@ class Agents:
             client_key=random.choice((None, f"key{random.randint(1, 5)}")),
         )
 
-    def _start(self, tenant_id: int, by: By, random: "Random") -> Start:
+    def _start(self, tenant_id: int, by: By, key: str, random: "Random") -> Start:
         name = f"hello{self.world.marker(tenant_id)}"
         return Start(
             by=by,
-            recipient="+1",
+            recipient=f"+{key}" if key.isdecimal() else key,
             name=None,
             platform="whatsapp",
             send=SendTemplate(name=name, language="en"),

@@ -15,7 +15,7 @@ from engine.domain.assigner.actor import choose
 from engine.domain.assigner.messages import ASSIGNER_LOAD
 from engine.domain.conversation.state import OPEN_STATUSES
 from engine.domain.conversation.statuses import RANK, UNDECIDED
-from engine.domain.resources import CustomerRef, conversation_resource
+from engine.domain.resources import conversation_resource, customer_ref
 from engine.domain.rows import ConversationRow, MessageRow
 from engine.ports import LoggedEvent
 from tests.simulation.world import World
@@ -134,6 +134,28 @@ def a_person_is_one_contact(world: World) -> None:
             assert owner.customer_id == handle.customer_id
 
 
+def everybody_is_shown_as_his_person(world: World) -> None:
+    """As the merges that stand say: the one at the top, under the name that he has now."""
+    for tenant_id in world.tenants:
+        customers = {row.id: row for row in world.store.table(tenant_id, "customers")}
+        merges = world.store.table(tenant_id, "customer_merges")
+        above = {row.merged_id: row.survivor_id for row in merges if row.undone_at is None}
+        for row in customers.values():
+            root, steps = row.id, 0
+            while root in above:
+                root, steps = above[root], steps + 1
+                assert steps <= len(above), f"the merges of {row.id} go round in a circle"
+            if root == row.id:
+                assert row.merged_into is None, f"{row.id} is still shown as {row.merged_into}"
+            else:
+                assert row.merged_into == root, f"{row.id} is shown as {row.merged_into} and not {root}"
+                told, name = (row.shown_name, row.shown_avatar_url), customers[root]
+                # A process that dies between a new name and the telling of it leaves the old one for a while.
+                if world.newest.number == 1:
+                    assert told == (name.name, name.avatar_url), f"{row.id} is called {told}"
+        assert all(row.settled for row in merges), f"merges of {tenant_id} are not settled"
+
+
 def statuses_never_go_back(world: World) -> None:
     for database in world.databases_by_name.values():
         for patch, before in database.status_moves:
@@ -158,8 +180,7 @@ def the_last_event_shows_the_conversation_as_it_is(world: World) -> None:
         assert row.id in last, f"nobody was told of conversation {row.id}"
         at, shown = last[row.id]
         customer = world.store.row(row.tenant_id, "customers", row.customer_id)
-        reference = CustomerRef(id=customer.id, name=customer.name, avatar_url=customer.avatar_url)
-        fresh = conversation_resource(row, reference, world.store.config(row.tenant_id), at)
+        fresh = conversation_resource(row, customer_ref(customer), world.store.config(row.tenant_id), at)
         assert shown == msgspec.json.decode(msgspec.json.encode(fresh)), (
             f"conversation {row.id} is shown as {shown}"
         )
@@ -326,6 +347,7 @@ CHECKERS: tuple[Callable[[World], None], ...] = (
     one_delivery_keeps_its_order,
     a_contact_has_one_open_conversation,
     a_person_is_one_contact,
+    everybody_is_shown_as_his_person,
     statuses_never_go_back,
     cursors_have_no_gaps,
     every_message_is_told_once,

@@ -533,6 +533,8 @@ def _key(table: str, row: Any) -> tuple[Any, ...]:
             return (row.tenant_id, row.channel_id, row.external_id)
         case "settings":
             return (row.tenant_id, row.name)
+        case "channel_cursors":
+            return (row.tenant_id, row.channel_id)
         case _:
             return (row.tenant_id, row.id)
 
@@ -550,6 +552,8 @@ def _unique_keys(row: Any) -> list[tuple[Any, ...]]:
             return keys
         case rows.ConversationRow() if row.status in OPEN_STATUSES:
             return [("conversations_one_open", tenant, row.channel_id, row.contact_key)]
+        case rows.MergeRow() if row.undone_at is None:
+            return [("customer_merges_one", tenant, row.merged_id)]
         case rows.UserRow():
             return [("users_email", tenant, row.email.lower())]
         case rows.ChannelRow():

@@ -6,6 +6,7 @@ import trio
 from msgspec import Struct
 
 from adapters.simulators import builders
+from engine.domain.phones import with_variants
 from tests.simulation.database import POISON
 from tests.simulation.mail import Item
 
@@ -38,15 +39,17 @@ class Person(Struct, kw_only=True):
         return f"{self.line.tenant_id}/{self.line.channel_id}/{self.name}"
 
     def wire(self, random: "Random") -> builders.Person:
-        """As the platform names them this time."""
+        """As the platform names them this time: a number that is written in two ways comes in both."""
+        ways = with_variants(self.wa_id)
+        number = random.choice(ways) if len(ways) > 1 else self.wa_id
         if self.loose and self.user_id is not None:
             shown = random.choice(("number", "user", "both"))
             return builders.Person(
                 name=self.name,
-                wa_id=self.wa_id if shown != "user" else None,
+                wa_id=number if shown != "user" else None,
                 user_id=self.user_id if shown != "number" else None,
             )
-        return builders.Person(name=self.name, wa_id=self.wa_id, user_id=self.user_id)
+        return builders.Person(name=self.name, wa_id=number, user_id=self.user_id)
 
 
 class People:

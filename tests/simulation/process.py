@@ -11,18 +11,18 @@ import msgspec
 import trio
 from prometheus_client import CollectorRegistry
 
-from adapters.channel import Channels
+from adapters.channel import Channels, Trouble
 from adapters.guard import Guard
 from adapters.port import Account
 from adapters.whatsapp import sending
 from adapters.whatsapp.receiver import WhatsAppReceiver
 from engine.domain.conversation import actor as conversation_actor
-from engine.domain.conversation.messages import SYSTEM, MediaVerdict
+from engine.domain.conversation.messages import MediaVerdict
 from engine.domain.conversation.messages import address_of as conversation_of
 from engine.domain.engine import Engine
 from engine.domain.ids import IdAllocator
 from engine.domain.outbox import MEDIA_KIND, Fetch
-from engine.domain.tenant.messages import Save
+from engine.domain.tenant.messages import NeedAttention
 from engine.errors import Forbidden, MijraError, Unavailable
 from engine.ports import LoggedEvent
 from engine.reading import DirectoryEntry
@@ -162,13 +162,14 @@ class Process:
             wall_ms=world.wall_ms,
             random=random,
             unknown_wait_seconds=RESEND_SECONDS_MIN,
-            on_attention=self._needs_attention,
+            on_trouble=self._needs_attention,
             items_max=bounds.items,
         )
         with replaced(conversation_actor, "MAILBOX_MAX", bounds.mailbox):
             self.engine = Engine(
                 conversation_store=self.store,
                 tenant_store=self.store,
+                customer_store=self.store,
                 committer=self.writers,
                 workers=(Worker(kind=MEDIA_KIND, run=self._fetch, lazily=True), self.channels.worker()),
                 new_id=self.ids,
@@ -296,18 +297,22 @@ class Process:
             credentials=msgspec.json.decode(channel.credentials),
             settings=channel.settings,
             active=channel.status != "disabled",
+            credentials_at=channel.credentials_at,
         )
 
-    def _needs_attention(self, tenant_id: int, channel_id: int, note: str) -> None:
+    def _needs_attention(self, trouble: Trouble) -> None:
         assert self._nursery is not None
-        self._nursery.start_soon(self._mark_attention, tenant_id, channel_id, note)
+        self._nursery.start_soon(self._mark_attention, trouble)
 
-    async def _mark_attention(self, tenant_id: int, channel_id: int, note: str) -> None:
-        values = {"status": "needs_attention", "status_note": note}
+    async def _mark_attention(self, trouble: Trouble) -> None:
+        mark = NeedAttention(
+            channel_id=trouble.channel_id,
+            note=trouble.note,
+            halts=False,
+            credentials_at=trouble.credentials_at,
+        )
         with contextlib.suppress(MijraError):
-            await self.engine.ask_tenant(
-                tenant_id, Save(kind="channel", id=channel_id, values=values, by=SYSTEM)
-            )
+            await self.engine.ask_tenant(trouble.tenant_id, mark)
 
     # ---------------------------------------------------------------- screens
 

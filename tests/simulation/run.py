@@ -21,6 +21,7 @@ from trio._core import _run as trio_run
 import gateway.push.session
 import gateway.webhooks
 import storage.writer
+from adapters.registry import describe_all
 from tests.simulation.checkers import CHECKERS
 from tests.simulation.patching import replaced
 from tests.simulation.plan import Scenario
@@ -56,6 +57,7 @@ class Report(Struct, kw_only=True):
 
 def run(scenario: Scenario, *, whole_story: bool = False) -> Report:
     """One day, judged. Deterministic: the same scenario gives the same report in any process."""
+    describe_all()  # as the root does before anything runs
     world = World(scenario)
     ended = [0.0]
 

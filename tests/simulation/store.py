@@ -26,6 +26,7 @@ from engine.domain.config import (
 )
 from engine.domain.conversation.state import OPEN_STATUSES
 from engine.domain.outbound import OutboxItem, OutboxPayload
+from engine.domain.resources import CustomerRef
 from engine.ports import (
     AssignmentSnapshot,
     ContactRequest,
@@ -34,7 +35,11 @@ from engine.ports import (
     FoundMessage,
     FoundTracked,
     LoggedEvent,
+    Member,
     OpenWork,
+    PeopleQuery,
+    Person,
+    PersonsQuery,
     StoreQuery,
     TrackedMessage,
     TrackedQuery,
@@ -123,13 +128,23 @@ class ModelStore:
             (row for row in self.table(tenant, "messages") if here(row)), key=lambda row: -row.id
         )
         newest = max(conversations, key=lambda row: (row.status in OPEN_STATUSES, row.id), default=None)
+        customer = _copied(self.row(tenant, "customers", known.customer_id))
+        others = self.table(tenant, "customers")
         return ContactSnapshot(
-            customer=_copied(self.row(tenant, "customers", known.customer_id)),
+            customer=customer,
+            shared=any(row.merged_into == known.customer_id for row in others),
+            root=self._root(customer) if customer is not None else None,
             handles=tuple(copy.copy(row) for row in self.table(tenant, "customer_handles") if here(row)),
             contact_key=known.contact_key,
             conversation=_copied(newest),
             messages=tuple(_tracked(row) for row in messages[:recent_max]),
             complete=len(messages) <= recent_max,
+        )
+
+    def _root(self, customer: rows.CustomerRow) -> CustomerRef | None:
+        root = self.row(customer.tenant_id, "customers", customer.merged_into)
+        return (
+            CustomerRef(id=root.id, name=root.name, avatar_url=root.avatar_url) if root is not None else None
         )
 
     async def find(self, queries: Sequence[StoreQuery]) -> Sequence[object]:
@@ -147,7 +162,7 @@ class ModelStore:
                 if (row.channel_id, row.contact_key) == (query.channel_id, query.contact_key)
                 and row.direction == "outbound"
                 and row.status in query.statuses
-                and row.platform_message_id is not None
+                and (row.platform_message_id is not None or not query.named)
             ]
             newest = sorted(ours, key=lambda row: -row.id)[: query.limit]
             return FoundTracked(messages=tuple(_tracked(row) for row in newest))
@@ -176,6 +191,43 @@ class ModelStore:
             outbox=_item(item) if item is not None else None,
         )
 
+    # ---------------------------------------------------------------- customers
+
+    async def find_people(self, queries: Sequence[PeopleQuery]) -> Sequence[tuple[Any, ...]]:
+        await self._reached.read()
+        return [self._people(query) for query in queries]
+
+    def _people(self, query: PeopleQuery) -> tuple[Any, ...]:
+        merges = self.table(query.tenant_id, "customer_merges")
+        if isinstance(query, PersonsQuery):
+            return tuple(self._person(query.tenant_id, each) for each in query.customer_ids)
+        unsettled = sorted((row for row in merges if not row.settled), key=lambda row: row.id)
+        return tuple(_copied(row) for row in unsettled[: query.limit])
+
+    def _person(self, tenant_id: int, customer_id: int) -> Person | None:
+        if self.row(tenant_id, "customers", customer_id) is None:
+            return None
+        standing = [row for row in self.table(tenant_id, "customer_merges") if row.undone_at is None]
+        above = {row.merged_id: row for row in standing}
+        root_id = customer_id
+        while root_id in above:
+            root_id = above[root_id].survivor_id
+        ids = [root_id]
+        for each in ids:
+            ids += [row.merged_id for row in standing if row.survivor_id == each]
+        handles = self.table(tenant_id, "customer_handles")
+        members = [
+            Member(
+                customer=_copied(self.row(tenant_id, "customers", each)),
+                merge=_copied(above.get(each)),
+                place=next(
+                    ((row.channel_id, row.contact_key) for row in handles if row.customer_id == each), None
+                ),
+            )
+            for each in ids
+        ]
+        return Person(root_id=root_id, members=tuple(members))
+
     # ---------------------------------------------------------------- the tenant
 
     async def load_config(self, tenant_id: int) -> TenantConfig:
@@ -183,8 +235,10 @@ class ModelStore:
             await self._take(tenant_id)
         await self._reached.read()
         if self._newest_id is not None:
-            tables = (self.table(tenant_id, name) for name in ("conversations", "messages", "outbox"))
-            self._newest_id(max((row.id for table in tables for row in table), default=0))
+            names = ("conversations", "messages", "outbox", "customer_merges")
+            ids = [row.id for name in names for row in self.table(tenant_id, name)]
+            ids += [row.link_version for row in self.table(tenant_id, "customers")]
+            self._newest_id(max(ids, default=0))
         return self.config(tenant_id)
 
     def config(self, tenant_id: int) -> TenantConfig:
@@ -281,6 +335,7 @@ class ModelStore:
             media=any(row.state == "pending" for row in self.table(tenant_id, "attachments")),
             timers=bool(self.table(tenant_id, "timers")),
             waiting=bool(self.waiting(tenant_id)),
+            merges=any(not row.settled for row in self.table(tenant_id, "customer_merges")),
         )
 
     # ---------------------------------------------------------------- the event log

@@ -15,6 +15,7 @@ from msgspec import Struct
 from adapters.simulators.accounts import WhatsAppAccount, demo_account
 from engine.domain import rows
 from engine.domain.conversation.messages import By
+from engine.domain.phones import with_variants
 from engine.domain.tenant.messages import Save
 from engine.runtime import SystemStatistics
 from tests.simulation.agents import TAG, Agents
@@ -139,7 +140,8 @@ class World:
     def _customers(self, line: Line, options: Any) -> list[Person]:
         people = []
         for number in range(options.randint(1, 3)):
-            wa_id = f"1555000{number}"
+            # The third is a Brazilian, whose number is written in two ways.
+            wa_id = f"1555000{number}" if number < 2 else "551180000002"
             user_id = f"US.{number}" if options.random() < 0.5 else None
             people.append(
                 Person(
@@ -148,7 +150,7 @@ class World:
                     wa_id=wa_id,
                     user_id=user_id,
                     loose=user_id is not None and options.random() < 0.2,
-                    keys=[wa_id, *([user_id] if user_id else [])],
+                    keys=[*with_variants(wa_id), *([user_id] if user_id else [])],
                     written=[],
                 )
             )

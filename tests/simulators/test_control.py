@@ -49,7 +49,7 @@ async def test_kinds_and_messages_built_by_hand_can_be_said() -> None:
     async with controlled() as (platform, receiver, client):
         await client.post("/messages", json={"from": "15550100001", "kind": "location", "name": "Zoë"})
         message = {"from": "15550100002", "id": "wamid.mine", "timestamp": "1", "type": "hologram"}
-        answer = await client.post("/messages", json={"from": "15550100002", "message": message})
+        answer = await client.post("/messages", json={"from": "15550100002", "item": message})
         assert answer.json() == {"id": "wamid.mine"}
         await client.post("/echoes", json={"to": "15550100001", "text": "from the phone"})
         await client.post("/template-status", json={"name": "hello_world", "event": "PAUSED"})
@@ -168,7 +168,7 @@ async def test_a_callback_address_can_be_changed() -> None:
         ("POST", "/messages", {"from": "not a number", "text": "x"}, 422),
         ("POST", "/messages", {"from": "15550100001", "kind": "hologram"}, 422),
         ("POST", "/messages", {"from": "15550100001", "phone_number_id": "1"}, 404),
-        ("POST", "/messages", {"from": "15550100001", "message": {}}, 422),
+        ("POST", "/messages", {"from": "15550100001", "item": {}}, 422),
         ("POST", "/faults", {"kind": "meteor"}, 422),
         ("POST", "/faults", {"kind": "hang", "seconds": 1e9}, 422),
         ("PATCH", "/settings", {"no_such_setting": 1}, 422),

@@ -162,7 +162,7 @@ async def test_the_numbers_rate_is_limited_and_nothing_refused_is_accepted() -> 
 async def test_a_throttled_number_gets_less_for_a_while() -> None:
     """Zero per second for a moment, then the usual rate."""
     async with trading() as (business, _):
-        business.platform.throttle(ACCOUNT.phone_number_id, 0, 0.3)
+        business.platform.throttle(0, ACCOUNT.phone_number_id, 0.3)
         assert _code(await business.text()) == 130429
         await trio.sleep(0.35)
         assert (await business.text()).status_code == 200

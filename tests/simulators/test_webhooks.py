@@ -6,7 +6,7 @@ import trio
 from msgspec.structs import replace
 
 from adapters.simulators import Settings, Simulator
-from adapters.simulators.builders import Person, text_message
+from adapters.simulators.builders import text_message
 from adapters.simulators.customers import KINDS
 from engine.errors import Conflicting, DeliveryFailed, MailboxFull, Unavailable
 from tests.simulators.receiver import ACCOUNT, OTHER, QUICK, Receiver, listening, playing
@@ -132,7 +132,7 @@ async def test_batches_carry_many_events_of_many_numbers_and_lose_none() -> None
     async with playing(settings, (ACCOUNT, sibling)) as (platform, receiver):
         said = [
             platform.say(
-                f"1555010{number:04}", "hi", phone_number_id=(ACCOUNT, sibling)[number % 2].phone_number_id
+                f"1555010{number:04}", "hi", account_id=(ACCOUNT, sibling)[number % 2].phone_number_id
             )
             for number in range(20)
         ]
@@ -154,8 +154,8 @@ async def test_apps_with_different_secrets_never_share_a_body() -> None:
         Simulator([ACCOUNT, OTHER], settings=replace(QUICK, batch_probability=1.0)).running() as platform,
     ):
         await platform.connect(server.base_url, check=False)
-        platform.say("15550100001", "hi", phone_number_id=OTHER.phone_number_id)
-        platform.say("15550100001", "hi", phone_number_id=ACCOUNT.phone_number_id)
+        platform.say("15550100001", "hi", account_id=OTHER.phone_number_id)
+        platform.say("15550100001", "hi", account_id=ACCOUNT.phone_number_id)
         with trio.move_on_after(0.3):
             await platform.wait_quiet()
         assert [value["metadata"]["phone_number_id"] for value in other.values()] == [OTHER.phone_number_id]
@@ -213,9 +213,11 @@ async def test_every_kind_can_be_said(kind: str) -> None:
 async def test_a_message_built_by_hand_travels_like_any_other() -> None:
     """Scripts may say what no customer would."""
     async with playing() as (platform, receiver):
-        person = Person(name="n", user_id="US.1")
-        message = text_message(person, "wamid.mine", 1, "b") | {"type": "hologram", "hologram": {"x": 1}}
-        assert platform.tell_message(ACCOUNT, person, message) == "wamid.mine"
+        customer = platform.cast.adopt("15550100001")
+        text = text_message(customer.person, "wamid.mine", 1, "b")
+        message = text | {"type": "hologram", "hologram": {"x": 1}}
+        said = platform.said_by_hand(ACCOUNT, customer, message)
+        assert platform.tell(ACCOUNT, customer, said) == "wamid.mine"
         await _quiet(platform)
         assert receiver.messages()[0]["hologram"] == {"x": 1}
 

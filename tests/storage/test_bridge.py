@@ -2,14 +2,17 @@
 
 import asyncio
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
+from functools import partial
+from typing import cast
 
 import pytest
 import trio
+import trio.lowlevel
 import trio.testing
 
 from engine.errors import StoreUnavailable
-from storage.bridge import SWITCH_INTERVAL_SECONDS, Bridge, BridgeKind
+from storage.bridge import SWITCH_INTERVAL_SECONDS, Bridge, BridgeKind, TrioCalls
 
 pytestmark = pytest.mark.real_time
 
@@ -170,3 +173,68 @@ async def test_the_thread_lowers_the_switch_interval_and_puts_it_back() -> None:
     async with Bridge("thread"):
         assert sys.getswitchinterval() == pytest.approx(SWITCH_INTERVAL_SECONDS)
     assert sys.getswitchinterval() == pytest.approx(before)
+
+
+class Shouter(asyncio.Protocol):
+    """Answers each piece with what trio makes of it."""
+
+    def __init__(self, calls: TrioCalls, shout: Callable[[bytes], Awaitable[bytes]]) -> None:
+        self.calls = calls
+        self.shout = shout
+        self.tasks: set[asyncio.Task[None]] = set()
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self.transport = cast(asyncio.Transport, transport)  # uvloop's is no subclass
+
+    def data_received(self, data: bytes) -> None:
+        task = self.calls.loop.create_task(self.answer(data))
+        self.tasks.add(task)
+        task.add_done_callback(self.tasks.discard)
+
+    async def answer(self, data: bytes) -> None:
+        try:
+            said = await self.calls(self.shout, data)
+        except (ValueError, StoreUnavailable) as error:
+            said = str(error).encode()
+        if not self.transport.is_closing():
+            self.transport.write(said)
+
+
+async def test_a_server_of_asyncio_calls_back_into_trio(bridge: Bridge) -> None:
+    """Results and errors cross; the end closes the listener, cuts the connections and cancels the calls."""
+    stuck, left = trio.Event(), trio.Event()
+
+    async def shout(data: bytes) -> bytes:
+        if data == b"no":
+            raise ValueError("refused")
+        if data == b"wait":
+            stuck.set()
+            try:
+                await trio.sleep_forever()
+            finally:
+                left.set()
+        await trio.lowlevel.checkpoint()
+        return data.upper()
+
+    async with trio.open_nursery() as nursery:
+        serve = partial(bridge.serve, lambda calls: Shouter(calls, shout), "127.0.0.1", 0)
+        port = await nursery.start(serve)
+        async with await trio.open_tcp_stream("127.0.0.1", port) as stream:
+            for said, answered in ((b"hello", b"HELLO"), (b"no", b"refused")):
+                with trio.fail_after(5):
+                    await stream.send_all(said)
+                assert await stream.receive_some() == answered
+            await stream.send_all(b"wait")
+            await stuck.wait()
+            nursery.cancel_scope.cancel()
+    assert left.is_set()
+    with pytest.raises(OSError, match="all attempts to connect"):
+        await trio.open_tcp_stream("127.0.0.1", port)
+
+
+async def test_a_port_that_is_taken_is_an_error(bridge: Bridge) -> None:
+    (listener,) = await trio.open_tcp_listeners(0, host="127.0.0.1")
+    async with listener:
+        port = listener.socket.getsockname()[1]
+        with pytest.raises(OSError, match="in use"):
+            await bridge.serve(lambda calls: asyncio.Protocol(), "127.0.0.1", port)

@@ -16,8 +16,16 @@ import trio
 from msgspec import structs
 
 from engine.domain import rows
+from engine.domain.resources import CustomerRef
 from engine.errors import CommitAbandoned, CommitConflict, CommitPoisoned, Fenced
-from engine.ports import ContactRequest, ConversationQuery, FoundMessage, MessageQuery
+from engine.ports import (
+    ContactRequest,
+    ConversationQuery,
+    FoundMessage,
+    MessageQuery,
+    PersonsQuery,
+    UnsettledQuery,
+)
 from engine.reading import Tenant
 from storage.batch import WriteSet
 from storage.bridge import Bridge
@@ -25,6 +33,7 @@ from storage.contacts import Contacts
 from storage.databases import DatabaseServer
 from storage.events import Events
 from storage.outbox import Outbox
+from storage.people import People
 from storage.placements import Placements
 from storage.tenants import Tenants
 from storage.writers import Writers
@@ -39,6 +48,7 @@ from tests.storage.writing import (
     attachment,
     conversation,
     customer,
+    customer_merge,
     event,
     handle,
     message,
@@ -59,7 +69,7 @@ class Node:
     def __init__(self, writers: Writers, sink: RememberingSink, stores: Any) -> None:
         self.writers = writers
         self.sink = sink
-        self.contacts, self.tenants, self.outbox, self.events = stores
+        self.contacts, self.tenants, self.outbox, self.events, self.people = stores
         self.verdicts = Verdicts()
 
     def submit(self, name: object, *new: rows.Row, key: str | None = None, generation: int = 1) -> None:
@@ -138,7 +148,7 @@ async def _model() -> AsyncIterator[Side]:
             store = ModelStore(
                 {1: database, 2: database}, take=writers.take, newest_id=newest_id, head=writers.head
             )
-            async with _running(writers, sink, (store, store, store, store)) as running:
+            async with _running(writers, sink, (store, store, store, store, store)) as running:
                 yield running
 
         def fault(name: str) -> None:
@@ -169,6 +179,7 @@ async def _postgres(bridge: Bridge, dsn: str, prefix: str, database: str) -> Asy
                     Tenants(placements, take=writers.take, newest_id=newest_id),
                     Outbox(placements),
                     Events(placements, head_of=writers.head),
+                    People(placements),
                 )
                 async with _running(writers, sink, stores) as running:
                     yield running
@@ -393,6 +404,85 @@ async def test_contacts_are_loaded_as_they_were_stored(side: Side) -> None:
         (whole,) = await node.contacts.load_contacts([_asked(1, "a")], recent_max=3)
         assert whole is not None
         assert whole.complete
+
+
+async def test_a_contact_knows_whom_it_is_shown_as_and_who_is_shown_as_it(side: Side) -> None:
+    async with side.node() as node:
+        await node.commit(
+            customer(1, 1, name="Amal", avatar_url="https://x.test/a"),
+            handle(1, "a"),
+            customer(1, 2, merged_into=1, shown_name="before", link_version=8),
+            handle(1, "b", customer_id=2),
+        )
+        await node.commit(customer(2, 1), handle(2, "a"))
+        root, merged, stranger = await node.contacts.load_contacts(
+            [_asked(1, "a"), _asked(1, "b"), _asked(2, "a")], recent_max=2
+        )
+        assert root is not None
+        assert merged is not None
+        assert stranger is not None
+        assert (root.shared, root.root) == (True, None)
+        assert (merged.shared, merged.root) == (
+            False,
+            CustomerRef(id=1, name="Amal", avatar_url="https://x.test/a"),
+        )
+        assert (merged.customer.shown_name, merged.customer.link_version) == ("before", 8)
+        assert (stranger.shared, stranger.root) == (False, None)
+
+
+async def test_a_person_is_all_that_stands_above_and_below_a_customer(side: Side) -> None:
+    """By merges that were not undone, with the contact of each; nothing of another tenant."""
+    async with side.node() as node:
+        stands = [
+            customer_merge(1, 10, survivor_id=1, merged_id=2),
+            customer_merge(1, 11, survivor_id=2, merged_id=3, settled=True),
+            customer_merge(1, 13, survivor_id=2, merged_id=4),
+        ]
+        await node.commit(
+            *[customer(1, number) for number in (1, 2, 3, 4, 5)],
+            handle(1, "a", customer_id=3, contact_key="k"),
+            handle(1, "k", customer_id=3),
+            *stands,
+            customer_merge(1, 12, survivor_id=1, merged_id=5, undone_at=T0),
+        )
+        await node.commit(customer(2, 1), customer_merge(2, 12, survivor_id=1, merged_id=6))
+        query = PersonsQuery(tenant_id=1, customer_ids=(3, 5, 99, 1))
+        unsettled = UnsettledQuery(tenant_id=1, limit=2)
+        (found, pending) = await node.people.find_people([query, unsettled])
+        person, alone, nobody, again = found
+        assert nobody is None
+        assert (alone.root_id, [each.customer.id for each in alone.members]) == (5, [5])
+        assert person == again
+        assert person.root_id == 1
+        members = {each.customer.id: each for each in person.members}
+        assert {number: each.merge for number, each in members.items()} == {
+            1: None,
+            2: stands[0],
+            3: stands[1],
+            4: stands[2],
+        }
+        assert {number: each.place for number, each in members.items()} == {
+            1: None,
+            2: None,
+            3: (7, "k"),
+            4: None,
+        }
+        assert [each.customer.id for each in person.below(2)] == [2, 3, 4]
+        assert [row.id for row in pending] == [10, 12]
+        assert (await node.outbox.open_work(1)).merges
+
+
+async def test_a_customer_is_part_of_another_by_one_merge(side: Side) -> None:
+    """Whatever an actor believes; when it was undone, by another one."""
+    async with side.node() as node:
+        first = customer_merge(1, 1, survivor_id=1, merged_id=3)
+        await node.commit(first)
+        with pytest.raises(CommitConflict) as caught:
+            await node.commit(customer_merge(1, 2, survivor_id=2, merged_id=3))
+        assert caught.value.constraint == "customer_merges_one"
+        await node.commit(structs.replace(first, undone_at=T0, settled=True))
+        await node.commit(customer_merge(1, 2, survivor_id=2, merged_id=3, settled=True))
+        assert not (await node.outbox.open_work(1)).merges
 
 
 async def test_messages_are_found_by_each_of_their_names(side: Side) -> None:

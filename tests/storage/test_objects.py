@@ -2,6 +2,7 @@
 
 import hashlib
 from collections.abc import Awaitable, Callable, Iterable
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -9,6 +10,7 @@ import trio
 
 from engine.errors import InvalidInput, NotFound, StoreUnavailable
 from storage.objects import MEMORY_MAX, Objects
+from storage.upkeep import GRACE_DAYS, RETENTION_DAYS, forget_deliveries
 
 pytestmark = pytest.mark.real_time
 
@@ -89,3 +91,24 @@ async def test_a_store_that_does_not_answer_is_unavailable(tmp_path: Path) -> No
     (tmp_path / "objects").write_bytes(b"")
     with pytest.raises(StoreUnavailable):
         await write(objects, "a/b", b"x")
+
+
+async def test_old_files_under_a_prefix_are_forgotten(objects: Objects) -> None:
+    """Younger ones, others' and those beyond the limit stay."""
+    for key in ("7/deliveries/a", "7/deliveries/b", "7/media/c", "77/deliveries/d"):
+        await write(objects, key, b"x")
+    now = datetime.now(UTC)
+    assert await objects.delete_older("7/deliveries/", now - timedelta(days=1), limit=10) == 0
+    assert await objects.delete_older("7/deliveries/", now + timedelta(days=1), limit=1) == 1
+    assert await objects.delete_older("7/deliveries/", now + timedelta(days=1), limit=10) == 1
+    for key in ("7/media/c", "77/deliveries/d"):
+        assert await objects.read(key) == b"x"
+
+
+async def test_bodies_of_deliveries_live_longer_than_their_rows(objects: Objects) -> None:
+    """By the days of the retention and a margin."""
+    await write(objects, "7/deliveries/a", b"x")
+    now = datetime.now(UTC)
+    for days, forgotten in ((RETENTION_DAYS, 0), (RETENTION_DAYS + GRACE_DAYS + 1, 1)):
+        later = int((now + timedelta(days=days)).timestamp() * 1000)
+        assert await forget_deliveries(objects, ["7/deliveries/"], now=later) == forgotten

@@ -6,6 +6,7 @@ import msgspec
 import pytest
 
 from engine.reading import ConversationFilter
+from storage.customers import customers_statement
 from storage.databases import DatabaseServer, Pool
 from storage.inbox import inbox_statement
 from storage.statements import load_sql
@@ -14,6 +15,7 @@ from tests.storage.writing import (
     attachment,
     conversation,
     customer,
+    customer_merge,
     handle,
     message,
     outbox,
@@ -23,6 +25,7 @@ from tests.storage.writing import (
 
 pytestmark = pytest.mark.real_time
 CONTACTS, ACTORS, READS = load_sql("contacts.sql"), load_sql("actors.sql"), load_sql("reads.sql")
+PEOPLE = load_sql("customers.sql")
 CONVERSATIONS = 1000
 
 
@@ -34,7 +37,21 @@ async def filled(databases: DatabaseServer, tenant_database: str) -> Pool:
             status = "open" if number % 10 == 0 else "resolved"
             bench.submit(
                 number,
-                customer(1, number),
+                customer(
+                    1,
+                    number,
+                    phone=f"+2010{number:08d}",
+                    email=f"C{number}@x.test",
+                    merged_into=number - 1 if number % 100 == 0 else None,
+                ),
+                customer_merge(
+                    1,
+                    number,
+                    survivor_id=number + 1,
+                    merged_id=number,
+                    undone_at=T0 if number % 100 else None,
+                    settled=number % 500 != 0,
+                ),
                 handle(1, f"c{number}", customer_id=number),
                 conversation(
                     1,
@@ -110,6 +127,28 @@ CASES = {
     ),
     "outbox": (ACTORS["open_outbox"], [1, 7, 0, 100], "outbox_open"),
     "due timers": (ACTORS["due_timers"], [1, T0 + 5000, 100], "timers_due"),
+    "customers": (CONTACTS["customers"], [(0,), (1,), (100,)], "customers_merged"),
+    "persons": (PEOPLE["persons"], [1, [99, 200], 50], "customer_merges_one"),
+    "unsettled merges": (PEOPLE["unsettled_merges"], [1, 100], "customer_merges_unsettled"),
+    "customers' list": (*customers_statement(1, None, before=500, limit=21), "customers_pkey"),
+    "members": (PEOPLE["members"], [1, 99, 50], "customers_merged"),
+    "handles of customers": (PEOPLE["handles_of"], [1, [5, 99]], "customer_handles_customer"),
+    "conversations of customers": (
+        PEOPLE["conversations_of"],
+        [1, [5, 99], None, 20],
+        "conversations_contact",
+    ),
+    "candidates by phone": (
+        PEOPLE["candidates"],
+        [1, 5, ["+201000000006", "+201000000007"], ["c6@x.test"], 40],
+        "customers_phone",
+    ),
+    "candidates by e-mail": (
+        PEOPLE["candidates"],
+        [1, 5, ["+201000000006"], ["c6@x.test"], 40],
+        "customers_email",
+    ),
+    "merges of a customer": (PEOPLE["merges_of"], [1, 500, 21, 99], "customer_merges_survivor"),
     "waiting": (ACTORS["waiting_conversations"], [1, 10], "conversations_waiting"),
 }
 

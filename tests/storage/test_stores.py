@@ -10,11 +10,20 @@ import trio
 
 from engine.domain import rows
 from engine.domain.config import TenantConfig
+from engine.domain.folding import fold
 from engine.domain.outbound import SendText
 from engine.errors import CommitConflict, Conflicting, InvalidInput, NotFound
-from engine.ports import ContactRequest, ConversationQuery, FoundMessage, MessageQuery
+from engine.ports import (
+    ContactRequest,
+    ConversationQuery,
+    FoundMessage,
+    FoundTracked,
+    MessageQuery,
+    TrackedQuery,
+)
 from engine.reading import ConversationFilter, PushApp
 from storage.contacts import Contacts
+from storage.cursors import CursorReads
 from storage.databases import DatabaseServer
 from storage.events import Events
 from storage.landlord import LandlordStore
@@ -125,6 +134,20 @@ async def test_a_tenants_configuration_is_what_its_rows_say(world: World) -> Non
         await world.tenants.load_config(99)
 
 
+async def test_a_channels_cursor_is_the_last_one_and_its_tenants_own(world: World) -> None:
+    """None before the first; another tenant's channel of the same id has its own."""
+    cursors = CursorReads(world.placements)
+    assert await cursors.load_cursor(1, 7) is None
+    for value in ("1:41", "1:42"):
+        await world.commit(
+            rows.ChannelCursorRow(tenant_id=1, channel_id=7, value=value, updated_at=T0),
+        )
+    await world.commit(rows.ChannelCursorRow(tenant_id=2, channel_id=7, value="other", updated_at=T0))
+    assert await cursors.load_cursor(1, 7) == "1:42"
+    assert await cursors.load_cursor(2, 7) == "other"
+    assert await cursors.load_cursor(2, 8) is None
+
+
 async def test_contacts_are_loaded_in_one_batch_over_tenants(world: World) -> None:
     """By any of a contact's keys; strangers are None; messages newest first, over conversations."""
     for tenant in (1, 2):
@@ -199,6 +222,51 @@ async def test_messages_and_conversations_are_found_as_they_were_stored(world: W
         assert answer.outbox.send == SendText(body="hi")
     assert found[3:5] == [FoundMessage(message=None)] * 2
     assert found[5:] == [held, None]
+
+
+async def test_messages_of_ours_are_found_by_status(world: World) -> None:
+    """Those that the platform has named, for a watermark, or all, for a customer who opts out; newest
+    first."""
+    ours = {"direction": "outbound", "contact_key": "c1"}
+    await world.commit(
+        conversation(1, 1),
+        message(1, 1, 1, id=101, status="sent", platform_message_id="w1", **ours),
+        message(1, 1, 2, id=102, status="pending", **ours),
+        message(1, 1, 3, id=103, status="unknown", **ours),
+        message(1, 1, 4, id=104, status="pending", platform_message_id="w4", **ours),
+        message(1, 1, 5, id=105, status="received", contact_key="c1"),
+    )
+
+    async def ids(*statuses: str, named: bool, limit: int = 10, tenant: int = 1) -> list[int]:
+        query = TrackedQuery(
+            tenant_id=tenant, channel_id=7, contact_key="c1", statuses=statuses, limit=limit, named=named
+        )
+        (found,) = await world.contacts.find([query])
+        assert isinstance(found, FoundTracked)
+        return [each.id for each in found.messages]
+
+    assert await ids("sent", "delivered", named=True) == [101]
+    assert await ids("pending", "unknown", named=False) == [104, 103, 102]
+    assert await ids("pending", "unknown", named=True) == [104]
+    assert await ids("pending", "unknown", named=False, limit=2) == [104, 103]
+    assert await ids("pending", "unknown", named=False, tenant=2) == []
+
+
+async def test_text_is_folded_here_as_in_the_database(world: World) -> None:
+    """Every letter of the blocks that it is about, and words."""
+    letters = [chr(code) for code in (*range(0x20, 0x250), *range(0x600, 0x700))]
+    words = ["إِيقَاف", "مَرْحَبًا", "الغـــاء", "١٢٣ ۴۵۶", "STOP", "Émile", "مساعدة"]
+    pool = world.placements.pool(1)
+    folded = await pool.fetchval(
+        "SELECT array(SELECT mijra_fold(t.one) FROM unnest($1::text[]) WITH ORDINALITY AS t (one, n)"
+        " ORDER BY t.n)",
+        [*letters, *words],
+        tenants=(1,),
+    )
+    both = zip((*letters, *words), folded, strict=True)
+    different = {ours for ours, theirs in both if fold(ours) != theirs}
+    # Turkish dotted I: a letter and a mark here, one letter there. It is in none of the words.
+    assert different <= {"\u0130"}
 
 
 async def test_open_work_is_what_is_left_to_do(world: World) -> None:

@@ -105,6 +105,11 @@ def customer(tenant: int = 1, id: int = 1, **changes: Any) -> rows.CustomerRow: 
     return rows.CustomerRow(tenant_id=tenant, id=id, **(values | changes))
 
 
+def customer_merge(tenant: int = 1, id: int = 1, **changes: Any) -> rows.MergeRow:  # noqa: A002
+    values: dict[str, Any] = {"survivor_id": 1, "merged_id": 2, "by_user_id": 5, "created_at": T0}
+    return rows.MergeRow(tenant_id=tenant, id=id, **(values | changes))
+
+
 def handle(tenant: int = 1, external_id: str = "c", **changes: Any) -> rows.HandleRow:
     values: dict[str, Any] = {
         "channel_id": 7,
@@ -233,6 +238,7 @@ def one_of_each(tenant: int) -> list[rows.Row]:
         ),
         rows.SettingRow(tenant_id=tenant, name="assignment", value={"mode": "round_robin"}, updated_at=T0),
         customer(tenant),
+        customer_merge(tenant, 1, survivor_id=1, merged_id=2),
         handle(tenant, "c1"),
         conversation(tenant, tag_ids=[3], auto_replied={"4": T0}),
         message(tenant, id=100, platform_message_id="wamid.1", client_key="k1"),
@@ -265,6 +271,7 @@ def one_of_each(tenant: int) -> list[rows.Row]:
             at=T0,
         ),
         timer(tenant),
+        rows.ChannelCursorRow(tenant_id=tenant, channel_id=7, value="1:42", updated_at=T0),
         rows.DeliveryRow(
             tenant_id=tenant,
             id=700,

@@ -6,27 +6,32 @@ Source      The Messenger and Instagram sheets, sections 5 and 6. A send is neve
 import itertools
 import json
 import re
-from collections.abc import Callable, Mapping
+import secrets
+from collections.abc import Callable, Collection, Mapping
 from typing import Any, Final
 
 import msgspec
 import trio
 from msgspec import Struct
 
-from adapters.simulators.faults import Fault, FaultBook, Route
+from adapters.simulators.faults import FaultBook, Route
 from adapters.simulators.graph import CALL_BYTES_MAX, UPLOAD_BYTES_MAX
-from adapters.simulators.http import Cut, Request, Response
+from adapters.simulators.http import Request, Response
 from adapters.simulators.ledger import Ledger, Mark, Send
 from adapters.simulators.limits import NumberLimit
 from adapters.simulators.media import MediaStore
 from adapters.simulators.messaging.people import People
+from adapters.simulators.playing.calls import Calls, Refusal
 from adapters.simulators.webhooks import now_ms
 
 Json = dict[str, Any]
 
 _VERSION: Final = re.compile(r"v\d{1,3}\.\d{1,2}")
-_GARBAGE: Final = b"<!DOCTYPE html><html><body><h1>Sorry, something went wrong</h1></body></html>"
+_STATUSES: Final = {190: 401, 10: 403, 200: 403, 2: 503, 1: 500}
+"""What goes with a code; 400 with all others."""
 _DAY_MS: Final = 86_400_000
+_LIFE_SECONDS: Final = 60 * 86_400
+_REFRESH: Final = "refresh_access_token"
 ACTIONS: Final = ("typing_on", "typing_off", "mark_seen", "react", "unreact")
 ATTACHMENTS: Final = ("image", "audio", "video", "file", "template", "like_heart", "MEDIA_SHARE")
 
@@ -40,14 +45,6 @@ class MessagingAccount(Struct, frozen=True, kw_only=True):
     access_token: str
 
 
-class Refusal(Exception):
-    """A call is refused."""
-
-    def __init__(self, code: int, message: str, *, subcode: int | None = None, status: int = 400) -> None:
-        super().__init__(message)
-        self.code, self.message, self.subcode, self.status = code, message, subcode, status
-
-
 Accepted = Callable[[MessagingAccount, Send, Json], None]
 
 
@@ -55,8 +52,8 @@ def body_limit(method: str, path: str) -> int:
     return UPLOAD_BYTES_MAX if path.endswith("/message_attachments") else CALL_BYTES_MAX
 
 
-class MessagingGraph:
-    """Answers calls. What others see is in the ledger, the media store and the fault book."""
+class MessagingGraph(Calls):
+    """What others see of it is in the ledger, the media store and the fault book."""
 
     def __init__(
         self,
@@ -69,75 +66,46 @@ class MessagingGraph:
         faults: FaultBook,
         new_mid: Callable[[], str],
         accepted: Accepted,
-        sends_per_second_max: Callable[[], int],
+        expired: Collection[str],
+        renew: Callable[[str, str], None],
+        sends_per_second_max: Callable[[str], int],
         window_seconds: Callable[[], float | None],
     ) -> None:
-        self.expired: set[str] = set()
+        super().__init__(ledger=ledger, faults=faults)
         self.usage_percent = 1.0
         self._platform = platform
         self._accounts = accounts
         self._people = people
-        self._ledger = ledger
         self._media = media
-        self._faults = faults
         self._new_mid = new_mid
         self._accepted = accepted
+        self._expired = expired
+        self._renew = renew
+        # A token that was renewed stays good until it expires.
+        self._earlier: dict[str, str] = {}
         self._per_second = sends_per_second_max
         self._window = window_seconds
         self._traces = itertools.count(1)
         self._limits = {account_id: NumberLimit(300) for account_id in accounts}
         self._uploads: set[str] = set()
 
-    async def answer(self, request: Request) -> Response:
-        trace = f"Sim{next(self._traces):08d}"
-        fault: Fault | None = None
-        try:
-            route, node = _route(request)
-            fault = self._faults.take(route, node, trio.current_time())
-            if fault is not None and fault.kind not in ("slow", "drip"):
-                return await self._misbehave(fault, request)
-            if fault is not None and fault.kind == "slow":
-                await trio.sleep(fault.seconds)
-            response, _ = self._do(request)
-            if fault is not None and fault.kind == "drip":
-                return msgspec.structs.replace(response, pace_bytes_per_second=fault.bytes_per_second)
-            return response
-        except Refusal as refused:
-            self._ledger.record_refusal(refused.code)
-            wait = fault.retry_after_seconds if fault is not None else None
-            return self._refused(refused, trace, wait)
+    def route(self, request: Request) -> tuple[Route, str | None]:
+        return _route(request)
 
-    async def _misbehave(self, fault: Fault, request: Request) -> Response:
-        if fault.accepts:
-            _, send = self._do(request)
-            if send is not None:
-                send.answered = False
-        match fault.kind:
-            case "garbage":
-                return Response(fault.status or 200, _GARBAGE, "text/html; charset=utf-8")
-            case "hang":
-                await trio.sleep(fault.seconds)
-                raise Cut(reset=False)
-            case "reset":
-                raise Cut(reset=True)
-            case _:
-                usual = {190: 401, 10: 403, 200: 403, 2: 503, 1: 500}.get(fault.code, 400)
-                status, sentence = fault.status or usual, "A fault was set for this call"
-                raise Refusal(fault.code, sentence, subcode=fault.subcode, status=status)
-
-    def _refused(self, refused: Refusal, trace: str, wait: float | None) -> Response:
+    def refusal(self, refused: Refusal, retry_after_seconds: float | None) -> Response:
         error: Json = {
             "message": f"(#{refused.code}) {refused.message}",
             "type": "OAuthException",
             "code": refused.code,
-            "fbtrace_id": trace,
+            "fbtrace_id": f"Sim{next(self._traces):08d}",
         }
         if refused.subcode is not None:
             error["error_subcode"] = refused.subcode
         headers = dict(self._headers())
-        if wait is not None:
-            headers["Retry-After"] = f"{wait:g}"
-        return Response(refused.status, msgspec.json.encode({"error": error}), headers=headers)
+        if retry_after_seconds is not None:
+            headers["Retry-After"] = f"{retry_after_seconds:g}"
+        status = refused.status or _STATUSES.get(refused.code, 400)
+        return Response(status, msgspec.json.encode({"error": error}), headers=headers)
 
     def _headers(self) -> Mapping[str, str]:
         kind = "messenger" if self._platform == "facebook" else self._platform
@@ -156,11 +124,13 @@ class MessagingGraph:
 
     # ── calls ────────────────────────────────────────────────────────────────────────────────────
 
-    def _do(self, request: Request) -> tuple[Response, Send | None]:
+    def do(self, request: Request) -> tuple[Response, Send | None]:
         parts = request.path.strip("/").split("/")
         if parts[0] == "media":
             return self._download(request), None
         account = self._authorised(request)
+        if parts == [_REFRESH]:
+            return self._refresh(account, request), None
         node, edge = parts[1], parts[2] if len(parts) == 3 else ""
         match (request.method, edge):
             case ("POST", "messages"):
@@ -193,11 +163,20 @@ class MessagingGraph:
         if scheme.lower() != "bearer":
             token = request.query.get("access_token", "")
         for account in self._accounts.values():
-            if token and account.access_token == token:
-                if account.account_id in self.expired:
+            if token and (account.access_token == token or self._earlier.get(token) == account.account_id):
+                if account.account_id in self._expired:
                     raise Refusal(190, "The session has expired", subcode=463, status=401)
                 return account
         raise Refusal(190, "Invalid OAuth access token", subcode=467, status=401)
+
+    def _refresh(self, account: MessagingAccount, request: Request) -> Response:
+        """Instagram Login's long-lived tokens. What is not played: that they must be a day old."""
+        if self._platform != "instagram" or request.query.get("grant_type") != "ig_refresh_token":
+            raise Refusal(100, "grant_type must be ig_refresh_token")
+        self._earlier[account.access_token] = account.account_id
+        token = f"SIM{secrets.token_urlsafe(48)}"
+        self._renew(token, account.account_id)
+        return self._ok({"access_token": token, "token_type": "bearer", "expires_in": _LIFE_SECONDS})
 
     def _ensure_own(self, account: MessagingAccount, node: str) -> None:
         if node not in ("me", account.account_id):
@@ -225,11 +204,11 @@ class MessagingGraph:
         self._check_window(body, customer.heard_at)
         self._check_message(message)
         limit = self._limits[account.account_id]
-        limit.per_second = self._per_second()
+        limit.per_second = self._per_second(account.account_id)
         now = trio.current_time()
         if not limit.has_room(now):
             raise Refusal(613, "Calls to this API have exceeded the rate limit")
-        self._ledger.ensure_room()
+        self.ledger.ensure_room()
         limit.count(now)
         metadata = message.get("metadata")
         send = Send(
@@ -240,7 +219,7 @@ class MessagingGraph:
             callback_data=metadata.rpartition(":")[2] if isinstance(metadata, str) else None,
             accepted_at=now_ms(),
         )
-        self._ledger.record_send(send, body)
+        self.ledger.record_send(send, body)
         self._accepted(account, send, message)
         return self._ok({"recipient_id": customer.key, "message_id": send.id}), send
 
@@ -253,7 +232,7 @@ class MessagingGraph:
                 raise Refusal(100, "payload.message_id is required")
             return
         typing, account_id = action == "typing_on", account.account_id
-        self._ledger.record_mark(Mark(message_id="", phone_number_id=account_id, typing=typing, at=now_ms()))
+        self.ledger.record_mark(Mark(message_id="", phone_number_id=account_id, typing=typing, at=now_ms()))
 
     def _check_window(self, body: Json, heard_at: int) -> None:
         kind, window = body.get("messaging_type", "RESPONSE"), self._window()
@@ -308,6 +287,8 @@ def _route(request: Request) -> tuple[Route, str]:
     parts = request.path.strip("/").split("/")
     if parts[0] == "media" and request.method == "GET":
         return "media_download", ""
+    if parts == [_REFRESH] and request.method == "GET":
+        return "management", ""
     if not _VERSION.fullmatch(parts[0]) or not 2 <= len(parts) <= 3:
         raise Refusal(100, "Unknown path", status=404)
     edge = parts[2] if len(parts) == 3 else ""

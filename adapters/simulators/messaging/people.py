@@ -6,17 +6,14 @@ Promises    The same seed gives the same people saying the same things. Ids are 
 """
 
 import random
-from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, Final
 
 from adapters.simulators.media import mp4_beginning, png, silent_voice_note
 from adapters.simulators.phrases import TONGUES, Tongue
-from engine.errors import InvalidInput, Unavailable
+from adapters.simulators.playing.cast import Cast, Customer, Json, Said
+from engine.errors import InvalidInput
 
-Json = dict[str, Any]
-
-CUSTOMERS_MAX: Final = 100_000
 KINDS: Final = {
     "text": 66, "reply": 5, "quick_reply": 3, "image": 8, "images": 2, "video": 2, "audio": 4,
     "sticker": 2, "postback": 2, "referral": 1, "reaction": 3, "unreact": 1, "edit": 1, "story_reply": 2,
@@ -29,28 +26,8 @@ ONLY_ON: Final = {
 }  # fmt: skip
 
 
-class Said:
-    """An item on its way, and what the ledger records of it."""
-
-    def __init__(self, item: Json, fact_id: str, type_: str, original_id: str | None = None) -> None:
-        self.item = item
-        self.fact_id = fact_id
-        self.type = type_
-        self.original_id = original_id
-
-
-class Customer:
-    def __init__(self, key: str, name: str, tongue: Tongue) -> None:
-        self.key = key
-        self.name = name
-        self.tongue = tongue
-        self.said: deque[str] = deque(maxlen=8)
-        self.heard: deque[str] = deque(maxlen=8)
-        self.heard_at = 0
-
-
-class People:
-    """All customers of one platform. `file_url(media type, bytes)` gives the address of a file."""
+class People(Cast[Customer]):
+    """All customers of one platform. `file_url(account, media type, bytes)` gives a file's address."""
 
     def __init__(
         self,
@@ -59,40 +36,20 @@ class People:
         new_mid: Callable[[], str],
         file_url: Callable[[str, str, bytes], str],
     ) -> None:
+        super().__init__(rng, kinds=KINDS, key_pattern="[0-9A-Za-z]{1,40}")
         self._platform = platform
-        self._rng = rng
         self._new_mid = new_mid
         self._file_url = file_url
-        self._by_key: dict[str, Customer] = {}
 
-    @property
-    def everybody(self) -> list[Customer]:
-        return list(self._by_key.values())
+    def made(self, key: str, name: str, tongue: Tongue) -> Customer:
+        return Customer(key, name, tongue)
 
-    def find(self, key: str) -> Customer | None:
-        return self._by_key.get(key)
+    def invent(self) -> Customer:
+        tongue = self.rng.choice(TONGUES)
+        return self.made(str(self.rng.randrange(10**15, 10**16)), self.name(tongue), tongue)
 
-    def adopt(self, key: str, name: str | None = None) -> Customer:
-        """The customer with this id, made when there is none."""
-        known = self._by_key.get(key)
-        if known is not None:
-            return known
-        if not (key.isascii() and key.isalnum() and len(key) <= 40):
-            raise InvalidInput("a customer's id is 1 to 40 letters and digits")
-        if len(self._by_key) >= CUSTOMERS_MAX:
-            raise Unavailable(f"There are {CUSTOMERS_MAX} customers already.", code="cast_full")
-        tongue = self._rng.choice(TONGUES)
-        made = f"{self._rng.choice(tongue.first_names)} {self._rng.choice(tongue.last_names)}"
-        customer = self._by_key[key] = Customer(key, name or made, tongue)
-        return customer
-
-    def ensure(self, count: int) -> list[Customer]:
-        while len(self._by_key) < count:
-            self.adopt(str(self._rng.randrange(10**15, 10**16)))
-        return self.everybody[:count]
-
-    def draw_kind(self, customer: Customer) -> str:
-        kind = self._rng.choices(tuple(KINDS), tuple(KINDS.values()))[0]
+    def draw_kind(self, customer: Customer, weights: Mapping[str, float] | None = None) -> str:
+        kind = super().draw_kind(customer, weights)
         needs_past = kind in ("edit", "deleted") and not customer.said
         needs_answer = kind in ("reply", "reaction", "unreact", "quick_reply") and not customer.heard
         foreign = ONLY_ON.get(kind, self._platform) != self._platform
@@ -100,8 +57,8 @@ class People:
 
     def say(self, account_id: str, customer: Customer, kind: str, at: int, text: str | None = None) -> Said:
         """An item of one of `KINDS`; `at` in ms. InvalidInput for another kind."""
-        rng, mid = self._rng, self._new_mid()
-        said = text if text is not None else self._sentence(customer)
+        rng, mid = self.rng, self._new_mid()
+        said = text if text is not None else self.sentence(customer)
         heard = customer.heard[-1] if customer.heard else self._new_mid()
         message: Json = {"mid": mid}
         match kind:
@@ -176,11 +133,8 @@ class People:
         item = self._item(account_id, customer, at, reaction=reaction)
         return Said(item, f"reaction:{customer.key}:{at}:{action}:{heard}"[:500], kind)
 
-    def _sentence(self, customer: Customer) -> str:
-        return self._rng.choice(customer.tongue.sentences if customer.said else customer.tongue.openings)
-
     def _square(self) -> bytes:
-        rng = self._rng
+        rng = self.rng
         return png(rng.randrange(256), rng.randrange(256), rng.randrange(256))
 
     def _picture(self, account_id: str, kind: str = "image") -> Json:

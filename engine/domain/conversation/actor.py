@@ -13,16 +13,18 @@ Restart    the state is read afresh; what was not committed was never seen by an
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, assert_never, cast
 
-from engine.domain.conversation import delivery, desk, receiving, replying
+from engine.domain.conversation import customer, delivery, desk, receiving, replying
 from engine.domain.conversation.finding import ABSENT, no_conversation
 from engine.domain.conversation.messages import (
     KIND,
     AddNote,
     Assign,
+    ChangeCustomer,
     ChangeTags,
     ConversationCommand,
     EditNote,
     KnowProfile,
+    Link,
     MarkConversationRead,
     MediaVerdict,
     OutboxVerdict,
@@ -30,6 +32,7 @@ from engine.domain.conversation.messages import (
     Retry,
     SendMessage,
     SetStatus,
+    Shared,
     ShowTyping,
     Start,
     TimerFired,
@@ -38,7 +41,8 @@ from engine.domain.conversation.messages import (
     address_of,
 )
 from engine.domain.conversation.state import LOADED_MAX, ContactState, from_snapshot
-from engine.domain.inbound import AccountNotice, Contact
+from engine.domain.inbound import AccessWithdrawn, AccountNotice, Contact
+from engine.domain.phones import variants
 from engine.ports import ContactRequest, ConversationStore
 from engine.runtime import Context, Decider, Effects, LoadRequest, Lookup, LookupRequest
 
@@ -68,6 +72,12 @@ def decide(state: ContactState, message: ConversationCommand, ctx: Context) -> E
             return no_conversation()
         case KnowProfile():
             return receiving.know_profile(state, message, ctx)
+        case ChangeCustomer():
+            return customer.change_customer(state, message, ctx)
+        case Link():
+            return customer.link_customer(state, message, ctx)
+        case Shared():
+            return customer.share_customer(state, message, ctx)
         case SendMessage():
             return replying.send(state, message, ctx)
         case Retry():
@@ -128,11 +138,21 @@ def _contact_request(request: LoadRequest) -> ContactRequest:
     channel_id, key = cast("tuple[int, str]", request.address.key)
     keys: tuple[str, ...] = (key,)
     message = request.message
-    if isinstance(message, Receive) and not isinstance(message.event, AccountNotice):
+    if isinstance(message, Receive) and not isinstance(message.event, AccountNotice | AccessWithdrawn):
         contact: Contact | None = message.event.contact
         if contact is not None and contact.group is None:
-            keys = tuple(dict.fromkeys((key, *contact.keys)))
+            keys = tuple(
+                dict.fromkeys((key, *contact.keys, *_other_ways(contact.phone, (key, *contact.keys))))
+            )
+    elif isinstance(message, Start):
+        keys = (key, *_other_ways(message.recipient, (key,)))
     return ContactRequest(tenant_id=request.address.tenant, channel_id=channel_id, keys=keys)
+
+
+def _other_ways(phone: str | None, keys: Sequence[str]) -> tuple[str, ...]:
+    """To write a telephone number that is one of the keys. A key that only looks like a number has none."""
+    digits = phone.removeprefix("+") if phone is not None else ""
+    return variants(digits) if digits in keys else ()
 
 
 def _lookup(

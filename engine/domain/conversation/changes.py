@@ -11,8 +11,11 @@ from engine.domain.config import TenantConfig
 from engine.domain.conversation.state import ContactState, Tracked, snapshot
 from engine.domain.resources import (
     ConversationResource,
+    CustomerResource,
+    HandleRef,
     MessageResource,
     conversation_resource,
+    customer_resource,
     encode,
     message_resource,
     rfc3339,
@@ -36,6 +39,7 @@ class Change:
         self.tells: list[Tell] = []
         self._touched: dict[int, ConversationRow] = {}
         self._events: list[tuple[str, ConversationRow, dict[str, Any]]] = []
+        self._customer_event: str | None = None
 
     def add(self, row: Row) -> None:
         self.rows.append(row)
@@ -52,6 +56,11 @@ class Change:
         """An event about this conversation. Members of `data` must be encodable; `conversation` is
         added at the end of the step, so that all events of one step show the same standing."""
         self._events.append((name, conversation, data))
+
+    def customer_event(self, name: str = "customer.updated") -> None:
+        """The customer changed; once for each step, and a merge or its end says more than a change."""
+        if self._customer_event in (None, "customer.updated"):
+            self._customer_event = name
 
     def message_event(
         self,
@@ -93,6 +102,21 @@ class Change:
     def resource(self, conversation: ConversationRow) -> ConversationResource:
         return conversation_resource(conversation, self.state.customer_ref(), self.config, self.now)
 
+    def customer_resource(self) -> CustomerResource:
+        state = self.state
+        assert state.customer is not None
+        channel = self.config.channels.get(state.channel_id)
+        handles = (
+            HandleRef(
+                platform=channel.platform if channel is not None else "unknown",
+                channel_id=state.channel_id,
+                external_id=key,
+                display=display,
+            )
+            for key, display in state.handles.items()
+        )
+        return customer_resource(state.customer, handles)
+
     def done(self, reply: object = None) -> Effects:
         """The effects of all that was collected."""
         for conversation in self._touched.values():
@@ -106,6 +130,9 @@ class Change:
             if conversation.assigned_to is not None:
                 channels = (*channels, f"users.{conversation.assigned_to}")
             self.rows.append(self._event_row(name, channels, encode({**data, "conversation": resource})))
+        if self._customer_event is not None:
+            data = {"customer": self.customer_resource()}
+            self.rows.append(self._event_row(self._customer_event, (INBOX,), encode(data)))
         return Effects(commit=self.rows, tell=self.tells, reply=reply)
 
     def _event_row(self, name: str, channels: tuple[str, ...], data: bytes) -> EventRow:

@@ -1,16 +1,17 @@
 """What becomes of our messages: statuses from the platform, verdicts from the channel, media. Pure."""
 
+from engine.domain.conversation import consent
 from engine.domain.conversation.changes import Change
 from engine.domain.conversation.finding import by_id, by_platform, found_message
 from engine.domain.conversation.messages import MediaVerdict, OutboxVerdict, Receive, Received, address_of
+from engine.domain.conversation.settling import ended, outbox_patch, settle
 from engine.domain.conversation.state import ContactState, Early, Tracked, tracked, tracked_row
 from engine.domain.conversation.statuses import UNDECIDED, advance
 from engine.domain.inbound import StatusChanged, StatusesReached
 from engine.domain.outbound import OutcomeUnknown, Refused, Resending, Sent
-from engine.domain.outbox import Settled, channel_address
-from engine.domain.rows import AttachmentPatch, MessagePatch, OutboxPatch, StatusRow
+from engine.domain.rows import AttachmentPatch, MessagePatch, StatusRow
 from engine.ports import FoundMessage, FoundTracked, TrackedQuery
-from engine.runtime import Context, Effects, Lane, Lookup, Tell
+from engine.runtime import Context, Effects, Lookup
 
 DUPLICATE = Received(outcome="duplicate")
 
@@ -168,7 +169,10 @@ def _reaches(each: Tracked, event: StatusesReached, up_to: int, mark: Tracked | 
     if each.status not in ("sent", "delivered"):
         return False
     if mark is not None:
-        return each.id <= mark.id
+        # One that was queued before the marked one and sent after it has not been seen with it.
+        return each.id == mark.id or (
+            each.id < mark.id and (each.sent_at or 0) <= (mark.sent_at or mark.platform_at) + CLOCKS_MS
+        )
     return (each.sent_at or 0) <= up_to + CLOCKS_MS
 
 
@@ -181,8 +185,10 @@ def apply_status(change: Change, target: Tracked, event: StatusChanged) -> None:
     state = change.state
     if event.status in ("sent", "failed") and _of_earlier_attempt(target, event.platform_id):
         return
-    was_undecided = target.status in UNDECIDED
     patch = MessagePatch(tenant_id=state.tenant_id, id=target.id)
+    if event.status != "failed":
+        _not_withdrawn(target, patch)
+    was_undecided = target.status in UNDECIDED
     if target.platform_id is None:
         state.learn_platform_id(target, event.platform_id)
         patch.platform_message_id = event.platform_id
@@ -212,9 +218,19 @@ def apply_status(change: Change, target: Tracked, event: StatusChanged) -> None:
                 patch.error = error
     change.add(patch)
     if was_undecided:
-        _settle(change, target)
+        settle(change, target)
     if after is not None:
         change.status_event(target.conversation_id, target, error)
+    if event.error is not None and event.error.opted_out:
+        consent.opt(change, consent.OUT, source="platform", message_id=target.id)
+
+
+def _not_withdrawn(target: Tracked, patch: MessagePatch) -> None:
+    """The platform has a message that was withdrawn: its call was under way."""
+    if target.withdrawn:
+        target.withdrawn = False
+        target.status, target.failed_at = "pending", None
+        patch.clear_failure = True
 
 
 def _kept_before(state: ContactState, event: StatusChanged) -> bool:
@@ -227,17 +243,6 @@ def _of_earlier_attempt(target: Tracked, platform_id: str) -> bool:
     if target.platform_id is None:
         return False
     return target.platform_id != platform_id or target.status in UNDECIDED
-
-
-def _settle(change: Change, target: Tracked) -> None:
-    """Ends the outbox item of a message that is decided, and lets the channel go of it."""
-    state = change.state
-    change.add(_outbox(change, target.id, _ended(target)))
-    change.tell(Tell(channel_address(state.tenant_id, state.channel_id), Settled(target.id), Lane.REALTIME))
-
-
-def _ended(target: Tracked) -> str:
-    return "dead" if target.status == "failed" else "done"
 
 
 def _reported_before(target: Tracked, status: str) -> bool:
@@ -254,29 +259,35 @@ def outbox_verdict(state: ContactState, message: OutboxVerdict, ctx: Context) ->
     change = Change(state, ctx, message.trace)
     if message.message_id is None:
         done = "dead" if isinstance(message.outcome, Refused) else "done"
-        change.add(_outbox(change, message.outbox_id, done))
+        change.add(outbox_patch(change, message.outbox_id, done))
         return change.done()
     target = state.messages.get(message.message_id)
+    if ctx.suspect and isinstance(message.outcome, Sent) and not isinstance(ctx.found, tuple):
+        # A commit met a conflict, perhaps over the platform's id.
+        return Lookup((by_id(state, message.message_id), by_platform(state, message.outcome.platform_id)))
     if target is None:
-        found = found_message(ctx)
+        found = ctx.found[0] if isinstance(ctx.found, tuple) else found_message(ctx)
         if found is None:
             return Lookup(by_id(state, message.message_id))
         if found.message is None:
-            change.add(_outbox(change, message.outbox_id, "dead"))
+            change.add(outbox_patch(change, message.outbox_id, "dead"))
             return change.done()
         target = tracked_row(found.message)
         state.track(target)
     match message.outcome:
         case Sent(platform_id=platform_id, at=at):
-            _sent(change, target, platform_id, at)
+            if _is_anothers(state, target, platform_id, ctx):
+                _sent_without_id(change, target, at)
+            else:
+                _sent(change, target, platform_id, at)
         case _ if target.status not in UNDECIDED:
             # A status was faster. The channel's own "sending" may have been written after our "done": the row
             # is ended once more, or it would be sent again by the next process.
-            _settle(change, target)
+            settle(change, target)
         case Refused() as refused:
             _refused(change, target, refused)
         case OutcomeUnknown():
-            change.add(_outbox(change, target.id, "unknown"))
+            change.add(outbox_patch(change, target.id, "unknown"))
             _move(change, target, "unknown")
         case Resending():
             _move(change, target, "pending", resent=True)
@@ -314,11 +325,44 @@ def media_verdict(state: ContactState, message: MediaVerdict, ctx: Context) -> E
     return change.done()
 
 
+def sent_by_platform(change: Change, target: Tracked, platform_id: str, at: int) -> None:
+    """The platform has told by itself that it took an open message: the channel lets go of it."""
+    _sent(change, target, platform_id, at)
+    settle(change, target)
+
+
+def _is_anothers(state: ContactState, target: Tracked, platform_id: str, ctx: Context) -> bool:
+    """Whether the platform's id stands on another message: its echo was stored as one, because nobody knew
+    of ours when it came."""
+    holder = state.known(platform_id)
+    if holder is not None:
+        return holder.id != target.id
+    if not isinstance(ctx.found, tuple):
+        return False
+    stored = ctx.found[-1]
+    return isinstance(stored, FoundMessage) and stored.message is not None and stored.message.id != target.id
+
+
+def _sent_without_id(change: Change, target: Tracked, at: int) -> None:
+    """It is sent, and what the platform tells of it later goes to the message that has its id."""
+    patch = MessagePatch(tenant_id=change.state.tenant_id, id=target.id)
+    if target.sent_at is None or target.status in UNDECIDED:
+        target.sent_at = patch.sent_at = at
+    after = advance(target.status, "sent")
+    if after is not None:
+        target.status = patch.status = after
+    change.add(patch)
+    change.add(outbox_patch(change, target.id, ended(target)))
+    if after is not None:
+        change.status_event(target.conversation_id, target, None)
+
+
 def _sent(change: Change, target: Tracked, platform_id: str, at: int) -> None:
     state = change.state
     early = state.early.pop(platform_id, Early())
-    undecided = target.status in UNDECIDED
     patch = MessagePatch(tenant_id=state.tenant_id, id=target.id)
+    _not_withdrawn(target, patch)
+    undecided = target.status in UNDECIDED
     if target.platform_id is None or (undecided and target.platform_id != platform_id):
         state.learn_platform_id(target, platform_id)
         patch.platform_message_id = platform_id
@@ -337,7 +381,7 @@ def _sent(change: Change, target: Tracked, platform_id: str, at: int) -> None:
         # A watermark that overtook the answer to the send.
         if target.platform_id is not None and _reaches(target, reached, _up_to(reached), None):
             apply_status(change, target, _status(reached, target.platform_id))
-    change.add(_outbox(change, target.id, _ended(target)))
+    change.add(outbox_patch(change, target.id, ended(target)))
 
 
 def _refused(change: Change, target: Tracked, refused: Refused) -> None:
@@ -358,10 +402,12 @@ def _refused(change: Change, target: Tracked, refused: Refused) -> None:
             error=error,
         )
     )
-    patch = _outbox(change, target.id, "dead")
+    patch = outbox_patch(change, target.id, "dead")
     patch.error = error
     change.add(patch)
     change.status_event(target.conversation_id, target, error)
+    if refused.opted_out:
+        consent.opt(change, consent.OUT, source="platform", message_id=target.id)
 
 
 def _move(change: Change, target: Tracked, status: str, *, resent: bool = False) -> None:
@@ -379,7 +425,3 @@ def _move(change: Change, target: Tracked, status: str, *, resent: bool = False)
         )
     )
     change.status_event(target.conversation_id, target, None)
-
-
-def _outbox(change: Change, outbox_id: int, state: str) -> OutboxPatch:
-    return OutboxPatch(tenant_id=change.state.tenant_id, id=outbox_id, state=state, updated_at=change.now)

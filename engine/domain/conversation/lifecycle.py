@@ -12,7 +12,13 @@ from engine.domain.content import DELETED_PREVIEW, preview
 from engine.domain.conversation.changes import Change
 from engine.domain.conversation.messages import By
 from engine.domain.conversation.state import OPEN_STATUSES, snapshot, tracked_row
+from engine.domain.conversation.threads import CARRIED
+from engine.domain.customers.messages import Renamed
+from engine.domain.customers.messages import address_of as customers_of
 from engine.domain.outbox import Fetch, media_address
+from engine.domain.phones import with_variants
+from engine.domain.platforms import rules_of
+from engine.domain.resources import CustomerRef
 from engine.domain.rows import (
     AssignmentRow,
     AttachmentRow,
@@ -35,9 +41,21 @@ LAST_SEEN_PRECISION_MS = 5 * 60 * 1000
 
 
 def know_customer(
-    change: Change, *, keys: tuple[str, ...], platform: str, name: str | None, phone: str | None
+    change: Change,
+    *,
+    keys: tuple[str, ...],
+    platform: str,
+    name: str | None,
+    phone: str | None,
+    email: str | None = None,
 ) -> None:
-    """Creates the customer on first sight, adds handles that are new, keeps the name fresh."""
+    """Creates the customer on first sight, adds handles that are new, keeps the name fresh.
+
+    Where contacts are telephone numbers, all ways to write theirs are handles, so that the unique key holds
+    one contact for them however many mailboxes they come by.
+    """
+    if rules_of(platform).by_phone:
+        keys = tuple(each for key in keys for each in with_variants(key))
     state, now = change.state, change.now
     customer = state.customer
     if customer is None:
@@ -46,7 +64,7 @@ def know_customer(
             id=change.ctx.new_id(),
             name=name or phone or keys[0],
             avatar_url=None,
-            email=None,
+            email=email,
             phone=phone,
             locale=None,
             timezone=None,
@@ -58,11 +76,16 @@ def know_customer(
         )
         change.add(snapshot(customer))
         keys = tuple(dict.fromkeys((state.key, *keys)))
-    elif _differs(customer, name, phone) or now - customer.last_seen_at > LAST_SEEN_PRECISION_MS:
-        customer.name = name or customer.name
-        customer.phone = customer.phone or phone
-        customer.last_seen_at = now
-        change.add(snapshot(customer))
+    else:
+        known = name_customer(change, name=name) | shown_as(change, state.root)
+        if (phone and customer.phone is None) or (email and customer.email is None):
+            customer.phone, customer.email = customer.phone or phone, customer.email or email
+            known = True
+        if known:
+            change.customer_event()
+        if known or now - customer.last_seen_at > LAST_SEEN_PRECISION_MS:
+            customer.last_seen_at = now
+            change.add(snapshot(customer))
     if change.ctx.suspect and state.handles:
         # One of the handles belongs to another contact: that is for a merge to settle, not for us.
         for key in keys:
@@ -74,11 +97,51 @@ def know_customer(
             add_handle(change, key, platform=platform, display=name)
 
 
+def name_customer(change: Change, *, name: str | None, avatar_url: str | None = None) -> bool:
+    """The platform's word on name and picture, which counts until a person has given a name. Whether it is
+    new."""
+    customer = change.state.customer
+    assert customer is not None
+    before = (customer.name, customer.avatar_url)
+    if name and not customer.named_by_hand:
+        customer.name = name
+    customer.avatar_url = avatar_url or customer.avatar_url
+    return spread_name(change, before)
+
+
+def spread_name(change: Change, before: tuple[str, str | None]) -> bool:
+    """Whether the customer has another name or picture than `before`; those who are shown as he is hear of
+    it."""
+    state = change.state
+    customer = state.customer
+    assert customer is not None
+    if (customer.name, customer.avatar_url) == before:
+        return False
+    if state.shared and customer.merged_into is None:
+        change.tell(Tell(customers_of(state.tenant_id), Renamed(customer.id, change.trace)))
+    return True
+
+
+def shown_as(change: Change, root: CustomerRef | None) -> bool:
+    """Name and picture of whom the customer was merged into, as they are now; whether they were others. They
+    are told when they change; a process that died in between has told nobody."""
+    customer = change.state.customer
+    assert customer is not None
+    if root is None or root.id != customer.merged_into:
+        return False
+    if (root.name, root.avatar_url) == (customer.shown_name, customer.shown_avatar_url):
+        return False
+    customer.shown_name, customer.shown_avatar_url = root.name, root.avatar_url
+    return True
+
+
 def add_handle(change: Change, key: str, *, platform: str, display: str | None) -> None:
     """From now on `key` leads to this contact."""
     state = change.state
     assert state.customer is not None
-    state.handles.add(key)
+    if state.handles:
+        change.customer_event()
+    state.handles[key] = display
     change.add(
         HandleRow(
             tenant_id=state.tenant_id,
@@ -103,8 +166,9 @@ def new_conversation(
     metadata: dict[str, Any] = {}
     if recipient is not None:
         metadata["recipient"] = recipient
-    elif previous is not None and "recipient" in previous.metadata:
-        metadata["recipient"] = previous.metadata["recipient"]
+    if previous is not None:
+        carried = {name: previous.metadata[name] for name in CARRIED if name in previous.metadata}
+        metadata = {**carried, **metadata}
     if previous is not None:
         state.adopt(previous)
     conversation = state.conversation = ConversationRow(
@@ -292,7 +356,3 @@ def append(
                 )
             )
     change.state.track(tracked_row(row))
-
-
-def _differs(customer: CustomerRow, name: str | None, phone: str | None) -> bool:
-    return bool((name and name != customer.name) or (phone and customer.phone is None))

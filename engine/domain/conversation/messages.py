@@ -74,8 +74,9 @@ class KnowProfile(Struct, frozen=True, tag=True, tag_field="message", kw_only=Tr
 class SendMessage(Struct, frozen=True, tag=True, tag_field="message", kw_only=True):
     """From the API. Answer: MessageResource (also for a repeated `client_key`: the first message).
 
-    Refusals: Conflicting code window_closed | stale_conversation (data: {"last_seq", "missed": […]}) |
-    conversation_closed; NotFound for reply_to or a reaction's message.
+    Refusals: Conflicting code window_closed | window_used_up (data: {"messages_max"}) | stale_conversation
+    (data: {"last_seq", "missed": […]}) | conversation_closed | opted_out | one_way; NotFound for reply_to or
+    a reaction's message.
     `send` of a reaction names our message id in `target_message_id`; the actor puts the platform id in.
     """
 
@@ -117,6 +118,38 @@ class Started(Struct, frozen=True, kw_only=True):
     conversation: Any  # ConversationResource
     message: Any | None  # MessageResource
     created: bool
+
+
+class ChangeCustomer(Struct, frozen=True, tag=True, tag_field="message", kw_only=True):
+    """From the API, by way of the customers actor: `values` are members of CustomerRow, checked already. A
+    name that is set here stays, whatever the platform says. Answer: CustomerResource."""
+
+    customer_id: int
+    values: dict[str, Any]
+    by: By
+    trace: str = ""
+
+
+class Link(Struct, frozen=True, tag=True, tag_field="message", kw_only=True):
+    """From the customers actor, who alone decides on it: this customer is shown as `into`, or as himself
+    (None). Counts when its `version` is the newest. `confirm`: Linked is told when it is durable. Answer:
+    None, durable; asked twice, it is done once."""
+
+    customer_id: int
+    into: Any | None  # CustomerRef
+    version: int
+    confirm: bool
+    trace: str = ""
+
+
+class Shared(Struct, frozen=True, tag=True, tag_field="message", kw_only=True):
+    """From the customers actor: other customers are shown as this one, under the name and picture here. From
+    now on they must hear of new ones. No answer."""
+
+    customer_id: int
+    name: str
+    avatar_url: str | None
+    trace: str = ""
 
 
 class Assign(Struct, frozen=True, tag=True, tag_field="message", kw_only=True):
@@ -267,5 +300,8 @@ ConversationCommand = (
     | OutboxVerdict
     | MediaVerdict
     | KnowProfile
+    | ChangeCustomer
+    | Link
+    | Shared
     | TimerFired
 )

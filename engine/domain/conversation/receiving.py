@@ -6,19 +6,21 @@ message with its sequence number, the agent to be found, the automated reply. Al
 
 from typing import Any
 
-from msgspec import ValidationError, convert, to_builtins
+from msgspec import ValidationError, convert, structs, to_builtins
 
 from engine.domain import autoreply
 from engine.domain.content import DELETED_PREVIEW, preview
+from engine.domain.conversation import consent, echoes
 from engine.domain.conversation.changes import Change
 from engine.domain.conversation.composing import attachment_of, next_message
-from engine.domain.conversation.delivery import apply_status, receive_status, receive_watermark
-from engine.domain.conversation.finding import by_platform, found_message
+from engine.domain.conversation.delivery import receive_status, receive_watermark, sent_by_platform
+from engine.domain.conversation.finding import by_id, by_platform, found_message
 from engine.domain.conversation.lifecycle import (
     add_handle,
     append,
     hand_to,
     know_customer,
+    name_customer,
     new_conversation,
     set_status,
     want_agent,
@@ -33,9 +35,13 @@ from engine.domain.conversation.state import (
     snapshot,
     tracked_row,
 )
-from engine.domain.conversation.statuses import UNDECIDED
+from engine.domain.conversation.threads import may_answer_automatically, note_automatic, note_thread
+from engine.domain.conversation.window import has_room
 from engine.domain.inbound import (
+    NO_TIME,
+    AccessWithdrawn,
     AccountNotice,
+    Announced,
     Contact,
     ContactRenumbered,
     Media,
@@ -48,6 +54,7 @@ from engine.domain.inbound import (
     Unsupported,
 )
 from engine.domain.outbound import SendInteractive, SendText
+from engine.domain.phones import with_variants
 from engine.domain.platforms import rules_of
 from engine.domain.resources import rfc3339, window_is_open
 from engine.domain.rows import (
@@ -74,6 +81,8 @@ SILENT_TYPES = frozenset({"reaction", "system"})
 
 def receive(state: ContactState, message: Receive, ctx: Context) -> Effects | Lookup:
     event = message.event
+    if event.at == NO_TIME:
+        event = structs.replace(event, at=message.received_at)
     match event:
         case MessageReceived():
             return _message(state, message, event, ctx)
@@ -91,7 +100,8 @@ def receive(state: ContactState, message: Receive, ctx: Context) -> Effects | Lo
             return _renumbered(state, message, event, ctx)
         case Unsupported():
             return _unsupported(state, message, event, ctx)
-        case AccountNotice():
+        case Announced() | AccountNotice() | AccessWithdrawn():
+            # What is only announced was read before it came here, or nobody can read it.
             return Effects(reply=IGNORED)
 
 
@@ -105,22 +115,40 @@ def _message(
     ctx: Context,
     looked_up: FoundMessage | None = None,
 ) -> Effects | Lookup:
-    seen = _seen(state, event.platform_id, event.at, ctx, looked_up or found_message(ctx))
+    if event.opts == consent.OUT and looked_up is None:
+        looked = consent.look_for_waiting(state, event.platform_id, ctx)
+        if isinstance(looked, Lookup):
+            return looked
+        looked_up = looked
+    if event.answers is not None and event.answers not in state.messages:
+        owner = _answered(state, event.answers, event.platform_id, ctx)
+        if isinstance(owner, Effects | Lookup):
+            return owner
+        looked_up = owner
+    at = event.at
+    seen = _seen(state, event.platform_id, at, ctx, looked_up or found_message(ctx))
     if seen is not None:
         return seen
     change = Change(state, ctx, message.trace)
-    contact = event.contact
+    contact, written_by = event.contact, None
+    if event.answers is not None and state.handles and not state.handles.keys() & {*contact.keys}:
+        # The same person from another address, or whom they showed it to: it is this contact's matter, and no
+        # address of theirs for all time.
+        contact, written_by = Contact(keys=(state.key,)), contact.keys[0]
     know_customer(
         change,
         keys=_keys(contact),
         platform=_platform(change),
         name=None if contact.group else contact.name,
         phone=None if contact.group else contact.phone,
+        email=None if contact.group else contact.email,
     )
     silent = event.type in SILENT_TYPES
     conversation, opened = _conversation_for(change, contact, reopen=not silent)
-    at = min(event.at, ctx.now + FUTURE_MS_MAX)
+    note_thread(conversation, event, written_by=written_by)
     content, reply_to = _linked(state, event.type, event.content, event.reply_to)
+    if reply_to is None and event.answers is not None:
+        reply_to = state.messages.get(event.answers)
     row = _row(
         change,
         conversation,
@@ -129,11 +157,17 @@ def _message(
         content=content,
         text=event.text,
         platform_id=event.platform_id,
-        at=event.at,
+        at=at,
         reply_to=reply_to,
-        metadata={**event.metadata, **_quoted(event.reply_to, reply_to)},
-        sender_name=contact.name,
+        metadata={
+            **event.metadata,
+            **_quoted(event.reply_to, reply_to),
+            **({} if event.opts is None else {"opts": event.opts}),
+            **({"written_by": written_by} if written_by is not None else {}),
+        },
+        sender_name=event.contact.name or written_by,
     )
+    at = min(at, ctx.now + FUTURE_MS_MAX)
     attachments = _attachments(change, row, event.media)
     conversation.last_inbound_at = max(conversation.last_inbound_at or 0, at)
     if not silent:
@@ -147,11 +181,30 @@ def _message(
     append(change, conversation, row, attachments)
     change.message_event("message.received", conversation, row, attachments)
     want_agent(change, conversation)
+    if event.opts is not None:
+        consent.opt(change, event.opts, source="message", message_id=row.id)
     if not silent and contact.group is None and event.automated:
         _answer_automatically(change, conversation, event, opened)
     return change.done(
         Received(outcome="stored", conversation_id=conversation.id, message_id=row.id, seq=row.seq)
     )
+
+
+def _answered(
+    state: ContactState, message_id: int, platform_id: str, ctx: Context
+) -> FoundMessage | Effects | Lookup:
+    """The message of ours that an event proves to answer is looked up, and with it the event's own id, for
+    which this is the answer. A message of another contact makes the event that contact's."""
+    if not isinstance(ctx.found, tuple):
+        return Lookup((by_id(state, message_id), by_platform(state, platform_id)))
+    original, own = ctx.found
+    row = original.message
+    if row is not None and row.direction == "outbound":
+        if row.contact_key != state.key:
+            return Effects(forward=address_of(state.tenant_id, state.channel_id, row.contact_key))
+        state.track(tracked_row(row))
+    found: FoundMessage = own
+    return found
 
 
 def _echo(
@@ -162,13 +215,20 @@ def _echo(
     looked_up: FoundMessage | None = None,
 ) -> Effects | Lookup:
     """Written by the business in the platform's own app: part of the history, never answered."""
-    seen = _seen(state, event.platform_id, event.at, ctx, looked_up or found_message(ctx))
-    if seen is not None:
-        return seen
+    whose = echoes.whose(state, event, ctx)
+    if isinstance(whose, Lookup):
+        return whose
+    if whose is echoes.Whose.NOT_SAID_YET:
+        return Effects(refuse=echoes.come_again())
+    if whose is echoes.Whose.KNOWN:
+        return Effects(reply=DUPLICATE)
+    if isinstance(whose, Tracked):
+        return _echo_of_own(Change(state, ctx, message.trace), whose, event)
+    if not isinstance(ctx.found, tuple):
+        seen = _seen(state, event.platform_id, event.at, ctx, looked_up or found_message(ctx))
+        if seen is not None:
+            return seen
     change = Change(state, ctx, message.trace)
-    ours = _own_send(state, event) if event.maybe_ours else None
-    if ours is not None:
-        return _echo_of_own(change, ours, event)
     contact = event.contact
     know_customer(
         change,
@@ -176,6 +236,7 @@ def _echo(
         platform=_platform(change),
         name=contact.name,
         phone=contact.phone,
+        email=contact.email,
     )
     conversation, _ = _conversation_for(change, contact, reopen=False)
     content, reply_to = _linked(state, event.type, event.content, event.reply_to)
@@ -201,43 +262,9 @@ def _echo(
     )
 
 
-def _own_send(state: ContactState, event: MessageEchoed) -> Tracked | None:
-    """The oldest message of ours that is on its way and says what the echo says. Where a person wrote the
-    same in the platform's app at the same moment the two change places, which nobody can tell apart."""
-    for each in state.messages.values():
-        if not each.outbound or each.platform_id is not None or each.status not in UNDECIDED:
-            continue
-        shown = each.answer
-        if shown is not None and _says_the_same(shown.type, shown.content, event):
-            return each
-    return None
-
-
-def _says_the_same(kind: str, content: dict[str, Any], event: MessageEchoed) -> bool:
-    """Echoes show what was sent as the platform shows it: choices as a template or under their text, a place
-    that went as text as text, a voice message as sound."""
-    said = _said(content)
-    match kind:
-        case "interactive":
-            return bool(event.content.get("shared")) or (bool(said) and said in event.text)
-        case "location":
-            return event.type == kind or ("sent_as" in content and f"{content['latitude']:.6f}" in event.text)
-        case "voice":
-            return event.type in ("voice", "audio") and said == _said(event.content)
-        case _:
-            return kind == event.type and said == _said(event.content)
-
-
-def _said(content: dict[str, Any]) -> str:
-    return str(content.get("body") or content.get("caption") or "").strip()
-
-
 def _echo_of_own(change: Change, target: Tracked, event: MessageEchoed) -> Effects:
-    """It overtook the answer to the send, and says the same: the platform has taken the message."""
-    status = StatusChanged(
-        contact=event.contact, platform_id=event.platform_id, status="sent", at=event.at, raw_status="echo"
-    )
-    apply_status(change, target, status)
+    """It overtook the answer to the send, or there never was one: the platform has taken the message."""
+    sent_by_platform(change, target, event.platform_id, event.at)
     return change.done(
         Received(
             outcome="applied",
@@ -323,6 +350,8 @@ def _answer_automatically(
     config = change.config
     if not config.rules or not _can_be_answered(change, conversation):
         return
+    if not may_answer_automatically(conversation, change.now):
+        return
     rule = autoreply.choose(
         config,
         channel_id=conversation.channel_id,
@@ -344,6 +373,7 @@ def _answer_automatically(
         # nothing; it does not stop the customer's message.
         return
     conversation.auto_replied = {**conversation.auto_replied, str(rule.id): change.now}
+    note_automatic(conversation, change.now)
     queue_reply(
         change,
         conversation,
@@ -358,11 +388,15 @@ def _answer_automatically(
 
 
 def _can_be_answered(change: Change, conversation: ConversationRow) -> bool:
-    """A message that comes days late finds its window closed, and the platform would refuse the reply."""
+    """A message that comes days late finds its window closed, and the platform would refuse the reply; so it
+    would where everything that still waits fills the window."""
     channel = change.config.channels.get(conversation.channel_id)
-    if channel is None or channel.status == "disabled":
+    if channel is None or channel.status == "disabled" or consent.has_opted_out(change.state):
         return False
-    return window_is_open(conversation.platform, conversation.reply_window_ends_at, change.now)
+    ends_at = conversation.reply_window_ends_at
+    return window_is_open(conversation.platform, ends_at, change.now) and has_room(
+        change.state, conversation.platform, ends_at
+    )
 
 
 def _automatic_send(
@@ -524,8 +558,14 @@ def _renumbered(
     customer = state.customer
     assert customer is not None
     conversation, _ = _conversation_for(change, event.contact, reopen=False)
-    if state.wants_handle(event.new_key, ctx.now) and not ctx.suspect:
-        add_handle(change, event.new_key, platform=conversation.platform, display=customer.name)
+    if not ctx.suspect:
+        for key in with_variants(event.new_key) if event.new_phone is not None else (event.new_key,):
+            if state.wants_handle(key, ctx.now):
+                add_handle(change, key, platform=conversation.platform, display=customer.name)
+    if event.new_phone is not None and customer.phone != event.new_phone:
+        customer.phone = event.new_phone
+        change.add(snapshot(customer))
+        change.customer_event()
     conversation.metadata = {
         **conversation.metadata,
         "recipient": event.new_phone or event.new_key,
@@ -556,12 +596,13 @@ def know_profile(state: ContactState, message: KnowProfile, ctx: Context) -> Eff
     customer = state.customer
     assert customer is not None
     change = Change(state, ctx, message.trace)
-    if customer.name in state.handles | {state.key} and message.name:
-        customer.name = message.name[:NAME_CHARACTERS_MAX]
-        customer.avatar_url = message.avatar_url or customer.avatar_url
-        change.add(snapshot(customer))
-        if state.conversation is not None:
-            change.event("conversation.updated", state.conversation)
+    if customer.name in {*state.handles, state.key} and message.name:
+        name = message.name[:NAME_CHARACTERS_MAX]
+        if name_customer(change, name=name, avatar_url=message.avatar_url):
+            change.add(snapshot(customer))
+            change.customer_event()
+            if state.conversation is not None:
+                change.event("conversation.updated", state.conversation)
     return change.done()
 
 

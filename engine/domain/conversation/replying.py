@@ -9,6 +9,7 @@ from typing import Any
 from msgspec import structs, to_builtins
 
 from engine.domain.config import Channel
+from engine.domain.conversation import consent, window
 from engine.domain.conversation.changes import Change
 from engine.domain.conversation.composing import attachment_of, next_message
 from engine.domain.conversation.finding import by_id, on_conversation
@@ -30,17 +31,19 @@ from engine.domain.conversation.messages import (
     Started,
 )
 from engine.domain.conversation.state import OPEN_STATUSES, ContactState, Tracked, tracked_row
-from engine.domain.outbound import MarkRead, OutboxItem, OutboxPayload, Send, SendReaction, SendTemplate
+from engine.domain.conversation.threads import thread_of
+from engine.domain.outbound import (
+    MarkRead,
+    OutboxItem,
+    OutboxPayload,
+    Send,
+    SendInteractive,
+    SendReaction,
+    SendTemplate,
+)
 from engine.domain.outbox import Deliver, channel_address
 from engine.domain.platforms import rules_of
-from engine.domain.resources import (
-    MessageResource,
-    has_human_window,
-    human_window_ends_at,
-    message_resource,
-    reply_window,
-    window_is_open,
-)
+from engine.domain.resources import MessageResource, message_resource
 from engine.domain.rows import (
     AttachmentRow,
     ConversationRow,
@@ -116,10 +119,17 @@ def start(state: ContactState, message: Start, ctx: Context) -> Effects | Lookup
         if first is not None:
             shown = change.resource(existing)
             return Effects(reply=Started(conversation=shown, message=first, created=False))
-    if message.send is not None and _needs_window(message.send):
+    if message.send is not None and consent.has_opted_out(state):
+        return Effects(refuse=consent.refusal())
+    if message.send is not None and _is_meaningless(_channel(change), message.send):
+        return Effects(refuse=_one_way())
+    if message.send is not None:
         ends_at = existing.reply_window_ends_at if existing is not None else None
-        if not _may_send(change, message.by, message.platform, ends_at):
-            return Effects(refuse=_window_closed(change, message.platform, ends_at))
+        refusal = window.refusal(
+            change, send=message.send, by=message.by, platform=message.platform, ends_at=ends_at
+        )
+        if refusal is not None:
+            return Effects(refuse=refusal)
     phone = message.recipient if message.recipient.startswith("+") else None
     know_customer(change, keys=(state.key,), platform=message.platform, name=message.name, phone=phone)
     created = False
@@ -174,17 +184,22 @@ def retry(state: ContactState, message: Retry, ctx: Context) -> Effects | Lookup
                 code="not_retryable",
             )
         )
+    if consent.has_opted_out(state):
+        return Effects(refuse=consent.refusal())
     item = structs.replace(found.outbox, state="queued", attempts=0, not_before=ctx.now)
     change = Change(state, ctx, message.trace)
-    if _needs_window(item.send):
+    if not isinstance(item.send, SendTemplate | MarkRead):
         conversation = state.resident(message.conversation_id) or state.conversation
         ends_at = conversation.reply_window_ends_at if conversation is not None else None
         platform = conversation.platform if conversation is not None else ""
-        if not _may_send(change, message.by, platform, ends_at):
-            return Effects(refuse=_window_closed(change, platform, ends_at))
+        refusal = window.refusal(
+            change, send=item.send, by=message.by, platform=platform, ends_at=ends_at, again=target
+        )
+        if refusal is not None:
+            return Effects(refuse=refusal)
         item = structs.replace(item, window_ends_at=ends_at, by_person=message.by.kind == "user")
     flagged = target.status == "unknown"
-    target.status = "pending"
+    target.status, target.withdrawn = "pending", False
     target.failed_at = None
     change.add(
         MessagePatch(
@@ -209,6 +224,7 @@ def retry(state: ContactState, message: Retry, ctx: Context) -> Effects | Lookup
                     resent=flagged,
                     window_ends_at=item.window_ends_at,
                     by_person=item.by_person,
+                    thread=item.thread,
                 )
             ),
             updated_at=ctx.now,
@@ -312,6 +328,7 @@ def _queue(
     by_person: bool = False,
 ) -> None:
     recipient = conversation.metadata.get("recipient") or _recipient(conversation)
+    thread = thread_of(conversation) if message_id is not None else None
     row = OutboxRow(
         tenant_id=conversation.tenant_id,
         id=outbox_id,
@@ -330,6 +347,7 @@ def _queue(
                 reply_to=reply_to,
                 window_ends_at=conversation.reply_window_ends_at,
                 by_person=by_person,
+                thread=thread,
             )
         ),
         error=None,
@@ -356,6 +374,7 @@ def _queue(
         created_at=row.created_at,
         window_ends_at=conversation.reply_window_ends_at,
         by_person=by_person,
+        thread=thread,
     )
     change.tell(Tell(channel_address(conversation.tenant_id, conversation.channel_id), Deliver(item), lane))
 
@@ -460,9 +479,19 @@ def _refusal(change: Change, conversation: ConversationRow, message: SendMessage
         return Conflicting("The channel is not connected any more.", code="channel_disabled")
     if conversation.channel_type == "group":
         return Conflicting("Messages to groups cannot be sent on this channel.", code="not_supported")
-    ends_at = conversation.reply_window_ends_at
-    if _needs_window(message.send) and not _may_send(change, message.by, conversation.platform, ends_at):
-        return _window_closed(change, conversation.platform, ends_at)
+    if consent.has_opted_out(state):
+        return consent.refusal()
+    if _is_meaningless(channel, message.send):
+        return _one_way()
+    refusal = window.refusal(
+        change,
+        send=message.send,
+        by=message.by,
+        platform=conversation.platform,
+        ends_at=conversation.reply_window_ends_at,
+    )
+    if refusal is not None:
+        return refusal
     if message.seen_seq is not None and not message.force:
         missed = _missed(state, conversation, message.seen_seq, message.by)
         if missed:
@@ -491,32 +520,15 @@ def _missed(state: ContactState, conversation: ConversationRow, seen_seq: int, b
     return missed
 
 
-def _needs_window(send: Send) -> bool:
-    return not isinstance(send, SendTemplate | MarkRead)
+def _is_meaningless(channel: Channel | None, send: Send) -> bool:
+    """Choices, where nobody can answer."""
+    if channel is None or not isinstance(send, SendInteractive):
+        return False
+    return rules_of(channel.platform).connection.is_one_way(channel.external_id)
 
 
-def _may_send(change: Change, by: By, platform: str, ends_at: int | None) -> bool:
-    """Whether a free-form message may go out now: in the window, or by a person in the longer time that some
-    platforms give people."""
-    if window_is_open(platform, ends_at, change.now):
-        return True
-    human_ends_at = human_window_ends_at(platform, ends_at)
-    return (
-        by.kind == "user"
-        and human_ends_at is not None
-        and change.now < human_ends_at
-        and has_human_window(_channel(change))
-    )
-
-
-def _window_closed(change: Change, platform: str, ends_at: int | None) -> Conflicting:
-    templates = rules_of(platform).capabilities.templates
-    sentence = "only an approved template can be sent now" if templates else "the customer has to write first"
-    return Conflicting(
-        f"The reply window is closed; {sentence}.",
-        code="window_closed",
-        data={"reply_window": reply_window(platform, ends_at, change.now, _channel(change))},
-    )
+def _one_way() -> Conflicting:
+    return Conflicting("Nobody can answer this sender, so choices cannot be offered.", code="one_way")
 
 
 def _channel(change: Change) -> Channel | None:

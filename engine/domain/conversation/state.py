@@ -10,7 +10,7 @@ from typing import Any
 from msgspec import Struct
 
 from engine.domain.inbound import StatusChanged, StatusesReached
-from engine.domain.resources import CustomerRef, MessageResource
+from engine.domain.resources import CustomerRef, MessageResource, customer_ref
 from engine.domain.rows import ConversationRow, CustomerRow, MessageRow
 from engine.ports import ContactSnapshot, TrackedMessage
 
@@ -47,7 +47,8 @@ OPEN_STATUSES = frozenset({"new", "open", "pending"})
 
 class Tracked(Struct, kw_only=True, gc=False):
     """A message by its ids and its standing. `answer` is kept while its commit may be under way, so that
-    a repeated client key gets the first answer without a query."""
+    a repeated client key gets the first answer without a query. `withdrawn`: it failed because the customer
+    opted out, and a call may have been under way."""
 
     id: int
     conversation_id: int
@@ -66,6 +67,7 @@ class Tracked(Struct, kw_only=True, gc=False):
     deleted_at: int | None = None
     trace: str = ""
     answer: MessageResource | None = None
+    withdrawn: bool = False
 
 
 class Early(Struct, kw_only=True, frozen=True):
@@ -79,6 +81,9 @@ class ContactState(Struct, kw_only=True):
     """One contact on one channel account.
 
     `moved_to`      another key owns this contact; everything is forwarded there.
+    `handles`       what the contact is known by, with the name shown there.
+    `shared`        other customers are shown as this one.
+    `root`          whom the customer was merged into, as loaded.
     `foreign`       ids of the person that a commit was refused with, and when: another contact may own them.
     `conversation`  the newest, open or not; None before the first.
     `older`         other conversations that commands referred to.
@@ -93,7 +98,9 @@ class ContactState(Struct, kw_only=True):
     key: str
     moved_to: str | None = None
     customer: CustomerRow | None = None
-    handles: set[str] = set()
+    handles: dict[str, str | None] = {}
+    shared: bool = False
+    root: CustomerRef | None = None
     foreign: dict[str, int] = {}
     conversation: ConversationRow | None = None
     older: dict[int, ConversationRow] = {}
@@ -180,9 +187,8 @@ class ContactState(Struct, kw_only=True):
         return row
 
     def customer_ref(self) -> CustomerRef:
-        customer = self.customer
-        assert customer is not None
-        return CustomerRef(id=customer.id, name=customer.name, avatar_url=customer.avatar_url)
+        assert self.customer is not None
+        return customer_ref(self.customer)
 
     def has_open(self) -> bool:
         return self.conversation is not None and self.conversation.status in OPEN_STATUSES
@@ -203,7 +209,8 @@ def from_snapshot(tenant_id: int, channel_id: int, key: str, found: ContactSnaps
         return state
     state = _fresh(tenant_id, channel_id, key)
     state.customer = found.customer
-    state.handles = {handle.external_id for handle in found.handles}
+    state.handles = {handle.external_id: handle.display for handle in found.handles}
+    state.shared, state.root = found.shared, found.root
     state.conversation = found.conversation
     for message in reversed(found.messages):
         state.track(tracked(message))

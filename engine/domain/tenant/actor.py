@@ -22,8 +22,9 @@ from engine.domain.config import (
     Tag,
     TenantConfig,
 )
-from engine.domain.outbox import Refresh, channel_address
-from engine.domain.resources import encode
+from engine.domain.conversation.messages import SYSTEM, By, Received
+from engine.domain.outbox import Halt, Refresh, channel_address
+from engine.domain.resources import encode, rfc3339
 from engine.domain.rows import (
     AuditRow,
     ChannelRow,
@@ -36,13 +37,16 @@ from engine.domain.rows import (
     TagRow,
     UserRow,
 )
-from engine.domain.tenant.messages import KIND, Remove, Save, TenantCommand
+from engine.domain.tenant.messages import KIND, NeedAttention, Remove, Save, TenantCommand
 from engine.errors import Conflicting, InvalidInput, MijraError, NotFound
 from engine.ports import TenantStore
 from engine.runtime import Context, Decider, Effects, LoadRequest, Tell
 
 CONFIG_CHANGED: Final = "config.changed"
 """The event that carries a new snapshot to this process (`local`) and the news of it to others."""
+
+CHANNEL_UPDATED: Final = "channel.updated"
+"""The event that tells screens of a channel's other status."""
 
 NUMBER_MAX: Final = {"agent": 500, "channel": 200, "tag": 500, "rule": 500}
 
@@ -58,6 +62,8 @@ def decide(state: TenantState, message: TenantCommand, ctx: Context) -> Effects:
                 return _save(state, message, ctx)
             case Remove():
                 return _remove(state, message, ctx)
+            case NeedAttention():
+                return _need_attention(state, message, ctx)
     except MijraError as refusal:
         # Raised before anything of the state was touched.
         return Effects(refuse=refusal)
@@ -88,6 +94,7 @@ async def _load_one(store: TenantStore, request: LoadRequest) -> TenantState:
 def _save(state: TenantState, message: Save, ctx: Context) -> Effects:
     config, values, now = state.config, message.values, ctx.now
     tells: list[Tell] = []
+    told: tuple[Row, ...] = ()
     match message.kind:
         case "agent" | "channel" | "tag" | "rule":
             kind = _KINDS[message.kind]
@@ -100,8 +107,9 @@ def _save(state: TenantState, message: Save, ctx: Context) -> Effects:
             if message.kind == "agent":
                 _check_owner(after)
                 tells.append(Tell(assigner_of(config.tenant_id), Reconsider()))
-            elif message.kind == "channel" and not _only_marked(before, entity):
+            elif message.kind == "channel":
                 tells.append(Tell(channel_address(config.tenant_id, entity.id), Refresh()))
+                told = _told(before, entity, config.tenant_id, message.trace, ctx)
         case "assignment":
             before = config.assignment
             entity = structs.replace(before, **values)
@@ -125,21 +133,44 @@ def _save(state: TenantState, message: Save, ctx: Context) -> Effects:
     state.config = after
     action = "created" if before is None else "changed"
     return Effects(
-        commit=(row, *_trail(after, message, action, subject, before, entity, ctx)),
+        commit=(row, *_trail(after, message.by, message.trace, action, subject, before, entity, ctx), *told),
         tell=tells,
         reply=entity,
     )
 
 
-def _only_marked(before: Channel | None, after: Channel) -> bool:
-    """Whether a change says no more than that the account needs attention. That is the channel's own word,
-    after which it waits for a person's: a Refresh would have it try the same credentials at once, for
-    ever."""
-    if before is None or after.status != "needs_attention":
-        return False
-    return after == structs.replace(
-        before, status=after.status, status_note=after.status_note, updated_at=after.updated_at
+def _need_attention(state: TenantState, message: NeedAttention, ctx: Context) -> Effects:
+    """No Refresh: a channel that its platform refused would try the same credentials at once, for ever."""
+    config = state.config
+    channel = config.channels.get(message.channel_id)
+    if channel is None or channel.status == "disabled" or _is_past(channel, message):
+        return Effects(reply=Received(outcome="ignored"))
+    tells: list[Tell] = []
+    if message.halts:
+        tells.append(Tell(channel_address(config.tenant_id, channel.id), Halt(message.note)))
+    if (channel.status, channel.status_note) == ("needs_attention", message.note):
+        return Effects(tell=tells, reply=Received(outcome="ignored"))
+    marked = structs.replace(channel, status="needs_attention", status_note=message.note, updated_at=ctx.now)
+    state.config = structs.replace(config, channels={**config.channels, channel.id: marked})
+    trail = _trail(
+        state.config, SYSTEM, message.trace, "changed", f"channel:{channel.id}", channel, marked, ctx
     )
+    return Effects(
+        commit=(
+            _channel_row(config.tenant_id, marked),
+            *trail,
+            *_told(channel, marked, config.tenant_id, message.trace, ctx),
+        ),
+        tell=tells,
+        reply=Received(outcome="applied"),
+    )
+
+
+def _is_past(channel: Channel, message: NeedAttention) -> bool:
+    """Whether the credentials that it is about have been replaced."""
+    if message.credentials_at is not None:
+        return message.credentials_at != channel.credentials_at
+    return message.at is not None and message.at < channel.credentials_at
 
 
 def _remove(state: TenantState, message: Remove, ctx: Context) -> Effects:
@@ -164,7 +195,7 @@ def _remove(state: TenantState, message: Remove, ctx: Context) -> Effects:
     return Effects(
         commit=(
             ConfigDelete(tenant_id=config.tenant_id, table=kind.table, id=message.id),
-            *_trail(after, message, "removed", subject, entity, None, ctx),
+            *_trail(after, message.by, message.trace, "removed", subject, entity, None, ctx),
         ),
         tell=tells,
     )
@@ -176,7 +207,7 @@ def _entity(kind: "_Kind", entities: dict[int, Any], message: Save, ctx: Context
         before = entities.get(message.id)
         if before is None:
             raise NotFound(f"There is no such {message.kind}.")
-        return before, structs.replace(before, **message.values, updated_at=ctx.now)
+        return before, _dated(before, structs.replace(before, **message.values, updated_at=ctx.now), ctx.now)
     if message.id is not None and message.id in entities:
         raise Conflicting(f"This {message.kind} exists already.")
     if len(entities) >= NUMBER_MAX[message.kind]:
@@ -184,7 +215,18 @@ def _entity(kind: "_Kind", entities: dict[int, Any], message: Save, ctx: Context
             f"A tenant has at most {NUMBER_MAX[message.kind]} of this kind.", code="limit_reached"
         )
     new_id = message.id if message.id is not None else ctx.new_id()
-    return None, kind.type(**message.values, id=new_id, created_at=ctx.now, updated_at=ctx.now)
+    made = kind.type(**message.values, id=new_id, created_at=ctx.now, updated_at=ctx.now)
+    return None, _dated(None, made, ctx.now)
+
+
+def _dated(before: Any, after: Any, now: int) -> Any:
+    """A channel's new credentials get a time that no earlier ones had, where they come without one."""
+    if not isinstance(after, Channel) or (before is not None and before.credentials == after.credentials):
+        return after
+    earlier = 0 if before is None else before.credentials_at
+    if after.credentials_at > earlier:
+        return after
+    return structs.replace(after, credentials_at=max(now, earlier + 1))
 
 
 def _check_unique(kind: "_Kind", entities: dict[int, Any], entity: Any) -> None:
@@ -208,7 +250,8 @@ def _check_owner(config: TenantConfig) -> None:
 
 def _trail(
     config: TenantConfig,
-    message: Save | Remove,
+    by: By,
+    trace: str,
     action: str,
     subject: str,
     before: Any,
@@ -218,12 +261,12 @@ def _trail(
     audit = AuditRow(
         tenant_id=config.tenant_id,
         id=ctx.new_id(),
-        user_id=message.by.id,
+        user_id=by.id,
         action=action,
         subject=subject,
         before=_shown(before),
         after=_shown(after),
-        trace=message.trace,
+        trace=trace,
         at=ctx.now,
     )
     event = EventRow(
@@ -231,11 +274,37 @@ def _trail(
         name=CONFIG_CHANGED,
         channels=(),
         data_json=encode({"subject": subject, "action": action}),
-        trace=message.trace,
+        trace=trace,
         at=ctx.now,
         local=config,
     )
     return audit, event
+
+
+def _told(
+    before: Channel | None, after: Channel, tenant_id: int, trace: str, ctx: Context
+) -> tuple[Row, ...]:
+    """To the screens, when a channel has another status."""
+    if before is None or (before.status, before.status_note) == (after.status, after.status_note):
+        return ()
+    channel = {
+        "id": after.id,
+        "platform": after.platform,
+        "name": after.name,
+        "status": after.status,
+        "status_note": after.status_note,
+        "credentials_expire_at": rfc3339(after.credentials_expire_at),
+        "updated_at": rfc3339(after.updated_at),
+    }
+    event = EventRow(
+        tenant_id=tenant_id,
+        name=CHANNEL_UPDATED,
+        channels=("inbox",),
+        data_json=encode({"channel": channel}),
+        trace=trace,
+        at=ctx.now,
+    )
+    return (event,)
 
 
 def _shown(entity: Any) -> Json | None:

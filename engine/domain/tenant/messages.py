@@ -46,4 +46,19 @@ class Remove(Struct, frozen=True, tag=True, kw_only=True):
     trace: str = ""
 
 
-TenantCommand = Save | Remove
+class NeedAttention(Struct, frozen=True, tag=True, kw_only=True):
+    """A person has to act on a channel, says its platform. Answer: Received, `applied` or `ignored`.
+
+    It is about the credentials that `credentials_at` names, or else about what was in force at `at`; ignored
+    when they have been replaced since, when the channel is disabled or gone, and when it says so already.
+    `halts`: the credentials hold no more, so the channel keeps what it has until there are new ones."""
+
+    channel_id: int
+    note: str
+    halts: bool
+    credentials_at: int | None = None
+    at: int | None = None
+    trace: str = ""
+
+
+TenantCommand = Save | Remove | NeedAttention

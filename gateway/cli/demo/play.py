@@ -19,7 +19,6 @@ from msgspec import Struct
 from rich.console import Console
 
 from adapters.port import Play
-from adapters.registry import adapters
 from adapters.simulators import Talk
 from adapters.simulators.ledger import Ledger
 from engine.errors import Unavailable
@@ -33,7 +32,7 @@ from gateway.cli.demo.server import Server, dev_server
 from gateway.cli.demo.subscription import Subscription
 from gateway.cli.demo.tally import Tally
 from gateway.cli.running import until_signalled
-from gateway.cli.sandbox import stand_ins
+from gateway.cli.sandbox import played_by, stand_ins
 from gateway.settings import Settings, variable
 from storage.embedded import embedded_postgres
 
@@ -112,6 +111,7 @@ class _Demo:
             checks = await self._with_server(server, asked)
         if server.exit_status != 0:
             checks.append(_server_failed(server.exit_status))
+        screen.shares(self._tally.shares)
         screen.checks(checks)
         clean = all(check.clean for check in checks)
         screen.say("Nothing was lost, doubled or invented." if clean else f"Not clean. See {places.log_file}")
@@ -119,7 +119,7 @@ class _Demo:
 
     async def _with_server(self, server: Server, asked: trio.Event) -> list[Check]:
         ready = server.ready
-        played = "  ".join(f"{adapters()[name].platform.label} {url}" for name, url in self._urls().items())
+        played = "  ".join(f"{name} {url}" for name, url in self._urls().items())
         self._screen.say(f"API {ready.base_url}  WebSocket {ready.ws_url}  {played}")
         async with (
             database_server(self._settings, url=ready.database_url) as databases,
@@ -225,9 +225,10 @@ class _Demo:
 def _without_our_id() -> set[str]:
     found = set()
     for name, stand_in in stand_ins().items():
-        platform = adapters()[name].platform
-        if not platform.capabilities.takes_our_id:
-            found.add(stand_in.demo_keys()[platform.connection.account.name])
+        adapter = played_by(name)
+        account = stand_in.demo_keys()[adapter.platform.connection.account.name]
+        if not adapter.takes_our_id(account):
+            found.add(account)
     return found
 
 

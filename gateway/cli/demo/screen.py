@@ -1,6 +1,6 @@
 """What the demo shows: a live table on a terminal, plain lines everywhere else."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Final
 
@@ -9,8 +9,9 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
+from adapters.registry import adapters
 from gateway.cli.demo.reconciliation import Check
-from gateway.cli.demo.tally import Counts, Line
+from gateway.cli.demo.tally import Counts, Line, Share
 
 PLAIN_EVERY_SECONDS: Final = 2.0
 LIVE_EVERY_SECONDS: Final = 0.25
@@ -57,6 +58,18 @@ class Screen:
         )
         self._live.update(Group(table, *map(_talk, lines)), refresh=True)
 
+    def shares(self, shares: Mapping[str, Share]) -> None:
+        """The one inbox, by channel."""
+        table = Table(title="The inbox, by channel", title_justify="left")
+        table.add_column("channel")
+        for name in ("conversations", "received", "replies"):
+            table.add_column(name, justify="right")
+        for name, each in adapters().items():
+            if (share := shares.get(name)) is not None:
+                counts = (len(share.conversations), share.received, share.replies)
+                table.add_row(each.platform.label, *map(str, counts))
+        self._console.print(table)
+
     def checks(self, checks: Sequence[Check]) -> None:
         """The reconciliation, with the first problems of each check that found some."""
         table = Table(title="Reconciliation", title_justify="left")
@@ -85,9 +98,9 @@ def _ms(value: float | None) -> str:
 
 
 def _talk(line: Line) -> Text:
-    """`customer: text`, or the same with the agent who answered."""
+    """`channel customer: text`, or the same with the agent who answered."""
     text = Text(no_wrap=True, overflow="ellipsis")
-    text.append(line.customer, "cyan")
+    text.append(f"{line.platform} ", "dim").append(line.customer, "cyan")
     if line.agent is not None:
         text.append(" ← ").append(line.agent, "green")
     return text.append(": ").append(line.text.replace("\n", " "))

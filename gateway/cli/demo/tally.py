@@ -24,6 +24,15 @@ class Line(Struct, frozen=True):
     customer: str
     agent: str | None
     text: str
+    platform: str
+
+
+class Share(Struct, kw_only=True):
+    """What one channel has of the inbox; `replies` are agents' and automatic ones."""
+
+    conversations: set[int]
+    received: int = 0
+    replies: int = 0
 
 
 class Counts(Struct, frozen=True, kw_only=True):
@@ -58,6 +67,7 @@ class Tally:
         self.stored = 0
         self.pushed: dict[int, int] = {}
         self.changed: dict[int, set[str]] = {}
+        self.shares: dict[str, Share] = {}
         self.lines: deque[Line] = deque(maxlen=LINES_KEPT)
 
     def hear(self, event: dict[str, Any]) -> None:
@@ -83,11 +93,17 @@ class Tally:
         if inbound and times == 1:
             self._inbound_pushed += 1
             self._shown_at[message["platform_message_id"]] = time.time_ns() // 1_000_000
+        platform = conversation["platform"]
+        if times == 1:
+            share = self.shares.setdefault(platform, Share(conversations=set()))
+            share.conversations.add(conversation["id"])
+            share.received += inbound
+            share.replies += not inbound
         last = conversation["last_message"]
         customer = conversation["customer"]["name"]
         preview = last["preview"] if last is not None and last["seq"] == message["seq"] else ""
         agent = None if inbound else message["sender"]["name"] or "automatic reply"
-        self.lines.append(Line(customer, agent, preview or f"({message['type']})"))
+        self.lines.append(Line(customer, agent, preview or f"({message['type']})", platform))
 
     def refresh(self) -> Counts:
         """The counts of now."""

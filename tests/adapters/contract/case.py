@@ -2,16 +2,20 @@
 
 import json
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cache
 from importlib import import_module
 from pathlib import Path
-from typing import Final
+from types import MappingProxyType
+from typing import Any, Final
 
 from msgspec import Struct
 
 from adapters.port import Adapter, ErrorClass
 from adapters.registry import adapters
+from engine.domain.inbound import InboundEvent
+from engine.domain.outbound import Send
+from engine.ports import Receiver
 
 HERE: Final = Path(__file__).parent
 PAYLOADS: Final = HERE.parent / "payloads"
@@ -19,11 +23,23 @@ SAMPLES: Final = Path(os.environ.get("MIJRA_SAMPLES", HERE.parents[3] / "shared"
 """The field's samples, where they are at hand."""
 
 
+META_EXPIRED: Final = MappingProxyType({"code": 190})
+META_THROTTLED: Final = MappingProxyType({"code": 4, "status": 429})
+
+
 class Case(Struct, frozen=True, kw_only=True):
     """`count(body)`: how many items a delivery holds, found without the adapter. `sign(body, secret)`: the
     headers of a signed delivery. `secret` and `secret_before` are credentials by name; without `sign` the
     platform signs nothing. `codes` are the documented error codes with the class of each. `samples` is the
-    folder of the field's samples, `foreign` says which of them are none of this receiver's."""
+    folder of the field's samples, `foreign` says which of them are none of this receiver's, `unsupported`
+    which the platform itself calls so. `receiver_then(header)`: for platforms whose signatures grow old, a
+    receiver at the time of this one. For the played platform: `expired` and `throttled` are the faults
+    (`/__sim/faults`) of a credential that ended and of too many calls, the latter with 7 seconds to wait,
+    `token` is the credential that a call is refused without. `read` gives what the platform only announces,
+    as it is read.
+    `token` is the credential that a call is refused without. `signed(body)`: what of a body the signature
+    covers. `sends`: messages by type in the platform's own form, where it does not take everybody's.
+    """
 
     count: Callable[[bytes], int]
     sign: Callable[[bytes, str], Mapping[str, str]] | None
@@ -31,7 +47,15 @@ class Case(Struct, frozen=True, kw_only=True):
     secret_before: str | None = "app_secret_previous"
     samples: str = ""
     codes: Mapping[str, ErrorClass]
+    expired: Mapping[str, Any] = META_EXPIRED
+    throttled: Mapping[str, Any] = META_THROTTLED
+    token: str = "access_token"
     foreign: Callable[[str], bool] = lambda name: False
+    read: Callable[[], Sequence[InboundEvent]] = tuple
+    signed: Callable[[bytes], object] = lambda body: body
+    sends: Mapping[str, Send] = {}
+    unsupported: frozenset[str] = frozenset()
+    receiver_then: Callable[[str], Receiver] | None = None
 
 
 class Payload(Struct, frozen=True, kw_only=True):

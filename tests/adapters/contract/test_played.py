@@ -2,6 +2,7 @@
 an answer is accepted, trouble is told apart."""
 
 import json
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
@@ -12,12 +13,12 @@ import trio
 from msgspec import Struct, structs
 
 from adapters.guard import Guard
-from adapters.port import Accepted, Account, Adapter, Declined, ErrorClass, Play, Tools, Unanswered
+from adapters.port import Accepted, Account, Adapter, Declined, ErrorClass, Play, Renewed, Tools, Unanswered
 from adapters.simulators.http import HttpServer, Request, Response
 from engine.domain.inbound import MessageReceived
 from engine.domain.outbound import MarkRead, OutboxItem, Send, SendText
 from engine.ports import Endpoint, WebhookRequest
-from tests.adapters.contract.case import every_adapter
+from tests.adapters.contract.case import case_of, every_adapter
 from tests.adapters.contract.files import Files
 from tests.adapters.turns import AtOnce
 
@@ -107,6 +108,8 @@ async def stage(adapter: Adapter) -> AsyncIterator[Stage]:
     connection = adapter.platform.connection
     secrets = {each.name: keys[each.name] for each in connection.credentials if each.name in keys}
     external_id = keys[connection.account.name]
+    parent = connection.parent
+    above = {parent.name: keys[parent.name]} if parent is not None and parent.name in keys else {}
     async with stand_in.simulator(Play(accounts=[keys])).running() as played, trio.open_nursery() as nursery:
         host = played.base_url.removeprefix("http://")
         built = Stage(
@@ -118,7 +121,7 @@ async def stage(adapter: Adapter) -> AsyncIterator[Stage]:
                 platform=adapter.platform.name,
                 external_id=external_id,
                 credentials=secrets,
-                settings={"base_url": played.base_url},
+                settings={**above, "base_url": played.base_url},
             ),
             endpoint=Endpoint(
                 platform=adapter.platform.name,
@@ -165,7 +168,8 @@ async def test_the_account_can_be_checked(adapter: Adapter) -> None:
     """Good credentials and bad ones, in a sentence."""
     async with stage(adapter) as on:
         assert (await adapter.check(on.account, on.tools)).ok
-        stranger = structs.replace(on.account, credentials={**on.account.credentials, "access_token": "x"})
+        token = case_of(adapter.platform.name).token
+        stranger = structs.replace(on.account, credentials={**on.account.credentials, token: "x"})
         checked = await adapter.check(stranger, on.tools)
         assert not checked.ok
         assert checked.detail.endswith(".")
@@ -178,22 +182,22 @@ async def test_trouble_is_told_apart(adapter: Adapter) -> None:
     async with stage(adapter) as on:
         received = await on.customer_writes()
         hello = SendText(body="Hello")
-        await on.call("POST", "faults", {"kind": "error", "code": 190, "times": 1})
+        case = case_of(adapter.platform.name)
+        await on.call("POST", "faults", {"kind": "error", "times": 1, **case.expired})
         result = await on.answer(received, hello)
         assert isinstance(result, Declined)
         assert result.error_class is ErrorClass.AUTH
-        await on.call(
-            "POST",
-            "faults",
-            {"kind": "error", "code": 4, "status": 429, "retry_after_seconds": 7, "times": 1},
-        )
+        throttled = {"kind": "error", "retry_after_seconds": 7, "times": 1, **case.throttled}
+        await on.call("POST", "faults", throttled)
         result = await on.answer(received, hello)
         assert isinstance(result, Declined)
         assert (result.error_class, result.retry_after_seconds) == (ErrorClass.RATE_ACCOUNT, 7.0)
         for fault in ({"kind": "garbage"}, {"kind": "reset"}, {"kind": "garbage", "status": 502}):
             await on.call("POST", "faults", {**fault, "times": 1})
             assert isinstance(await on.answer(received, hello), Unanswered)
-        nowhere = structs.replace(on.account, settings={"base_url": "http://127.0.0.1:9"})
+        nowhere = structs.replace(
+            on.account, settings={**on.account.settings, "base_url": "http://127.0.0.1:9"}
+        )
         tools = structs.replace(on.tools, guard=Guard(allowed=["127.0.0.1:9"]))
         result = await structs.replace(on, tools=tools).answer(received, hello, nowhere)
         assert isinstance(result, Declined)
@@ -219,8 +223,29 @@ async def test_a_nameless_customer_can_be_asked_about(adapter: Adapter) -> None:
         profile = await adapter.profile(received.contact.keys[0], on.account, on.tools)
         if not adapter.platform.capabilities.profiles:
             assert profile is None
-            assert received.contact.name
+            assert received.contact.name or received.contact.phone
             return
         assert profile is not None
         assert profile.name
         assert await adapter.profile("999", on.account, on.tools) is None
+
+
+@each_played
+async def test_credentials_that_expire_are_renewed(adapter: Adapter) -> None:
+    """New ones by the names in the description, good for a while, and an answer goes out with them. Where
+    nothing expires, nothing is renewed."""
+    renewal = adapter.platform.connection.renewal
+    async with stage(adapter) as on:
+        renewed = await adapter.renew(on.account, on.tools)
+        if renewal is None:
+            assert renewed is None
+            return
+        assert isinstance(renewed, Renewed)
+        assert renewed.credentials.keys() <= set(renewal.names)
+        now = time.time_ns() // 1_000_000
+        assert renewed.expires_at is not None
+        assert 0.9 <= (renewed.expires_at - now) / (renewal.lifetime_seconds * 1_000) <= 1.01
+        fresh = structs.replace(on.account, credentials={**on.account.credentials, **renewed.credentials})
+        assert fresh.credentials != on.account.credentials
+        received = await on.customer_writes()
+        assert isinstance(await on.answer(received, SendText(body="Hello"), fresh), Accepted)

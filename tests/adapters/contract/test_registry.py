@@ -146,6 +146,16 @@ def test_an_adapter_is_found_by_name_and_alias() -> None:
         adapter_of("pigeon")
 
 
+def test_what_is_played_has_a_name_of_its_own() -> None:
+    """The platform's, or one that no platform has."""
+    names = [name for each in adapters().values() for name in each.stand_ins()]
+    assert len(set(names)) == len(names)
+    for each in adapters().values():
+        others = {name for name in each.stand_ins() if name != each.platform.name}
+        for platform in (one.platform for one in adapters().values()):
+            assert not others & {platform.name, *platform.aliases}
+
+
 def test_the_readmes_channel_table_is_current() -> None:
     """`python -m adapters --markdown` is what stands there."""
     readme = (ROOT / "README.md").read_text()

@@ -83,7 +83,8 @@ def check_fit(adapter: Adapter, send: Send, *, carried: bool, rule: str | None) 
 def test_a_type_is_carried_degraded_or_refused(adapter: Adapter, kind: str) -> None:
     """As the capabilities say; what is degraded loses no word, and the agent is told by which rule."""
     can = adapter.platform.capabilities
-    check_fit(adapter, TYPES[kind], carried=kind in can.sends, rule=can.degrades.get(kind))
+    send = case_of(adapter.platform.name).sends.get(kind, TYPES[kind])
+    check_fit(adapter, send, carried=kind in can.sends, rule=can.degrades.get(kind))
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -157,13 +158,11 @@ def test_an_account_says_what_it_consists_of(adapter: Adapter) -> None:
         each.required for each in connection.credentials
     )
     assert connection.problems({"no_such": "x"}, {}, whole=False)
-    stand_in = adapter.stand_in()
-    if stand_in is None:
-        return
-    for keys in (stand_in.new_keys(), stand_in.demo_keys()):
-        names = {each.name for each in connection.credentials}
-        given = {name: value for name, value in keys.items() if name in names}
-        assert connection.problems(given, {}, whole=True) == {}
-        assert keys[connection.account.name]
-    assert stand_in.new_keys() != stand_in.new_keys()
-    assert stand_in.demo_keys() == stand_in.demo_keys()
+    for stand_in in adapter.stand_ins().values():
+        for keys in (stand_in.new_keys(), stand_in.demo_keys()):
+            names = {each.name for each in connection.credentials}
+            given = {name: value for name, value in keys.items() if name in names}
+            assert connection.problems(given, {}, whole=True) == {}
+            assert connection.account.problem(keys[connection.account.name]) is None
+        assert stand_in.new_keys() != stand_in.new_keys()
+        assert stand_in.demo_keys() == stand_in.demo_keys()

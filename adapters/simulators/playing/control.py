@@ -1,4 +1,4 @@
-"""The control API of the played Messenger and Instagram, under `/__sim/`: that of the played WhatsApp.
+"""The control API of a played platform: the same scripting as on the object, for other processes.
 
     GET    /__sim/health                        {"ok": true}
     GET    /__sim/accounts                      the accounts, their keys (simulated ones) and callbacks
@@ -8,53 +8,61 @@
     GET    /__sim/customers                     who there is
     POST   /__sim/connect                       {callback_url, account_id?, check?}
     POST   /__sim/messages                      {from, text?, kind?, name?, account_id?}, or
-                                                {from, item: a messaging[] item without sender and recipient}
-    POST   /__sim/echoes                        {to, text, account_id?}
+                                                {from, item: what the platform would tell}
+    POST   /__sim/echoes                        {to, text, account_id?}, where the platform has them
     POST   /__sim/webhooks                      {payload | text, signed?, account_id?}: one raw POST
     POST   /__sim/talk                          a `Talk`;  DELETE stops
     POST   /__sim/faults                        a `Fault`; GET lists; DELETE /__sim/faults[/{id}] clears
-    POST   /__sim/throttle                      {per_second | null}
-    POST   /__sim/usage                         {percent}: what the usage headers say
+    POST   /__sim/throttle                      {per_second | null, account_id?, for_seconds?}
     POST   /__sim/token                         {expired: true | false, account_id?}, or
                                                 {access_token, account_id?}
     POST   /__sim/down                          {seconds}: this API is gone as well meanwhile
     POST   /__sim/window                        {recipient, opened}
     PATCH  /__sim/settings                      some of the `Settings`; GET shows them
 
-Answers are JSON; refusals are `{"code", "message"}` with 4xx or 503.
+`account_id` may also be called as the platform's connection calls it (`page_id`, `phone_number_id`). A
+platform may have calls of its own; its module names them. Answers are JSON; refusals are `{"code",
+"message"}` with 4xx or 503.
 """
 
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING, Any
+from collections.abc import Awaitable, Callable, Mapping
+from math import inf
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import msgspec
 import trio
 from msgspec import Struct, field
 
-from adapters.simulators.control import answer_of, number_of, page_of
 from adapters.simulators.faults import Fault
 from adapters.simulators.http import Request, Response
-from adapters.simulators.messaging.people import Said
 from adapters.simulators.talk import Talk
-from adapters.simulators.webhooks import now_ms
-from engine.errors import InvalidInput, NotFound
+from engine.errors import Conflicting, InvalidInput, MijraError, NotFound, Unavailable
 
 if TYPE_CHECKING:
-    from adapters.simulators.messaging.platform import MessagingSimulator
+    from adapters.simulators.playing.platform import Played
+
+_PAGE_MAX = 10_000
+"""About 3 MB of JSON."""
+
+T = TypeVar("T")
+
+Action = Callable[[bytes], object]
+"""A call of the platform's own, from its body to its answer. Raises MijraError and msgspec's DecodeError."""
 
 
-class _Body(Struct, forbid_unknown_fields=True, kw_only=True):
+class Body(Struct, forbid_unknown_fields=True, kw_only=True):
     account_id: str | None = None
 
 
-class _Connect(_Body, kw_only=True):
+class _Connect(Body, kw_only=True):
     callback_url: str
     check: bool = True
 
 
-class _Say(_Body, kw_only=True):
+class _Say(Body, kw_only=True):
     sender: str = field(name="from")
     text: str | None = None
     kind: str = "text"
@@ -62,48 +70,46 @@ class _Say(_Body, kw_only=True):
     item: dict[str, Any] | None = None
 
 
-class _Echo(_Body, kw_only=True):
+class _Echo(Body, kw_only=True):
     to: str
     text: str
 
 
-class _Raw(_Body, kw_only=True):
+class _Raw(Body, kw_only=True):
     payload: Any = None
     text: str | None = None
     signed: bool = True
 
 
-class _Throttle(_Body, kw_only=True):
+class _Throttle(Body, kw_only=True):
     per_second: int | None
+    for_seconds: float = inf
 
 
-class _Usage(_Body, kw_only=True):
-    percent: float
-
-
-class _Token(_Body, kw_only=True):
+class _Token(Body, kw_only=True):
     expired: bool | None = None
     access_token: str | None = None
 
 
-class _Down(_Body, kw_only=True):
+class _Down(Body, kw_only=True):
     seconds: float
 
 
-class _Window(_Body, kw_only=True):
+class _Window(Body, kw_only=True):
     recipient: str
     opened: bool
 
 
 class ControlApi:
-    """Turns control calls into calls on the simulator."""
+    """Turns control calls into calls on the simulator. `actions` are the platform's own POSTs by name."""
 
-    def __init__(self, simulator: MessagingSimulator) -> None:
+    def __init__(self, simulator: Played[Any, Any], actions: Mapping[str, Action]) -> None:
         self._sim = simulator
+        self._actions = actions
 
     async def answer(self, request: Request) -> Response:
         """One call; never raises for what a caller can send."""
-        return await answer_of(self._dispatch, request)
+        return await _answer_of(self._dispatch, request)
 
     async def _dispatch(self, request: Request) -> object:
         what, _, which = request.path.removeprefix("/__sim/").strip("/").partition("/")
@@ -134,14 +140,15 @@ class ControlApi:
                 return sim.statistics()
             case "ledger":
                 kind = request.query.get("kind", "facts")
-                return sim.ledger.page(kind, number_of(request, "after", 0), page_of(request))
+                return sim.ledger.page(kind, _number_of(request, "after", 0), _page_of(request))
             case "sends":
                 send = sim.ledger.send(which)
                 if send is None:
                     raise NotFound("no accepted send has this id")
                 return msgspec.to_builtins(send) | {"body": sim.ledger.payload(which)}
             case "customers":
-                return [{"id": one.key, "name": one.name} for one in sim.people.everybody[:10_000]]
+                everybody = sim.cast.everybody[:_PAGE_MAX]
+                return [{"id": one.key, "name": one.name} for one in everybody]
             case "faults":
                 return sim.faults.listing(trio.current_time())
             case "settings":
@@ -150,50 +157,61 @@ class ControlApi:
                 raise NotFound(f"there is nothing at {request.path:.80}")
 
     async def _act(self, request: Request, what: str) -> object:
-        sim, read = self._sim, msgspec.json.decode
-        body = request.body
+        sim, body = self._sim, request.body
+        action = self._actions.get(what)
+        if action is not None:
+            return action(self._renamed(body))
         match what:
             case "connect":
-                connect = read(body, type=_Connect)
+                connect = self._read(body, _Connect)
                 await sim.connect(connect.callback_url, connect.account_id, check=connect.check)
                 return {"connected": True}
             case "messages":
-                return {"id": self._say(read(body, type=_Say))}
+                return {"id": self._say(self._read(body, _Say))}
             case "echoes":
-                echo = read(body, type=_Echo)
-                return {"id": sim.echo(sim.people.adopt(echo.to), echo.text, account_id=echo.account_id)}
+                echo = self._read(body, _Echo)
+                return {"id": sim.echo(sim.cast.adopt(echo.to), echo.text, account_id=echo.account_id)}
             case "webhooks":
-                raw = read(body, type=_Raw)
-                content = raw.text.encode() if raw.text is not None else json.dumps(raw.payload).encode()
-                return {"outcome": await sim.post_raw(content, signed=raw.signed, account_id=raw.account_id)}
+                raw = self._read(body, _Raw)
+                content = json.dumps(raw.payload, separators=(",", ":")) if raw.text is None else raw.text
+                return {
+                    "outcome": await sim.post_raw(
+                        content.encode(), signed=raw.signed, account_id=raw.account_id
+                    )
+                }
             case "talk":
-                sim.start_talking(read(body or b"{}", type=Talk))
+                sim.start_talking(self._read(body or b"{}", Talk))
                 return {"talking": True}
             case "faults":
-                return {"id": sim.fault(read(body, type=Fault))}
+                return {"id": sim.fault(self._read(body, Fault))}
             case "throttle":
-                throttle = read(body, type=_Throttle)
-                sim.throttle(throttle.per_second)
+                throttle = self._read(body, _Throttle)
+                sim.throttle(throttle.per_second, throttle.account_id, throttle.for_seconds)
                 return {"per_second": throttle.per_second}
-            case "usage":
-                usage = read(body, type=_Usage)
-                sim.set_usage(usage.percent)
-                return {"percent": usage.percent}
             case "token":
-                return self._token(read(body, type=_Token))
+                return self._token(self._read(body, _Token))
             case "down":
-                seconds = read(body, type=_Down).seconds
+                seconds = self._read(body, _Down).seconds
                 # A moment later, so that this answer still gets out.
                 sim.webhooks.after(0.05, lambda: sim.go_down(seconds))
                 return {"down_seconds": seconds}
             case "window":
-                window = read(body, type=_Window)
-                sim.set_window(window.recipient, opened=window.opened)
+                window = self._read(body, _Window)
+                sim.set_window(window.recipient, opened=window.opened, account_id=window.account_id)
                 return {"opened": window.opened}
             case "settings":
-                return sim.change_settings(read(body, type=dict[str, Any]))
+                return sim.change_settings(self._read(body, dict[str, Any]))
             case _:
                 raise NotFound(f"there is nothing at {request.path:.80}")
+
+    def _read(self, body: bytes, kind: type[T]) -> T:
+        return msgspec.json.decode(self._renamed(body), type=kind)
+
+    def _renamed(self, body: bytes) -> bytes:
+        read = msgspec.json.decode(body, type=dict[str, Any])
+        if self._sim.account_field in read:
+            read["account_id"] = read.pop(self._sim.account_field)
+        return msgspec.json.encode(read)
 
     def _token(self, token: _Token) -> object:
         if token.access_token is not None:
@@ -206,18 +224,49 @@ class ControlApi:
 
     def _say(self, say: _Say) -> str:
         sim = self._sim
-        customer = sim.people.find(say.sender) or sim.people.adopt(say.sender, say.name)
+        customer = sim.cast.find(say.sender) or sim.cast.adopt(say.sender, say.name)
         if say.item is None:
             return sim.send(customer, say.kind, say.text, account_id=say.account_id)
         account = sim.account(say.account_id)
-        item = {
-            "sender": {"id": customer.key},
-            "recipient": {"id": account.account_id},
-            "timestamp": now_ms(),
-            **say.item,
-        }
-        message = item.get("message")
-        mid = message.get("mid") if isinstance(message, dict) else None
-        if not isinstance(mid, str):
-            raise InvalidInput("item needs message with a mid")
-        return sim.tell(account, customer, Said(item, mid, "item"))
+        return sim.tell(account, customer, sim.said_by_hand(account, customer, say.item))
+
+
+async def _answer_of(dispatch: Callable[[Request], Awaitable[object]], request: Request) -> Response:
+    """A control call's answer or refusal as JSON."""
+    try:
+        return _json(await dispatch(request))
+    except msgspec.DecodeError as error:
+        return _json({"code": "validation_failed", "message": str(error)}, 422)
+    except MijraError as error:
+        return _json({"code": error.code, "message": error.message}, _status(error))
+
+
+def _page_of(request: Request) -> int:
+    """How many records a call wants, bounded."""
+    return min(_number_of(request, "limit", 1_000), _PAGE_MAX)
+
+
+def _number_of(request: Request, name: str, default: int) -> int:
+    """A number of the query. Raises InvalidInput for another text."""
+    text = request.query.get(name, str(default))
+    if not text.isdigit() or not text.isascii():
+        raise InvalidInput(f"{name} is a number")
+    return int(text)
+
+
+def _json(content: object, status: int = 200) -> Response:
+    return Response(status, msgspec.json.encode(content))
+
+
+def _status(error: MijraError) -> int:
+    match error:
+        case NotFound():
+            return 404
+        case Conflicting():
+            return 409
+        case InvalidInput():
+            return 422
+        case Unavailable():
+            return 503
+        case _:
+            return 502

@@ -1,0 +1,44 @@
+"""The played mail world as the commands use it: implements `adapters.port.StandIn`."""
+
+import secrets
+from collections.abc import Mapping
+from typing import Any
+
+from adapters.port import Play
+from adapters.simulators.mail.platform import MailSimulator
+from adapters.simulators.mail.service import MailAccount
+from adapters.simulators.standing import HABITS
+
+
+class EmailStandIn:
+    def new_keys(self) -> dict[str, str]:
+        return {
+            "address": f"support@shop-{secrets.token_hex(4)}.example",
+            "reply_secret": secrets.token_urlsafe(32),
+            "mailgun_signing_key": secrets.token_hex(16),
+            "mailgun_api_key": f"key-{secrets.token_hex(16)}",
+        }
+
+    def demo_keys(self) -> dict[str, str]:
+        return {
+            "address": "support@shop.example",
+            "reply_secret": "simulated-reply-secret",
+            "mailgun_signing_key": "simulated-signing-key",
+            "mailgun_api_key": "key-simulated",
+        }
+
+    def simulator(self, play: Play) -> MailSimulator:
+        accounts = [
+            MailAccount(
+                account_id=keys["address"],
+                access_token=keys["mailgun_api_key"],
+                mailgun_api_key=keys["mailgun_api_key"],
+                mailgun_signing_key=keys["mailgun_signing_key"],
+                reply_secret=keys["reply_secret"],
+            )
+            for keys in play.accounts
+        ]
+        return MailSimulator(accounts, seed=play.seed, settings=HABITS[play.habits], ledger=play.ledger)
+
+    def example(self) -> Mapping[str, Any]:
+        return {"from": "amelia.walker@mail.example", "text": "Is this in stock?"}

@@ -1,0 +1,46 @@
+"""The played TikTok as the commands use it: implements `adapters.port.StandIn`."""
+
+import secrets
+from collections.abc import Mapping
+from typing import Any
+
+from adapters.port import Play
+from adapters.simulators.standing import HABITS, digits
+from adapters.simulators.tiktok.accounts import TikTokAccount
+from adapters.simulators.tiktok.platform import TikTokSimulator
+
+
+class TikTokStandIn:
+    def new_keys(self) -> dict[str, str]:
+        return {
+            "open_id": f"-000{secrets.token_urlsafe(24)}",
+            "client_key": digits(19),
+            "client_secret": secrets.token_hex(20),
+            "access_token": f"act.{secrets.token_urlsafe(32)}",
+            "refresh_token": f"rft.{secrets.token_urlsafe(32)}",
+        }
+
+    def demo_keys(self) -> dict[str, str]:
+        return {
+            "open_id": "-000SimulatedOpenId",
+            "client_key": "7000000000000000000",
+            "client_secret": "simulated-tiktok-secret",
+            "access_token": "SIMULATED-TIKTOK-TOKEN",
+            "refresh_token": "SIMULATED-TIKTOK-REFRESH-TOKEN",
+        }
+
+    def simulator(self, play: Play) -> TikTokSimulator:
+        accounts = [
+            TikTokAccount(
+                account_id=keys["open_id"],
+                client_key=keys["client_key"],
+                client_secret=keys["client_secret"],
+                access_token=keys["access_token"],
+                refresh_token=keys["refresh_token"],
+            )
+            for keys in play.accounts
+        ]
+        return TikTokSimulator(accounts, seed=play.seed, settings=HABITS[play.habits], ledger=play.ledger)
+
+    def example(self) -> Mapping[str, Any]:
+        return {"from": "c0NvErSaTiOn+0001==", "text": "Is this in stock?"}

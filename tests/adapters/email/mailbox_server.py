@@ -1,0 +1,149 @@
+"""A mailbox on real sockets, scriptable: what imaplib asks of a server, and the ways in which one fails."""
+
+import re
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+
+import trio
+
+
+class MailboxServer:
+    """`mails` by UID. `cut_after`: how many fetches are answered before each connection is cut."""
+
+    def __init__(self, *, idle: bool = True) -> None:
+        self.mails: dict[int, bytes] = {}
+        self.validity = 1
+        self.idle = idle
+        self.password = "secret"
+        self.cut_after: int | None = None
+        self.commands: list[str] = []
+        self.logins = 0
+        self.port = 0
+        self._next = 1
+        self._changed = trio.Event()
+
+    def put(self, raw: bytes) -> int:
+        uid, self._next = self._next, self._next + 1
+        self.mails[uid] = raw
+        self.tell()
+        return uid
+
+    def build_anew(self, *mails: bytes) -> None:
+        """Another mailbox under the same name: UIDs begin again."""
+        self.validity += 1
+        self.mails, self._next = {}, 1
+        for raw in mails:
+            self.put(raw)
+
+    def tell(self) -> None:
+        self._changed.set()
+        self._changed = trio.Event()
+
+    @asynccontextmanager
+    async def running(self) -> AsyncIterator["MailboxServer"]:
+        async with trio.open_nursery() as nursery:
+            (listener,) = await trio.open_tcp_listeners(0, host="127.0.0.1")
+            self.port = listener.socket.getsockname()[1]
+            nursery.start_soon(trio.serve_listeners, self._serve, [listener])
+            yield self
+            nursery.cancel_scope.cancel()
+
+    async def _serve(self, stream: trio.SocketStream) -> None:
+        async with stream:
+            with suppress(trio.BrokenResourceError, EOFError):
+                await _Session(self, stream).run()
+
+    @property
+    def changed(self) -> trio.Event:
+        return self._changed
+
+
+class _Session:
+    def __init__(self, server: MailboxServer, stream: trio.SocketStream) -> None:
+        self._server = server
+        self._stream = stream
+        self._buffer = bytearray()
+        self._fetched = 0
+        self._told = 0
+
+    async def run(self) -> None:
+        await self._say("* OK ready")
+        while True:
+            line = await self._line()
+            tag, _, command = line.partition(" ")
+            self._server.commands.append(re.sub("(?i)^LOGIN.*", "LOGIN", command))
+            if not await self._obey(tag, command):
+                return
+
+    async def _obey(self, tag: str, command: str) -> bool:
+        server, upper = self._server, command.upper()
+        if upper.startswith("CAPABILITY"):
+            await self._say(f"* CAPABILITY IMAP4rev1{' IDLE' if server.idle else ''}")
+        elif upper.startswith("LOGIN"):
+            server.logins += 1
+            if server.password not in command:
+                await self._say(f"{tag} NO [AUTHENTICATIONFAILED] no")
+                return True
+        elif upper.startswith("EXAMINE"):
+            await self._say(f"* {len(server.mails)} EXISTS")
+            self._told = len(server.mails)
+            await self._say(f"* OK [UIDVALIDITY {server.validity}] valid")
+            await self._say(f"* OK [UIDNEXT {server._next}] next")
+        elif upper.startswith("UID SEARCH UID"):
+            least = int(command.split()[3].partition(":")[0])
+            found = [uid for uid in server.mails if uid >= least] or list(server.mails)[-1:]
+            await self._say(f"* SEARCH {' '.join(map(str, found))}")
+        elif upper.startswith("UID SEARCH SINCE"):
+            await self._say(f"* SEARCH {' '.join(map(str, server.mails))}")
+        elif "RFC822.SIZE" in upper:
+            for uid in command.split()[2].split(","):
+                if int(uid) in server.mails:
+                    size = len(server.mails[int(uid)])
+                    await self._say(f"* {uid} FETCH (UID {uid} RFC822.SIZE {size})")
+        elif upper.startswith("UID FETCH"):
+            if server.cut_after is not None and self._fetched >= server.cut_after:
+                return False
+            self._fetched += 1
+            raw = server.mails.get(int(command.split()[2]))
+            if raw is not None:
+                uid = command.split()[2]
+                head = f"* {uid} FETCH (UID {uid} BODY[] {{{len(raw)}}}\r\n".encode()
+                await self._stream.send_all(head + raw + b")\r\n")
+        elif upper == "IDLE":
+            await self._idle(tag)
+            return True
+        elif upper == "LOGOUT":
+            await self._say("* BYE")
+        await self._say(f"{tag} OK done")
+        return True
+
+    async def _idle(self, tag: str) -> None:
+        changed = self._server.changed
+        if self._told != len(self._server.mails):
+            # What came since the last command is told at once, in one piece with the answer.
+            await self._say(f"+ idling\r\n* {len(self._server.mails)} EXISTS")
+        else:
+            await self._say("+ idling")
+        async with trio.open_nursery() as nursery:
+
+            async def tell() -> None:
+                await changed.wait()
+                await self._say(f"* {len(self._server.mails)} EXISTS")
+
+            nursery.start_soon(tell)
+            assert await self._line() == "DONE"
+            nursery.cancel_scope.cancel()
+        await self._say(f"{tag} OK done")
+
+    async def _say(self, line: str) -> None:
+        await self._stream.send_all(f"{line}\r\n".encode())
+
+    async def _line(self) -> str:
+        while b"\r\n" not in self._buffer:
+            received = await self._stream.receive_some()
+            if not received:
+                raise EOFError
+            self._buffer += received
+        line, _, rest = bytes(self._buffer).partition(b"\r\n")
+        self._buffer[:] = rest
+        return line.decode()

@@ -1,0 +1,298 @@
+"""The built-in mail server over real sockets: what it takes, what it refuses, and when it says so."""
+
+import smtplib
+import ssl
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import asynccontextmanager
+from email.message import EmailMessage
+from email.policy import SMTP
+from typing import Any
+
+import pytest
+import trio
+
+from adapters.email import listening
+from adapters.email.listening import MailListener
+from adapters.port import Account, Tools
+from adapters.service import Listen, ServiceTools
+from engine.domain.inbound import MessageReceived
+from engine.domain.intake import Delivery, DeliveryReceipt
+from engine.errors import MailboxFull, MijraError, StoreUnavailable
+from engine.ports import Endpoint
+from storage.bridge import Bridge
+from tests.adapters.email.certificates import certificate
+
+pytestmark = pytest.mark.real_time
+
+ADDRESS = "support@shop.example"
+
+
+class Nothing:
+    """No media, no cursors: a listener needs neither."""
+
+
+class House:
+    """One account, and everything that was delivered; `fail` is raised in place of taking."""
+
+    def __init__(self) -> None:
+        self.deliveries: list[Delivery] = []
+        self.fail: MijraError | Exception | None = None
+        self.before: Callable[[], Awaitable[None]] | None = None
+        self.port = 0
+        self.ready = trio.Event()
+        self.stopping = trio.Event()
+        self.tls: ssl.SSLContext | None = None
+
+    async def deliver(self, delivery: Delivery) -> DeliveryReceipt:
+        if self.before is not None:
+            await self.before()
+        if self.fail is not None:
+            raise self.fail
+        self.deliveries.append(delivery)
+        return DeliveryReceipt(stored=1)
+
+    def endpoint(self, external_id: str) -> Endpoint | None:
+        if external_id not in (ADDRESS, "sales@shop.example"):
+            return None
+        return Endpoint(
+            platform="email",
+            external_id=external_id,
+            parent_id=None,
+            tenant_id=7,
+            channel_id=70,
+            endpoint_key="k",
+            secrets={"reply_secret": "s"},
+        )
+
+    def is_listening(self, name: str, host: str, port: int) -> None:
+        assert name == "smtp"
+        self.port = port
+        self.ready.set()
+
+    @asynccontextmanager
+    async def running(self, bridge: Bridge) -> AsyncIterator[MailListener]:
+        async def account(endpoint: Endpoint) -> Account | None:
+            return None
+
+        nothing: Any = Nothing()
+        tools: Tools = nothing
+        listener = MailListener(
+            ServiceTools(
+                tools=tools,
+                deliver=self.deliver,
+                endpoint=self.endpoint,
+                account=account,
+                cursors=nothing,
+                attention=lambda account, note: None,
+                new_trace=lambda: "trace",
+                wall_ms=lambda: 1_760_000_000_000,
+                serve_asyncio=bridge.serve,
+                listen={"smtp": Listen(host="127.0.0.1", port=0)},
+                tls=lambda: self.tls,
+                listening=self.is_listening,
+            )
+        )
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(listener.run, self.stopping)
+            await self.ready.wait()
+            yield listener
+            nursery.cancel_scope.cancel()
+
+
+@pytest.fixture
+async def bridge() -> AsyncIterator[Bridge]:
+    async with Bridge() as opened:
+        yield opened
+
+
+def mail(text: str = "Hello", message_id: str = "<one@mail.example>") -> EmailMessage:
+    made = EmailMessage()
+    made["From"] = "Amelia <amelia@mail.example>"
+    made["To"] = ADDRESS
+    made["Subject"] = "Order"
+    made["Message-ID"] = message_id
+    made.set_content(text)
+    return made
+
+
+async def send(
+    house: House,
+    recipients: Sequence[str] = (ADDRESS,),
+    *,
+    sender: str = "amelia@mail.example",
+    message: EmailMessage | None = None,
+    tls: ssl.SSLContext | None = None,
+) -> Any:
+    def run() -> Any:
+        with smtplib.SMTP("127.0.0.1", house.port, timeout=20) as client:
+            if tls is not None:
+                client.starttls(context=tls)
+            return client.sendmail(sender, list(recipients), (message or mail()).as_bytes(policy=SMTP))
+
+    return await trio.to_thread.run_sync(run)
+
+
+async def test_a_mail_is_taken_once_it_is_durable(bridge: Bridge) -> None:
+    """The delivery has the mail as it came, and the event that is made of it."""
+    house = House()
+    async with house.running(bridge):
+        waited = trio.Event()
+        durable = trio.Event()
+
+        async def wait() -> None:
+            waited.set()
+            await durable.wait()
+
+        house.before = wait
+        answered = trio.Event()
+
+        async def sender() -> None:
+            assert await send(house) == {}
+            answered.set()
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(sender)
+            await waited.wait()
+            await trio.sleep(0.1)
+            assert not answered.is_set(), "250 comes after the commit"
+            durable.set()
+        (delivery,) = house.deliveries
+        ((endpoint, (event,)),) = delivery.groups
+        assert endpoint.external_id == ADDRESS
+        assert isinstance(event, MessageReceived)
+        assert (event.platform_id, event.text) == ("one@mail.example", "Hello")
+        assert event.contact.keys == ("amelia@mail.example",)
+        assert b"Subject: Order" in delivery.body
+
+
+async def test_only_connected_addresses_are_taken_with_or_without_a_tag(bridge: Bridge) -> None:
+    house = House()
+    async with house.running(bridge):
+        with pytest.raises(smtplib.SMTPRecipientsRefused) as refused:
+            await send(house, ["somebody@elsewhere.example"])
+        assert refused.value.recipients["somebody@elsewhere.example"][0] == 550
+        refusals = await send(
+            house, ["Support+mabc@SHOP.example", "nobody@shop.example", "sales@shop.example"]
+        )
+        assert list(refusals) == ["nobody@shop.example"]
+        (delivery,) = house.deliveries
+        assert [endpoint.external_id for endpoint, _ in delivery.groups] == [ADDRESS, "sales@shop.example"]
+
+
+async def test_the_empty_sender_is_taken_and_marked(bridge: Bridge) -> None:
+    house = House()
+    async with house.running(bridge):
+        await send(house, sender="")
+        ((_, (event,)),) = house.deliveries[0].groups
+        assert isinstance(event, MessageReceived)
+        assert not event.automated
+
+
+@pytest.mark.parametrize(
+    "error", [StoreUnavailable("away"), MailboxFull("full"), ValueError("a bug")], ids=["away", "full", "bug"]
+)
+async def test_what_cannot_be_stored_is_to_be_sent_again(bridge: Bridge, error: Exception) -> None:
+    house = House()
+    house.fail = error
+    async with house.running(bridge):
+        with pytest.raises(smtplib.SMTPDataError) as refused:
+            await send(house)
+        assert refused.value.smtp_code == 451
+        house.fail = None
+        assert await send(house) == {}
+
+
+async def test_what_is_too_large_is_refused(bridge: Bridge, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By the size that it says, and by the size that it has."""
+    monkeypatch.setattr(listening, "MESSAGE_BYTES_MAX", 20_000)
+    house = House()
+    async with house.running(bridge):
+
+        def too_large() -> tuple[int, int]:
+            with smtplib.SMTP("127.0.0.1", house.port, timeout=20) as client:
+                client.ehlo()
+                said = client.docmd("MAIL", "FROM:<a@b.example> SIZE=30000")[0]
+                client.rset()
+                client.mail("a@b.example")
+                client.rcpt(ADDRESS)
+                return said, client.data(b"x" * 30 + b"\r\n" + b"y" * 500 + (b"\r\n" + b"z" * 500) * 60)[0]
+
+        assert await trio.to_thread.run_sync(too_large) == (552, 552)
+        assert house.deliveries == []
+
+
+async def test_a_circle_is_broken(bridge: Bridge) -> None:
+    house = House()
+    async with house.running(bridge):
+        message = mail()
+        for _ in range(60):
+            message["Received"] = "from a by b"
+        with pytest.raises(smtplib.SMTPDataError) as refused:
+            await send(house, message=message)
+        assert refused.value.smtp_code == 554
+
+
+async def test_one_address_has_so_many_connections(bridge: Bridge, monkeypatch: pytest.MonkeyPatch) -> None:
+    """More are told to come back, and those that end make room."""
+    monkeypatch.setattr(listening, "PER_ADDRESS_MAX", 2)
+    house = House()
+    async with house.running(bridge) as listener:
+
+        def crowd() -> list[int]:
+            clients = [smtplib.SMTP("127.0.0.1", house.port, timeout=20) for _ in range(2)]
+            try:
+                smtplib.SMTP("127.0.0.1", house.port, timeout=20)
+            except smtplib.SMTPConnectError as error:
+                codes = [error.smtp_code]
+            else:
+                codes = []
+            for client in clients:
+                client.quit()
+            return codes
+
+        assert await trio.to_thread.run_sync(crowd) == [421]
+        with trio.fail_after(5):
+            while listener.connections:  # noqa: ASYNC110  # counted on asyncio's side
+                await trio.sleep(0.01)
+        assert await send(house) == {}
+
+
+async def test_tls_is_offered_with_a_certificate(bridge: Bridge, tmp_path: Any) -> None:
+    house = House()
+    server, client = certificate("localhost", tmp_path)
+    client.check_hostname = False
+    house.tls = server
+    async with house.running(bridge):
+        assert await send(house, tls=client) == {}
+    without = House()
+    async with without.running(bridge):
+        with pytest.raises(smtplib.SMTPNotSupportedError):
+            await send(without, tls=client)
+
+
+async def test_a_stop_lets_a_mail_under_way_be_answered(bridge: Bridge) -> None:
+    """And takes no other."""
+    house = House()
+    async with house.running(bridge):
+        begun, durable = trio.Event(), trio.Event()
+
+        async def wait() -> None:
+            begun.set()
+            await durable.wait()
+
+        house.before = wait
+        results = []
+
+        async def sender() -> None:
+            results.append(await send(house))
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(sender)
+            await begun.wait()
+            house.stopping.set()
+            await trio.sleep(0.05)
+            with pytest.raises(smtplib.SMTPException):
+                await send(house)
+            durable.set()
+        assert results == [{}]
+        assert len(house.deliveries) == 1
