@@ -135,6 +135,7 @@ class Renewer:
         self._entries: dict[tuple[int, int], _Entry] = {}
         self._heap: list[tuple[float, tuple[int, int]]] = []
         self._changed = trio.Event()
+        self._calling = 0
         self._in_hand = 0
         self._closing = False
         self.outcomes: dict[tuple[str, str], int] = {}
@@ -222,7 +223,7 @@ class Renewer:
             while True:
                 changed = self._changed
                 seconds = inf
-                while not self._closing and self._in_hand < AT_ONCE and self._heap:
+                while not self._closing and self._calling < AT_ONCE and self._heap:
                     at, place = self._heap[0]
                     entry = self._entries.get(place)
                     if entry is None or entry.due != at or entry.busy:
@@ -234,6 +235,7 @@ class Renewer:
                     heappop(self._heap)
                     entry.busy, entry.due = True, inf
                     self._in_hand += 1
+                    self._calling += 1
                     nursery.start_soon(self._work, entry)
                     seconds = inf
                 with trio.move_on_after(min(seconds, _NAP_SECONDS_MAX)):
@@ -247,8 +249,16 @@ class Renewer:
 
     async def _work(self, entry: _Entry) -> None:
         listed = entry.account
+        renewed: tuple[Account, Renewed] | None = None
         try:
-            await self._renew(entry, listed)
+            try:
+                renewed = await self._renew(entry, listed)
+            finally:
+                # An answer that waits for the store holds up no other account's call.
+                self._calling -= 1
+                self._stir()
+            if renewed is not None:
+                await self._store(entry, *renewed)
         except Exception:  # an adapter's bug costs its accounts' renewal, nothing else
             log.exception("credentials.crashed", **_names(listed))
             self._failed(entry, listed, "defect in the adapter", None)
@@ -259,31 +269,34 @@ class Renewer:
 
     # ---------------------------------------------------------------- one renewal
 
-    async def _renew(self, entry: _Entry, listed: Expiring) -> None:
+    async def _renew(self, entry: _Entry, listed: Expiring) -> tuple[Account, Renewed] | None:
+        """What is to be stored, where there is something."""
         place = (listed.tenant_id, listed.channel_id)
         try:
             account = await self._account(*place)
         except MijraError as error:
             self._failed(entry, listed, error.code, error.retry_after_seconds)
-            return
+            return None
         if account is None:
             self._entries.pop(place, None)
-            return
+            return None
         if account.credentials_at != listed.credentials_at:
             # The row is what counts: the directory was not told before a crash.
             self.see(_expiring(account))
-            return
+            return None
         try:
             await self._begin(account)
         except MijraError as error:
             self._failed(entry, listed, error.code, error.retry_after_seconds)
-            return
+            return None
         result = await self._ask(entry, listed, account)
-        if result is None:
-            return
         if isinstance(result, Renewed):
-            await self._store(entry, account, result)
-            return
+            return account, result
+        if result is not None:
+            self._declined(entry, listed, result)
+        return None
+
+    def _declined(self, entry: _Entry, listed: Expiring, result: Declined) -> None:
         if result.error_class not in _FINAL:
             self._failed(entry, listed, result.message, result.retry_after_seconds)
             return

@@ -1,11 +1,12 @@
 """The composition root: puts all parts together, starts them in order, stops them in reverse.
 
 Start   database server, landlord's and tenants' schemas, stores, writers, engine, what an earlier process
-        left to do, operator port, public port. A server that says it is ready has all behind it running.
-Stop    the door first (operator says not ready, no new connections, screens are told to come back), then the
-        engine drains (conversations decide what waits, channels end their calls), then the writers commit
-        what is left, then the database. Each stage has its deadline; what does not make it is as after a
-        kill, which loses nothing that was acknowledged.
+        left to do, the adapters' services, operator port, public port. A server that says it is ready has all
+        behind it running; a service that fails is started again beside it.
+Stop    the door first (operator says not ready, no new connections, screens are told to come back, listeners
+        and pollers end), then the engine drains (conversations decide what waits, channels end their calls),
+        then the writers commit what is left, then the database. Each stage has its deadline; what does not
+        make it is as after a kill, which loses nothing that was acknowledged.
 
 `<data_dir>/server.json` (0600) tells the command line of a running server where it is and how to talk to it.
 """

@@ -241,7 +241,8 @@ class Provisioning:
                     "credentials_expire_at": expires_at,
                     **self._sealed(tenant_id, channel, secrets_given),
                 }
-                if channel.status == "needs_attention":
+                if channel.status != "disabled":
+                    # Also where it seems active: a refusal of the old ones may be on its way to be noted.
                     values |= {"status": "active", "status_note": None}
                 channel = await self._save(tenant_id, channel_id, values, by=SYSTEM, trace="")
             elif not secrets_given.items() <= known.items():

@@ -1,9 +1,11 @@
 """E-mail. `ADAPTER` is what the registry takes.
 
 describing   what mail can do and what an account is made of
-receiver     webhooks of Mailgun, SendGrid and Postmark into events
-reading      a mail's bytes into an event
+receiver     webhooks into events: shapes (whose is it?), signing (is it theirs?), mailgun, sendgrid, postmark
+reading      a mail into an event: mime, words, html, quoting, automatic, reports
+recognising  what only the account can know: whose reply tokens are real
 threading    message ids, reply tokens, references
+media, parts the files of received mail, found again in what was delivered
 sending      sends into mails: composing, submitting (SMTP), posting (services), dkim
 errors       what replies and answers mean
 """

@@ -47,8 +47,9 @@ PLATFORM: Final = Platform(
         threads=True,
         automatic_max=AUTOMATIC_MAX,
         automatic_seconds=AUTOMATIC_SECONDS,
+        writes_opt_in=True,
         starts=True,
-        limits="as the provider allows",
+        limits="5/s unless the account says otherwise, 1/s per recipient",
     ),
     connection=Connection(
         account=Field(

@@ -10,12 +10,14 @@ FILES_MAX: Final = 100
 
 
 class File(Struct, frozen=True, kw_only=True):
-    """A part that is no text of the mail. `where` finds its bytes in what was delivered (`parts`)."""
+    """A part that is no text of the mail. `where` finds its bytes in what was delivered (`parts`), unless it
+    stayed with the service, at `url`."""
 
     where: str
     filename: str
     media_type: str
     content_id: str | None = None
+    url: str | None = None
 
 
 class Headers:

@@ -7,10 +7,12 @@ Promises    250 after the final dot means that the mail is durable. A sender tha
 Limits      `MESSAGE_BYTES_MAX` for a mail (552), `RECIPIENTS_MAX` of it; `CONNECTIONS_MAX` connections,
             `PER_ADDRESS_MAX` from one address, `TAKING_MAX` mails on their way at a time (what is more is
             told to come back: 421, 452); aiosmtpd's for lines, and `COMMANDS_MAX` of each command.
+Leaves      judging who may send for a domain (SPF, DKIM, DMARC) and spam to a filter in front.
 Off         unless the operator names the listener `smtp`. STARTTLS where there is a certificate.
 Source      RFC 5321, 3207, 3463; the sheet, section 6.
 """
 
+import logging
 import socket
 from collections import Counter
 from collections.abc import Sequence
@@ -64,6 +66,8 @@ class MailListener:
         asked = self.tools.listen.get(LISTENER)
         if asked is None:
             return
+        # aiosmtpd writes commands into it, and so the addresses of people, which no log of ours has.
+        logging.getLogger("mail.log").disabled = True
         tls = self.tools.tls()
 
         def protocol(calls: TrioCalls) -> SMTP:

@@ -26,6 +26,7 @@ _STATUSES: Final = {
     "rejected": "failed",
     "complained": "failed",
 }
+_URL_MAX: Final = 2_000
 _NOTICES: Final = frozenset({"unsubscribed", "stored", "list_member_uploaded", "list_uploaded"})
 
 
@@ -121,6 +122,7 @@ def _letter(form: Form) -> Letter:
         )
         for number, (name, upload) in enumerate(form.files.items())
     ]
+    files += _stored(form, len(files))
     return Letter(
         headers=headers,
         text=form.text("body-plain"),
@@ -131,6 +133,20 @@ def _letter(form: Form) -> Letter:
         if kind == "multipart/report"
         else {},
     )
+
+
+def _stored(form: Form, first: int) -> Iterator[File]:
+    """The files of routes that store: addresses at Mailgun instead of bytes."""
+    try:
+        given = decode_json((form.text("attachments") or "[]").encode())
+    except (InvalidInput, UnicodeEncodeError):
+        return
+    for number, each in enumerate(given if isinstance(given, list) else (), first):
+        url = each.get("url") if isinstance(each, dict) else None
+        if isinstance(url, str) and url.startswith("https://") and len(url) <= _URL_MAX:
+            media_type = media_type_of(each.get("content-type"))
+            name = file_name(str(each.get("name") or ""), media_type, number)
+            yield File(where=str(number), filename=name, media_type=media_type, url=url)
 
 
 def _header_fields(form: Form) -> Iterator[tuple[str, str]]:

@@ -20,6 +20,9 @@ from engine.domain.intake import delivery_key
 from engine.errors import InvalidInput, NotFound, Unavailable
 from engine.ports import MediaStore
 
+OPENED_MAX: Final = 2
+"""Deliveries that are open at once, of all tenants: each may take some hundred megabytes and seconds."""
+
 _HOSTS: Final = (".mailgun.net", ".mailgun.org")
 _MAIL_FIELDS: Final = ("body-mime", "email")
 
@@ -31,6 +34,7 @@ class EmailMedia:
 
     def __init__(self, store: MediaStore) -> None:
         self._store = store
+        self._opened = trio.Semaphore(OPENED_MAX)
 
     async def __aenter__(self) -> Self:
         return self
@@ -46,16 +50,18 @@ class EmailMedia:
         place = place_of(source_id or "")
         if place is None:
             return _gone("The mail does not say where the file is.")
-        try:
-            delivered = await self._store.read(delivery_key(account.tenant_id, place.digest))
-        except NotFound:
-            return _gone("The mail that the file came in is no longer kept.")
-        except Unavailable as error:
-            return Declined(
-                error_class=ErrorClass.TRANSIENT, platform_code="store_unavailable", message=error.message
-            )
-        # Megabytes of base64: not in the loop's time.
-        content = await trio.to_thread.run_sync(_extract, delivered, place)
+        async with self._opened:
+            try:
+                delivered = await self._store.read(delivery_key(account.tenant_id, place.digest))
+            except NotFound:
+                return _gone("The mail that the file came in is no longer kept.")
+            except Unavailable as error:
+                return Declined(
+                    error_class=ErrorClass.TRANSIENT, platform_code="store_unavailable", message=error.message
+                )
+            # Megabytes of base64: not in the loop's time.
+            content = await trio.to_thread.run_sync(_extract, delivered, place)
+            del delivered
         return _gone("The file is not in the mail.") if content is None else FoundMedia(content=content)
 
 

@@ -201,10 +201,11 @@ def _media(file: File, source: str) -> Media:
     shown = kind in ("image", "audio", "video") and "svg" not in file.media_type
     return Media(
         kind=kind if shown else "document",
-        source_id=f"{source}:{file.where}",
+        source_id=f"{source}:{file.where}" if file.url is None else None,
+        source_url=file.url,
         media_type=file.media_type,
         filename=file.filename,
-        in_delivery=True,
+        in_delivery=file.url is None,
     )
 
 

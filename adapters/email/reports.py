@@ -96,6 +96,7 @@ def failure(code: str, said: str) -> PlatformError:
         platform_code=code[:40],
         message=f"{whole} ({said})" if said else whole,
         retryable=code.startswith("4"),
+        opted_out=code == "complaint",
     )
 
 

@@ -19,7 +19,7 @@ _PART: Final = r"[A-Za-z0-9_-][A-Za-z0-9_.~-]{0,199}"
 AGENT: Final = re.compile(rf"brands/{_PART}/agents/{_PART}")
 LOCATION: Final = re.compile(rf"accounts/{_PART}/locations/{_PART}")
 ACCOUNT_PATTERN: Final = rf"^({AGENT.pattern}|{LOCATION.pattern})$(?!\n)"
-"""With what `$` alone would let through."""
+"""Without the line's end that `$` alone would let through."""
 
 _UNDER_LOCATION: Final = re.compile(rf"({LOCATION.pattern})/((?:reviews|questions)/{_PART})(?:/.*)?")
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)

@@ -48,11 +48,15 @@ class Uploads:
 
     async def prepare(self, ref: MediaRef, account: Account) -> str | Declined:
         """The picture's media id, uploading it if the platform does not have it."""
+        if ref.storage_key is None:
+            # Not remembered: what is behind a link may be another picture tomorrow.
+            content = await self._linked(ref.link or "")
+            return content if isinstance(content, Declined) else await self._upload(ref, content, account)
         key = _key(ref, account)
         known = self._known.get(key)
         if known is not None and known[1] > time.monotonic():
             return known[0]
-        content = await self._content(ref)
+        content = await self._stored(ref.storage_key)
         if isinstance(content, Declined):
             return content
         uploaded = await self._upload(ref, content, account)
@@ -67,11 +71,9 @@ class Uploads:
         """After a refused send that may be the upload's fault: the next attempt uploads afresh."""
         self._known.pop(_key(ref, account), None)
 
-    async def _content(self, ref: MediaRef) -> bytes | Declined:
-        if ref.storage_key is None:
-            return await self._linked(ref.link or "")
+    async def _stored(self, storage_key: str) -> bytes | Declined:
         try:
-            return await self._media.read(ref.storage_key)
+            return await self._media.read(storage_key)
         except MijraError as error:
             if error.retryable:
                 sentence = "The file store cannot be reached."
@@ -129,7 +131,7 @@ class Uploads:
 
 
 def _key(ref: MediaRef, account: Account) -> tuple[int, int, str]:
-    return account.tenant_id, account.channel_id, ref.storage_key or ref.link or ""
+    return account.tenant_id, account.channel_id, ref.storage_key or ""
 
 
 def _too_large() -> Declined:

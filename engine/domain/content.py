@@ -1,7 +1,11 @@
 """The public shape of a message's `content`, by type. One place, so that adapters, auto-replies,
 events and the API agree. All members are optional unless said otherwise.
 
-    text         {"body": str, "rating": int}; the rating, 1 to 5, with reviews
+    text         {"body": str, "rating": int}; the rating, 1 to 5, with reviews. Mail has its new text as
+                 "body", and {"subject": str, "quoted": str, "signature": str, "html": str, "inline":
+                 {content id: place among the attachments}, "truncated": true}. The HTML is harmless and whole
+                 (with what is quoted); images of the web stand in it as `remote:URL` and are for the reader
+                 to ask for, those of the mail as `cid:ID`
     image, video, audio, voice, document, sticker
                  {"caption": str, "filename": str, "animated": bool}; the file itself is an attachment
     location     {"latitude": float, "longitude": float, "name": str, "address": str, "url": str}
@@ -23,7 +27,10 @@ and "segments" {"encoding": str, "count": int}: the parts that operators carry a
 Message metadata that adapters set: `forwarded`, `frequently_forwarded`, `referral` {…}, `referred_product`
 {…}, `group`, `identity`, `story` {"id", "url"} (a reply to it), `standby` (true: another app has the
 conversation), `app` (the app that wrote an echo), `review` {"rating", "name", "changed"}, `context` {…}
-(where the customer came from), `segments` {"count"} (an SMS came in so many parts). The engine adds: `opts`
+(where the customer came from), `segments` {"count"} (an SMS came in so many parts), `email` {"from", "to",
+"cc", "delivered_to", "message_id", "automatic" (why it is taken for a robot's), "encrypted", "flaws" (what
+of a broken mail could not be read), and what the service says: "spam", "spf", …}. The engine adds:
+`written_by` (who answered for the contact from another address), `opts`
 (out or in: with it the customer ended or resumed messages here), `auto_reply` (rule id), `resent` (true),
 `reactions`, `edits`."""
 

@@ -29,9 +29,13 @@ _RULES: Final = tuple(
     )
 )
 
+_COUNTRIES: Final = ("55", "54", "52", "229")
+
 
 def variants(digits: str) -> tuple[str, ...]:
     """The other ways to write the number (E.164 without '+'); empty for most."""
+    if not digits.startswith(_COUNTRIES):
+        return ()  # each inbound message asks
     for older, newer, to_newer, to_older in _RULES:
         match = newer.fullmatch(digits)
         if match is not None:

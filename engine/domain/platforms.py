@@ -30,7 +30,8 @@ class Capabilities(Struct, frozen=True, kw_only=True):
     it, and what is told of it later brings it back. `starts`: the business may write first. `threads`: an
     answer continues the customer's newest message, which sends are given (`OutboxItem.thread`).
     `automatic_max` automatic answers go to one contact within `automatic_seconds`; None: as many as the
-    rules give. `limits` is the sending limit in words.
+    rules give. `writes_opt_in`: who opted out and writes again wants answers again, where there are no words
+    for it. `limits` is the sending limit in words.
     """
 
     receives: tuple[str, ...]
@@ -55,6 +56,7 @@ class Capabilities(Struct, frozen=True, kw_only=True):
     threads: bool = False
     automatic_max: int | None = None
     automatic_seconds: int = 0
+    writes_opt_in: bool = False
     limits: str = ""
 
     @property

@@ -116,8 +116,8 @@ async def _develop(settings: Settings, wish: Wish) -> None:
         system = await stack.enter_async_context(running(_trusting(settings, urls.values())))
         landlord = await stack.enter_async_context(Api(system.base_url, system.local_token))
         sandbox = Sandbox(landlord, settings.data_dir, remembered, keys)
-        token, owner_id, pusher = await sandbox.prepare(urls)
-        callbacks = {name: f"{system.base_url}/api/webhooks/{played_by(name).platform.name}" for name in keys}
+        prepared = await sandbox.prepare(urls)
+        callbacks = prepared.callbacks
         for name, callback_url in callbacks.items():
             if name in simulators:
                 await simulators[name].connect(callback_url)
@@ -129,14 +129,14 @@ async def _develop(settings: Settings, wish: Wish) -> None:
             operator_url=system.operator_url,
             simulator_url=urls[next(iter(keys))],
             tenant=TENANT,
-            token=token,
-            agent=Person(id=owner_id, email=EMAIL, password=remembered.password),
+            token=prepared.token,
+            agent=Person(id=prepared.owner_id, email=EMAIL, password=remembered.password),
             platforms={
                 name: {**keys[name], "webhook_url": callbacks[name], "simulator_url": urls[name]}
                 for name in keys
             },
             database_url=await _database_of(system),
-            pusher=pusher,
+            pusher=prepared.pusher,
         )
         click.echo(ready.line() if wish.as_json else page(ready))
         await asked.wait()

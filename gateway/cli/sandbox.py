@@ -65,6 +65,15 @@ class PusherAccess(Struct, frozen=True, kw_only=True):
     port: int
 
 
+class Prepared(Struct, frozen=True, kw_only=True):
+    """`callbacks` are the addresses that platforms post to, by name."""
+
+    token: str
+    owner_id: int
+    pusher: PusherAccess
+    callbacks: dict[str, str]
+
+
 class Ready(Struct, frozen=True, kw_only=True):
     """The line that `mijra dev --json` prints: these members and, in place of `platforms`, one for each
     platform under its name and its other spellings, with the account's keys, `webhook_url` (where its
@@ -160,9 +169,8 @@ class Sandbox:
         self._remembered = remembered
         self._accounts = accounts
 
-    async def prepare(self, simulator_urls: Mapping[str, str]) -> tuple[str, int, PusherAccess]:
-        """Tenant, owner, token, a channel for each platform. Returns the token, the owner's id, and the app
-        for Pusher."""
+    async def prepare(self, simulator_urls: Mapping[str, str]) -> Prepared:
+        """Tenant, owner, token, a channel for each platform."""
         await self._have_tenant()
         token, owner_id = await self._have_token()
         async with Api(self._landlord.base_url, token) as owner:
@@ -170,8 +178,30 @@ class Sandbox:
             for name, keys in self._accounts.items():
                 await self._have_channel(owner, channels, name, keys, simulator_urls[name])
             app = await owner.get(f"/api/{TENANT}/push-app")
+            callbacks = await self._callbacks(owner)
         parts = urlsplit(self._landlord.base_url)
-        return token, owner_id, PusherAccess(**app, host=parts.hostname or "", port=parts.port or 80)
+        return Prepared(
+            token=token,
+            owner_id=owner_id,
+            pusher=PusherAccess(**app, host=parts.hostname or "", port=parts.port or 80),
+            callbacks=callbacks,
+        )
+
+    async def _callbacks(self, owner: Api) -> dict[str, str]:
+        found = {}
+        channels = await owner.items(f"/api/{TENANT}/channels")
+        for name, keys in self._accounts.items():
+            platform = played_by(name).platform
+            found[name] = f"{self._landlord.base_url}/api/webhooks/{platform.name}"
+            if platform.delivery_bytes_max:
+                # Large deliveries, and those that nobody signs, are taken at the account's own address alone.
+                account = (platform.name, keys[platform.connection.account.name])
+                channel = next(
+                    each for each in channels if (each["platform"], each["external_id"]) == account
+                )
+                health = await owner.get(f"/api/{TENANT}/channels/{channel['id']}/health")
+                found[name] = health["webhook_url"]
+        return found
 
     async def _have_tenant(self) -> None:
         owner = {"email": EMAIL, "name": NAME, "password": self._remembered.password}

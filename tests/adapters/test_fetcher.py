@@ -368,6 +368,20 @@ async def test_trouble_is_retried_with_growing_waits_and_an_end(autojump_clock: 
     assert (verdict.stored, verdict.attempts, verdict.error) == (False, 20, "trouble")
 
 
+async def test_a_file_that_came_in_a_delivery_is_stored_without_a_call(autojump_clock: MockClock) -> None:
+    """Within the same limit and with the same digest as one that is downloaded."""
+    source = Direct(FoundMedia(content=b"%PDF", media_type="application/pdf"), FoundMedia(content=b"%PDF+"))
+    async with World(source, Guard(), bytes_max=4).running() as world:
+        world.fetch(row(1))
+        (verdict,) = await world.verdict()
+        world.fetch(row(2))
+        (_, refused) = await world.verdict(2)
+    assert (verdict.stored, verdict.size, verdict.media_type) == (True, 4, "application/pdf")
+    assert world.files.files[verdict.storage_key or ""] == b"%PDF"
+    assert not refused.stored
+    assert refused.attempts == 1
+
+
 async def test_a_file_that_is_gone_is_given_up_soon(autojump_clock: MockClock) -> None:
     """Three attempts, since it may not be everywhere yet."""
     source = Direct(GONE)

@@ -343,6 +343,23 @@ async def test_an_answer_is_held_until_the_store_takes_it(house: House, autojump
     assert house.token() == "token-2"
 
 
+async def test_answers_that_wait_for_the_store_hold_up_nobody_else(
+    house: House, autojump_clock: MockClock
+) -> None:
+    """As many as may be asked at once, for a tenant that takes nothing for an hour."""
+    house.store_errors.extend([StoreUnavailable("The store is away.")] * 100 * AT_ONCE)
+    async with house.running():
+        for number in range(AT_ONCE):
+            house.connect(number)
+            house.renewer.hurry(TENANT, number, house.accounts[number].credentials_at)
+        await trio.sleep(5)
+        asked = len(house.adapter.calls)
+        house.connect(99)
+        house.renewer.hurry(TENANT, 99, house.accounts[99].credentials_at)
+        await trio.sleep(5)
+        assert len(house.adapter.calls) == asked + 1
+
+
 async def test_nothing_is_asked_for_while_the_store_takes_nothing(
     house: House, autojump_clock: MockClock
 ) -> None:

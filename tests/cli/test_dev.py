@@ -13,6 +13,7 @@ import pytest
 import trio
 
 from adapters.registry import adapters
+from gateway.cli.sandbox import played_by, spellings, stand_ins
 from tests.cli.commands import Started, call, mijra, started
 from tests.gateway.push_house import hear, opened, talk
 
@@ -30,8 +31,8 @@ KEYS = {
     "pusher": dict,
 }
 STAYS = ("tenant", "token", "agent")
-PLAYED = {name: stand_in for name, each in adapters().items() if (stand_in := each.stand_in()) is not None}
-NAMES = {alias: name for name in PLAYED for alias in (name, *adapters()[name].platform.aliases)}
+PLAYED = stand_ins()
+NAMES = {alias: name for name in PLAYED for alias in spellings(name)}
 
 
 def _keys(line: dict[str, Any], platform: str) -> dict[str, Any]:
@@ -115,19 +116,21 @@ async def test_dev_carries_an_account_on_each_platform(tmp_path: Path) -> None:
     goes out, and what is told by the keys in the line is believed."""
     async with started(tmp_path / "data", "dev", "--json", "--port", "0") as running:
         line = running.line
-        assert {"whatsapp", "facebook", "instagram", "tiktok"} <= set(PLAYED)
+        assert {played_by(name) for name in PLAYED} == set(adapters().values())
         for alias, name in NAMES.items():
             assert line[alias] == line[name]
         assert set(_keys(line, "facebook")) == {"app_secret", "verify_token", "page_id", "access_token"}
         assert set(_keys(line, "instagram")) == {"app_secret", "verify_token", "instagram_id", "access_token"}
         for platform, stand_in in PLAYED.items():
             assert set(_keys(line, platform)) == set(stand_in.new_keys())
-            assert line[platform]["webhook_url"] == f"{line['base_url']}/api/webhooks/{platform}"
+            posted_to = f"{line['base_url']}/api/webhooks/{played_by(platform).platform.name}"
+            assert line[platform]["webhook_url"].startswith(posted_to)
             simulator = line[platform]["simulator_url"]
             await call("POST", f"{simulator}/__sim/messages", body=dict(stand_in.example()))
         conversations = await _until(lambda: _conversations_of(running, len(PLAYED)))
+        names = await _channels(line)
         for conversation in conversations:
-            simulator = line[conversation["platform"]]["simulator_url"]
+            simulator = line[names[conversation["channel"]["id"]]]["simulator_url"]
             path = f"{line['base_url']}/api/demo/conversations/{conversation['id']}/messages"
             await call("POST", path, line["token"], {"type": "text", "content": "Yes, it is."})
 
@@ -138,6 +141,14 @@ async def test_dev_carries_an_account_on_each_platform(tmp_path: Path) -> None:
             await _until(taken)
         await _stand_in_posts(line)
         assert await _until(lambda: _conversations_of(running, len(PLAYED) + 1))
+
+
+async def _channels(line: dict[str, Any]) -> dict[int, str]:
+    """What each channel is played by."""
+    page = await call("GET", f"{line['base_url']}/api/demo/channels", line["token"])
+    fields = {name: played_by(name).platform.connection.account.name for name in PLAYED}
+    accounts = {line[name][field]: name for name, field in fields.items()}
+    return {each["id"]: accounts[each["external_id"]] for each in page["data"]["items"]}
 
 
 async def _stand_in_posts(line: dict[str, Any]) -> None:

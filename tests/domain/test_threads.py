@@ -8,7 +8,7 @@ from msgspec import structs
 
 from engine.domain import platforms
 from engine.domain.conversation.threads import may_answer_automatically
-from engine.domain.inbound import Contact
+from engine.domain.inbound import Contact, PlatformError
 from engine.domain.outbound import OutboxPayload, Thread
 from engine.domain.outbox import Deliver
 from engine.domain.platforms import Capabilities, Connection, Field, Platform
@@ -23,7 +23,12 @@ POST = Platform(
     name="threaded",
     label="Threaded",
     capabilities=Capabilities(
-        receives=("text",), sends=("text",), threads=True, automatic_max=2, automatic_seconds=3 * 3_600
+        receives=("text",),
+        sends=("text",),
+        threads=True,
+        automatic_max=2,
+        automatic_seconds=3 * 3_600,
+        writes_opt_in=True,
     ),
     connection=Connection(account=Field(name="address", label="Where people write to.")),
 )
@@ -155,3 +160,22 @@ def test_robots_are_stored_and_never_answered() -> None:
 
     assert len(told.written(MessageRow)) == 1
     assert not told.written(OutboxRow)
+
+
+def test_who_complains_is_written_to_no_more_until_they_write_again() -> None:
+    """A robot's mail changes nothing."""
+    told = story()
+    told.tell(mail(told, "1@example.org"))
+    ours = told.tell(told.reply("News")).reply.id
+    complaint = PlatformError(platform_code="complaint", message="Spam.", opted_out=True)
+    told.tell(told.status("delivered", "ours", callback=ours))
+    told.tell(told.status("failed", "ours", callback=ours, error=complaint))
+
+    refused = told.tell(told.reply("More news")).refuse
+    assert refused is not None
+    assert refused.code == "opted_out"
+    told.tell(mail(told, "away@example.org", automated=False))
+    assert told.tell(told.reply("More news")).refuse is not None
+
+    told.tell(mail(told, "2@example.org"))
+    assert told.tell(told.reply("Of course")).refuse is None

@@ -7,7 +7,7 @@ from urllib.parse import urlencode, urlsplit
 
 import httpx
 import pytest
-from msgspec import Struct
+from msgspec import Struct, structs
 
 from adapters.port import Play
 from adapters.simulators import Fault
@@ -23,8 +23,8 @@ _FORM = {"Content-Type": "application/x-www-form-urlencoded"}
 
 
 class Line(Struct, kw_only=True):
-    """A toll-free number, played. `url` is where its webhooks go; `name` is a sender of the same account that
-    is not connected."""
+    """A toll-free number, played. `url` is where its webhooks go; `name` and `service` are senders of the
+    same account that are not connected."""
 
     sim: SmsSimulator
     agent: Agent
@@ -32,6 +32,7 @@ class Line(Struct, kw_only=True):
     keys: dict[str, str]
     url: str
     name: str
+    service: str
 
     def person(self) -> str:
         return f"1415555{next(_numbers):04d}"
@@ -83,7 +84,8 @@ async def line(own_line: Business) -> AsyncIterator[Line]:
     keys = SmsStandIn().new_keys()
     port = own_line.server.simulator_ports_free.pop()
     named = {**keys, "sender": f"SHOP{next(_numbers)}"}
-    accounts = list(SmsStandIn().simulator(Play(accounts=[keys, named])).accounts.values())
+    service = {**keys, "sender": f"MG{next(_numbers):032x}"}
+    accounts = list(SmsStandIn().simulator(Play(accounts=[keys, named, service])).accounts.values())
     try:
         async with (
             SmsSimulator(accounts, settings=QUICK).running(port=port) as sim,
@@ -98,6 +100,7 @@ async def line(own_line: Business) -> AsyncIterator[Line]:
                 keys=keys,
                 url=connected["webhook_url"],
                 name=named["sender"],
+                service=service["sender"],
             )
             await agent.delete(f"channels/{connected['id']}")
     finally:
@@ -215,6 +218,26 @@ async def test_a_name_only_sends(line: Line) -> None:
         hello = {"type": "text", "content": "Your parcel is here."}
         started = await line.agent.post("conversations/start", {**start, "message": hello})
         await line.agent.reaches(started["message"], "delivered")
+    finally:
+        await line.agent.delete(f"channels/{channel['id']}")
+
+
+async def test_a_service_is_written_to_by_any_of_its_numbers(line: Line) -> None:
+    """It is connected by its own id; what its numbers hear comes to it, and so do the statuses of what it
+    sends by whichever of them."""
+    keys = {**line.keys, "sender": line.service}
+    channel = await line.agent.post("channels", connecting(keys, line.sim.base_url))
+    await line.sim.connect(channel["webhook_url"], line.service)
+    ours = structs.replace(line, channel_id=channel["id"])
+    try:
+        said = line.sim.say(line.person(), "Hello", account_id=line.service)
+        conversation = await ours.told(said)
+        assert conversation["channel"]["id"] == channel["id"]
+        await line.agent.reaches(
+            await ours.send(conversation, {"type": "text", "content": "Hi"}), "delivered"
+        )
+        body = line.sim.ledger.payload(line.sim.ledger.sends[-1].id) or {}
+        assert (body["MessagingServiceSid"], "From" in body) == (line.service, False)
     finally:
         await line.agent.delete(f"channels/{channel['id']}")
 

@@ -182,6 +182,21 @@ async def test_throttling_slows_down_and_loses_nothing(shop: Shop) -> None:
     assert shop.texts() == ["Slowly"]
 
 
+async def test_a_token_that_ends_is_renewed_and_what_waits_goes_out(shop: Shop) -> None:
+    """Without a person: nothing is lost, nothing is doubled, in order."""
+    conversation = await shop.conversation()
+    before = shop.sim.account()
+    shop.sim.expire_token()
+    sent = [await shop.send(conversation, {"type": "text", "content": f"{number}"}) for number in range(3)]
+    for message in sent:
+        await shop.agent.reaches(message, "read")
+    assert shop.texts() == ["0", "1", "2"]
+    now = shop.sim.account()
+    assert now.access_token != before.access_token
+    assert now.refresh_token != before.refresh_token
+    await shop.becomes("active")
+
+
 async def test_access_that_is_taken_away_parks_what_is_sent_until_it_is_given_again(shop: Shop) -> None:
     """The platform says so by itself, before anything is sent: the channel needs attention and says why, and
     nothing knocks; afterwards all goes out in order."""

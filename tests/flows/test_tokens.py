@@ -1,6 +1,7 @@
 """An account's token over its life, through the real server, database and played platform: renewed in time,
 expired, replaced; and what a screen, the API and an operator see of it."""
 
+import re
 from collections.abc import AsyncIterator, Mapping
 from typing import Final
 
@@ -10,6 +11,7 @@ import trio
 from msgspec import Struct
 
 from storage.databases import DatabaseServer
+from tests.cli.commands import mijra
 from tests.fixtures.system import Business, Json, Server, screen, until
 from tests.flows.test_pages import Page, page
 
@@ -161,9 +163,18 @@ async def test_a_token_that_the_platform_will_not_renew_asks_for_a_person(
         assert channel["status_note"] == "The access token has expired. Connect the account again."
         await trio.sleep(0.5)
         assert opened.sim.ledger.refusals[190] == 1
+        of = ("--tenant", alone.slug)
+        shown = (await mijra(server.data_dir, "channel", "list", *of, COLUMNS="200")).stdout.decode()
+        assert re.search(
+            rf"^{opened.channel_id} +instagram .*needs_attention.*has expired", shown, re.MULTILINE
+        )
+        asked = await mijra(server.data_dir, "channel", "check", *of, str(opened.channel_id))
+        assert (asked.returncode, b"works    no" in asked.stdout) == (1, True)
         opened.sim.renew_token("another-token")
         await opened.agent.put(account.path, {"credentials": {"access_token": "another-token"}})
         assert (await account.channel())["status"] == "active"
+        asked = await mijra(server.data_dir, "channel", "check", *of, str(opened.channel_id))
+        assert (asked.returncode, b"works    yes" in asked.stdout) == (0, True), asked.stdout
         conversation = await opened.conversation()
         await opened.agent.reaches((await account.say(conversation, "Back"))[0], "read")
 

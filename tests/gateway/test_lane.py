@@ -6,7 +6,7 @@ the lane and the plain route answer to the same bytes is compared in `test_lane_
 
 import json
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import Any
 
 import pytest
@@ -261,6 +261,26 @@ async def test_a_large_body_arrives_whole() -> None:
         assert await client.status() == 200
         assert [len(body) for body in server.in_lane[:2]] == [len(body)] * 2
         assert server.lane.reading_bytes == 0
+
+
+@pytest.mark.real_time
+@pytest.mark.parametrize("chunked", [False, True])
+async def test_how_much_may_come_depends_on_the_path(chunked: bool) -> None:
+    """A body above the usual limit is read where the path takes it, and refused elsewhere, unread."""
+    body = b"x" * (LaneLimits().body_bytes_max + 1)
+    framing, sent = ("Transfer-Encoding: chunked", chunks(body, 40_000)) if chunked else ("", body)
+    async with served() as server:
+        server.lane.bytes_max = lambda path: len(body) if path.endswith("/large") else len(body) - 1
+        async with server.client() as client:
+            await client.send(head(body, extra=framing, path=f"{PATH}/large") + sent)
+            await client.status()
+        assert [len(each) for each in server.in_lane] == [len(body)]
+        async with server.client() as client:
+            await client.send(head(body, extra=framing))
+            with suppress(trio.BrokenResourceError):
+                await client.send(sent)
+            assert await client.status() == 413
+        assert len(server.in_lane) == 1
 
 
 @pytest.mark.real_time

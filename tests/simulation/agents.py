@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
 ASK_SECONDS_MAX = 10.0
 TAG = 9
-PEOPLE_CHANCE = 0.2
+PEOPLE_CHANCE = 0.7
 """How often somebody looks after customers besides."""
 
 
@@ -104,8 +104,7 @@ class Agents:
         one, other = random.choice(customers).id, random.choice(customers).id
         message: Any = random.choice(
             (
-                Merge(survivor_id=one, merged_id=other, by=by),
-                Merge(survivor_id=one, merged_id=other, by=by),
+                *[Merge(survivor_id=one, merged_id=other, by=by)] * 4,
                 Unmerge(customer_id=one, by=by),
                 ChangeCustomer(customer_id=one, values={"name": f"N{self.world.new_trace()}"}, by=by),
                 CreateCustomer(values={"name": f"N{self.world.new_trace()}"}, by=by),

@@ -71,7 +71,7 @@ class MailgunSpeech:
             "Message-Id": f"<{written.message_id}>",
             **self.signature(key),
         }
-        if self._raw():
+        if self._raw() or written.kind == "report":
             return _multipart({**fields, "body-mime": mail.as_string()}, {})
         plain, html = mail.get_body(("plain",)), mail.get_body(("html",))
         for name, part in (("body-plain", plain), ("body-html", html)):

@@ -2,12 +2,15 @@
 
 import secrets
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Final
 
 from adapters.port import Play
 from adapters.simulators.mail.platform import MailSimulator
 from adapters.simulators.mail.service import MailAccount
 from adapters.simulators.standing import HABITS
+
+_OTHERS: Final = {"sendgrid_api_key": "SG.simulated", "postmark_server_token": "simulated-server-token"}
+"""So that the account's secret address takes what the other two services post as well; Mailgun is played."""
 
 
 class EmailStandIn:
@@ -17,6 +20,7 @@ class EmailStandIn:
             "reply_secret": secrets.token_urlsafe(32),
             "mailgun_signing_key": secrets.token_hex(16),
             "mailgun_api_key": f"key-{secrets.token_hex(16)}",
+            **_OTHERS,
         }
 
     def demo_keys(self) -> dict[str, str]:
@@ -25,6 +29,7 @@ class EmailStandIn:
             "reply_secret": "simulated-reply-secret",
             "mailgun_signing_key": "simulated-signing-key",
             "mailgun_api_key": "key-simulated",
+            **_OTHERS,
         }
 
     def simulator(self, play: Play) -> MailSimulator:

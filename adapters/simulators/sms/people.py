@@ -30,8 +30,16 @@ KINDS: Final[Mapping[str, float]] = {
 _WORDS: Final = {"stop": "STOP", "start": "START", "help": "HELP"}
 _CARD: Final = b"BEGIN:VCARD\r\nVERSION:3.0\r\nFN:Zoe Doe\r\nTEL:+15550100199\r\nEND:VCARD\r\n"
 
+POOL: Final = "+15005550199"
+"""The number of a played Messaging Service: which one is used, the service chooses, not the business."""
+
 FileUrl = Callable[[str, str, str, bytes], str]
 """(account's sender, message's sid, media type, content) -> where the file can be fetched."""
+
+
+def shown_as(sender: str) -> str:
+    """What people see of a sender of this account id."""
+    return POOL if sender.startswith("MG") else sender.partition("@")[0]
 
 
 class Texters(Cast[Customer]):
@@ -72,7 +80,7 @@ class Texters(Cast[Customer]):
             "FromCity": "",
             "Body": body,
             "FromCountry": "US",
-            "To": sender,
+            "To": shown_as(sender),
             "ToZip": "",
             "NumSegments": str(segments(body).count),
             "MessageSid": sid,
@@ -80,6 +88,8 @@ class Texters(Cast[Customer]):
             "From": f"+{customer.key}",
             "ApiVersion": "2010-04-01",
         }
+        if shown_as(sender) == POOL:
+            form["MessagingServiceSid"] = sender
         for number, (media_type, content) in enumerate(files):
             form[f"MediaContentType{number}"] = media_type
             form[f"MediaUrl{number}"] = self._file_url(sender, sid, media_type, content)

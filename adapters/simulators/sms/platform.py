@@ -20,7 +20,7 @@ from adapters.simulators.playing.cast import Customer, Json, Said
 from adapters.simulators.playing.platform import Played
 from adapters.simulators.settings import Settings
 from adapters.simulators.sms.api import CALL_BYTES_MAX, SmsAccount, TwilioApi
-from adapters.simulators.sms.people import Texters
+from adapters.simulators.sms.people import Texters, shown_as
 from adapters.simulators.sms.speech import Overrides, TwilioSpeech
 from adapters.simulators.webhooks import Event
 from adapters.sms.optout import START, STOP, keyword
@@ -132,7 +132,6 @@ class SmsSimulator(Played[SmsAccount, Customer]):
             self.later(delay, partial(self._tell_status, account, send, form, status, error))
 
     def _tell_status(self, account: SmsAccount, send: Send, form: Json, status: str, code: str) -> None:
-        sender = account.account_id.partition("@")[0]
         item = {
             "SmsSid": send.id,
             "SmsStatus": status,
@@ -140,7 +139,7 @@ class SmsSimulator(Played[SmsAccount, Customer]):
             "To": form["To"],
             "MessageSid": send.id,
             "AccountSid": account.account_sid,
-            "From": form.get("From", sender),
+            "From": shown_as(account.account_id),
             "ApiVersion": "2010-04-01",
             **({"ErrorCode": code} if code else {}),
             **(

@@ -22,6 +22,7 @@ from engine.ports import FoundMessage, FoundTracked, TrackedQuery
 from engine.runtime import Context, Lookup
 
 OUT: Final = "out"
+IN: Final = "in"
 
 WAITING_MAX: Final = 100
 """Waiting messages to one contact that are looked up beyond those in memory: an account that has stopped for

@@ -5,7 +5,14 @@ from engine.domain.conversation.changes import Change
 from engine.domain.conversation.finding import by_id, by_platform, found_message
 from engine.domain.conversation.messages import MediaVerdict, OutboxVerdict, Receive, Received, address_of
 from engine.domain.conversation.settling import ended, outbox_patch, settle
-from engine.domain.conversation.state import ContactState, Early, Tracked, tracked, tracked_row
+from engine.domain.conversation.state import (
+    PLATFORM_SKEW_MS,
+    ContactState,
+    Early,
+    Tracked,
+    tracked,
+    tracked_row,
+)
 from engine.domain.conversation.statuses import UNDECIDED, advance
 from engine.domain.inbound import StatusChanged, StatusesReached
 from engine.domain.outbound import OutcomeUnknown, Refused, Resending, Sent
@@ -169,10 +176,10 @@ def _reaches(each: Tracked, event: StatusesReached, up_to: int, mark: Tracked | 
     if each.status not in ("sent", "delivered"):
         return False
     if mark is not None:
-        # One that was queued before the marked one and sent after it has not been seen with it.
-        return each.id == mark.id or (
-            each.id < mark.id and (each.sent_at or 0) <= (mark.sent_at or mark.platform_at) + CLOCKS_MS
-        )
+        # What was queued before a message from the platform's app, and sent long after it, has not been seen
+        # with it. Ours have no time of the platform's: they are sent in the order of their ids.
+        seen_with = mark.platform_at == 0 or (each.sent_at or 0) <= mark.platform_at + PLATFORM_SKEW_MS
+        return each.id <= mark.id and seen_with
     return (each.sent_at or 0) <= up_to + CLOCKS_MS
 
 

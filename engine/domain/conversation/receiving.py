@@ -144,6 +144,7 @@ def _message(
         email=None if contact.group else contact.email,
     )
     silent = event.type in SILENT_TYPES
+    opts = event.opts or _opts_by_writing(state, event)
     conversation, opened = _conversation_for(change, contact, reopen=not silent)
     note_thread(conversation, event, written_by=written_by)
     content, reply_to = _linked(state, event.type, event.content, event.reply_to)
@@ -162,7 +163,7 @@ def _message(
         metadata={
             **event.metadata,
             **_quoted(event.reply_to, reply_to),
-            **({} if event.opts is None else {"opts": event.opts}),
+            **({} if opts is None else {"opts": opts}),
             **({"written_by": written_by} if written_by is not None else {}),
         },
         sender_name=event.contact.name or written_by,
@@ -181,13 +182,21 @@ def _message(
     append(change, conversation, row, attachments)
     change.message_event("message.received", conversation, row, attachments)
     want_agent(change, conversation)
-    if event.opts is not None:
-        consent.opt(change, event.opts, source="message", message_id=row.id)
+    if opts is not None:
+        consent.opt(change, opts, source="message", message_id=row.id)
     if not silent and contact.group is None and event.automated:
         _answer_automatically(change, conversation, event, opened)
     return change.done(
         Received(outcome="stored", conversation_id=conversation.id, message_id=row.id, seq=row.seq)
     )
+
+
+def _opts_by_writing(state: ContactState, event: MessageReceived) -> str | None:
+    """A person who complained of a mail and writes another one is to be answered."""
+    conversation = state.conversation
+    if conversation is None or not event.automated or not consent.has_opted_out(state):
+        return None
+    return consent.IN if rules_of(conversation.platform).capabilities.writes_opt_in else None
 
 
 def _answered(

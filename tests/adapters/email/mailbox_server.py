@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 
 import trio
 
@@ -18,6 +18,7 @@ class MailboxServer:
         self.cut_after: int | None = None
         self.commands: list[str] = []
         self.logins = 0
+        self.connections = 0
         self.port = 0
         self._next = 1
         self._changed = trio.Event()
@@ -40,18 +41,22 @@ class MailboxServer:
         self._changed = trio.Event()
 
     @asynccontextmanager
-    async def running(self) -> AsyncIterator["MailboxServer"]:
+    async def running(self, port: int = 0) -> AsyncIterator["MailboxServer"]:
         async with trio.open_nursery() as nursery:
-            (listener,) = await trio.open_tcp_listeners(0, host="127.0.0.1")
+            (listener,) = await trio.open_tcp_listeners(port, host="127.0.0.1")
             self.port = listener.socket.getsockname()[1]
             nursery.start_soon(trio.serve_listeners, self._serve, [listener])
             yield self
             nursery.cancel_scope.cancel()
 
     async def _serve(self, stream: trio.SocketStream) -> None:
+        self.connections += 1
         async with stream:
-            with suppress(trio.BrokenResourceError, EOFError):
+            try:
                 await _Session(self, stream).run()
+            except* (trio.BrokenResourceError, EOFError):
+                pass
+        self.connections -= 1
 
     @property
     def changed(self) -> trio.Event:

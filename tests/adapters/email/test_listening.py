@@ -262,8 +262,11 @@ async def test_tls_is_offered_with_a_certificate(bridge: Bridge, tmp_path: Any) 
     server, client = certificate("localhost", tmp_path)
     client.check_hostname = False
     house.tls = server
-    async with house.running(bridge):
+    async with house.running(bridge) as listener:
         assert await send(house, tls=client) == {}
+        with trio.fail_after(5):
+            while listener.connections:  # noqa: ASYNC110  # counted on asyncio's side
+                await trio.sleep(0.01)
     without = House()
     async with without.running(bridge):
         with pytest.raises(smtplib.SMTPNotSupportedError):

@@ -1,6 +1,7 @@
 """The files of received mail are found again in the delivery that brought them, whoever posted it."""
 
 import hashlib
+import json
 from pathlib import Path
 from urllib.parse import urlencode
 
@@ -108,3 +109,26 @@ async def test_the_key_goes_to_mailguns_hosts_alone(url: str, told: bool) -> Non
     found = await EmailMedia(Files({})).look_up(None, url, account(mailgun_api_key="k"))
     assert isinstance(found, FoundMedia)
     assert bool(found.headers) is told
+
+
+async def test_files_that_mailgun_stores_are_addresses() -> None:
+    stored = [
+        {
+            "url": "https://storage.mailgun.net/v3/1",
+            "name": "a.pdf",
+            "content-type": "application/pdf",
+            "size": 4,
+        },
+        {"url": "ftp://elsewhere", "name": "b"},
+        "odd",
+    ]
+    fields = {"recipient": "help@shop.example", "from": "zoe@example.org", "body-plain": "x"}
+    body = urlencode({**fields, "attachments": json.dumps(stored)}).encode()
+    (routed,) = EmailReceiver().parse(body)
+
+    assert isinstance(routed.event, MessageReceived)
+    (file,) = routed.event.media
+    assert (file.source_id, file.in_delivery, file.filename) == (None, False, "a.pdf")
+    found = await EmailMedia(Files({})).look_up(None, file.source_url, account(mailgun_api_key="k"))
+    assert isinstance(found, FoundMedia)
+    assert found.url == "https://storage.mailgun.net/v3/1"
