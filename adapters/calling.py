@@ -30,6 +30,11 @@ def declined(error_class: ErrorClass, code: str, sentence: str, *, wait: float |
     return Declined(error_class=error_class, platform_code=code, message=sentence, retry_after_seconds=wait)
 
 
+def no_source() -> Declined:
+    """A file of which the webhook gave neither an id nor an address."""
+    return declined(ErrorClass.BAD_REQUEST, "no_source", "The platform named no file.")
+
+
 def never_sent(error: Exception) -> Declined:
     """What one of `NEVER_SENT` means."""
     unreachable = (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout)

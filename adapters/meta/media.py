@@ -1,6 +1,7 @@
 """Files that customers send: signed addresses at the platform's own servers, which end soon (sheets, 4)."""
 
-from adapters.port import Account, Declined, ErrorClass, FoundMedia
+from adapters.calling import no_source
+from adapters.port import Account, Declined, FoundMedia
 
 
 class AddressedMedia:
@@ -19,10 +20,6 @@ class AddressedMedia:
         self, source_id: str | None, source_url: str | None, account: Account
     ) -> FoundMedia | Declined:
         if source_url is None:
-            return Declined(
-                error_class=ErrorClass.BAD_REQUEST,
-                platform_code="no_source",
-                message="The platform named no file.",
-            )
+            return no_source()
         # Without the token: the address carries its own right, and may be anybody's.
         return FoundMedia(url=source_url, headers={})

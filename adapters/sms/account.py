@@ -11,9 +11,10 @@ import httpx
 import msgspec
 import trio
 
+from adapters.calling import declined
 from adapters.guard import Guard, guarded_client
 from adapters.port import Account, Checked, Declined, ErrorClass
-from adapters.sms.errors import declined, read_failure
+from adapters.sms.errors import read_failure
 from engine.errors import Unavailable
 
 API_HOST: Final = "api.twilio.com"

@@ -9,6 +9,7 @@ from typing import Final
 import msgspec
 from msgspec import Struct
 
+from adapters.calling import declined
 from adapters.port import RETRYABLE, Declined, ErrorClass, SendResult, Unanswered
 from engine.domain.inbound import PlatformError
 
@@ -96,19 +97,15 @@ def read_failure(status: int, body: bytes, retry_after: str | None) -> SendResul
     if status == 429 and str(error.code) not in CODES:
         return _by_status(status, wait)
     error_class, sentence = classify(str(error.code))
-    return declined(error_class, str(error.code), sentence, wait)
+    return declined(error_class, str(error.code), sentence, wait=wait)
 
 
 def _by_status(status: int, wait: float | None) -> Declined:
     code = f"http_{status}"
     if status == 503 or status == 408:
-        return declined(_TRANSIENT, code, "Twilio is temporarily not available.", wait)
+        return declined(_TRANSIENT, code, "Twilio is temporarily not available.", wait=wait)
     if status == 429:
-        return declined(_RATE, code, "Twilio is asked too often at the moment.", wait)
+        return declined(_RATE, code, "Twilio is asked too often at the moment.", wait=wait)
     if status in (401, 403):
         return declined(_AUTH, code, "Twilio does not accept the account's token or key.")
     return declined(_BAD, code, f"Twilio did not accept the request ({status}).")
-
-
-def declined(error_class: ErrorClass, code: str, sentence: str, wait: float | None = None) -> Declined:
-    return Declined(error_class=error_class, platform_code=code, message=sentence, retry_after_seconds=wait)

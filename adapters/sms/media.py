@@ -2,7 +2,8 @@
 
 import httpx
 
-from adapters.port import Account, Declined, ErrorClass, FoundMedia
+from adapters.calling import no_source
+from adapters.port import Account, Declined, FoundMedia
 from adapters.sms.account import API_HOST, authorization, base_url
 
 
@@ -25,11 +26,7 @@ class TwilioMedia:
         self, source_id: str | None, source_url: str | None, account: Account
     ) -> FoundMedia | Declined:
         if source_url is None:
-            return Declined(
-                error_class=ErrorClass.BAD_REQUEST,
-                platform_code="no_source",
-                message="The platform named no file.",
-            )
+            return no_source()
         return FoundMedia(
             url=source_url, headers=authorization(account) if _is_twilios(source_url, account) else {}
         )

@@ -20,6 +20,7 @@ import msgspec
 import trio
 from msgspec import Struct, structs
 
+from adapters.calling import declined
 from adapters.degrading import LOCATED, NUMBERED, located, numbered
 from adapters.guard import AddressRefused, guarded_client, is_public
 from adapters.port import (
@@ -36,7 +37,7 @@ from adapters.port import (
 )
 from adapters.sms import senders
 from adapters.sms.account import account_url, authorization, credentials_problem
-from adapters.sms.errors import classify, declined, read_failure
+from adapters.sms.errors import classify, read_failure
 from adapters.sms.receiver import MESSAGE, SENDER
 from adapters.sms.segments import segments
 from adapters.turns import written_in

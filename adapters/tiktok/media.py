@@ -15,7 +15,7 @@ import msgspec
 import trio
 from msgspec import Struct
 
-from adapters.calling import NEVER_SENT, declined, never_sent, token_problem
+from adapters.calling import NEVER_SENT, declined, never_sent, no_source, token_problem
 from adapters.guard import BodyTooLarge, Guard, guarded_client
 from adapters.port import Account, Declined, ErrorClass, FoundMedia, Unanswered
 from adapters.tiktok import limits
@@ -166,7 +166,7 @@ class TikTokMedia:
             return problem
         parts = read_source_id(source_id) if source_id is not None else None
         if parts is None:
-            return declined(ErrorClass.BAD_REQUEST, "no_source", "The platform named no file.")
+            return no_source()
         kind, conversation_id, message_id, media_id = parts
         body: dict[str, Any] = {
             "business_id": account.external_id,

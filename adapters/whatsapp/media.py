@@ -18,6 +18,7 @@ import msgspec
 import trio
 from msgspec import Struct
 
+from adapters.calling import no_source
 from adapters.guard import AddressRefused, Guard, guarded_client
 from adapters.port import Account, Declined, ErrorClass, FoundMedia
 from adapters.whatsapp import limits
@@ -217,11 +218,7 @@ class WhatsAppMedia:
             return problem
         if source_id is None:
             if source_url is None:
-                return Declined(
-                    error_class=ErrorClass.BAD_REQUEST,
-                    platform_code="no_source",
-                    message="The platform named no file.",
-                )
+                return no_source()
             return FoundMedia(url=source_url, headers=bearer(account))
         answer = await call(
             self._client,

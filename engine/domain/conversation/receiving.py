@@ -125,8 +125,7 @@ def _message(
         if isinstance(owner, Effects | Lookup):
             return owner
         looked_up = owner
-    at = event.at
-    seen = _seen(state, event.platform_id, at, ctx, looked_up or found_message(ctx))
+    seen = _seen(state, event.platform_id, event.at, ctx, looked_up or found_message(ctx))
     if seen is not None:
         return seen
     change = Change(state, ctx, message.trace)
@@ -158,7 +157,7 @@ def _message(
         content=content,
         text=event.text,
         platform_id=event.platform_id,
-        at=at,
+        at=event.at,
         reply_to=reply_to,
         metadata={
             **event.metadata,
@@ -168,7 +167,7 @@ def _message(
         },
         sender_name=event.contact.name or written_by,
     )
-    at = min(at, ctx.now + FUTURE_MS_MAX)
+    at = min(event.at, ctx.now + FUTURE_MS_MAX)
     attachments = _attachments(change, row, event.media)
     conversation.last_inbound_at = max(conversation.last_inbound_at or 0, at)
     if not silent:
