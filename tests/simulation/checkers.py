@@ -14,6 +14,7 @@ import msgspec
 
 from engine.domain.assigner.actor import choose
 from engine.domain.assigner.messages import ASSIGNER_LOAD
+from engine.domain.conversation.joining import JOIN_KEY
 from engine.domain.conversation.state import OPEN_STATUSES
 from engine.domain.conversation.statuses import RANK, UNDECIDED
 from engine.domain.resources import conversation_resource, customer_ref
@@ -133,6 +134,13 @@ def a_person_is_one_contact(world: World) -> None:
             owner = world.store.row(tenant_id, "customer_handles", handle.channel_id, handle.contact_key)
             assert owner is not None
             assert owner.customer_id == handle.customer_id
+            assert owner.contact_key == handle.contact_key
+
+
+def nothing_handed_over_waits(world: World) -> None:
+    """Where two contacts became one, the conversation that was open has found its place."""
+    waiting = [row.id for row in _conversations(world) if JOIN_KEY in row.metadata]
+    assert not waiting, f"{waiting} were handed over and not taken up"
 
 
 def everybody_is_shown_as_his_person(world: World) -> None:
@@ -364,6 +372,7 @@ CHECKERS: tuple[Callable[[World], None], ...] = (
     one_delivery_keeps_its_order,
     a_contact_has_one_open_conversation,
     a_person_is_one_contact,
+    nothing_handed_over_waits,
     everybody_is_shown_as_his_person,
     statuses_never_go_back,
     cursors_have_no_gaps,
