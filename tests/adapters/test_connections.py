@@ -9,6 +9,7 @@ import trio
 
 from adapters.connections import Connections
 from adapters.simulators.http import Cut, HttpServer, Request, Response
+from tests.patience import PATIENCE_SECONDS
 
 pytestmark = pytest.mark.real_time
 
@@ -136,6 +137,6 @@ async def test_an_exchange_that_breaks_gives_its_place_back() -> None:
 
 async def _until(holds: object) -> None:
     assert callable(holds)
-    with trio.fail_after(5):
+    with trio.fail_after(PATIENCE_SECONDS):
         while not holds():  # noqa: ASYNC110  the server counts, it tells nobody
             await trio.sleep(0.01)

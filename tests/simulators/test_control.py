@@ -9,6 +9,7 @@ import pytest
 import trio
 
 from adapters.simulators import Simulator
+from tests.patience import PATIENCE_SECONDS
 from tests.simulators.receiver import ACCOUNT, Receiver, playing
 
 
@@ -22,7 +23,7 @@ async def controlled() -> AsyncIterator[tuple[Simulator, Receiver, httpx.AsyncCl
 
 
 async def _quiet(platform: Simulator) -> None:
-    with trio.fail_after(10):
+    with trio.fail_after(PATIENCE_SECONDS):
         await platform.wait_quiet()
 
 
@@ -128,7 +129,7 @@ async def test_the_platform_can_be_taken_down_for_a_while() -> None:
         await trio.sleep(0.15)
         with pytest.raises(httpx.TransportError):
             await client.get("/health")
-        with trio.fail_after(10):
+        with trio.fail_after(PATIENCE_SECONDS):
             while True:
                 await trio.sleep(0.05)
                 try:

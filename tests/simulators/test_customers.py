@@ -15,6 +15,7 @@ from adapters.simulators.media import mp4_beginning, pdf, png, silent_voice_note
 from adapters.simulators.settings import Settings as AllSettings
 from adapters.simulators.statuses import plan_statuses
 from engine.errors import Conflicting, InvalidInput
+from tests.patience import PATIENCE_SECONDS
 from tests.simulators.receiver import ACCOUNT, QUICK, playing
 
 
@@ -70,7 +71,7 @@ async def test_customers_talk_until_they_have_said_enough() -> None:
     async with playing() as (platform, receiver):
         talk = Talk(customers=10, messages_per_second=2_000, messages_max=150, answer_probability=0)
         platform.start_talking(talk)
-        with trio.fail_after(20):
+        with trio.fail_after(PATIENCE_SECONDS):
             await platform.wait_talked()
             await platform.wait_quiet()
         # On a slow machine a delivery may be repeated.
@@ -85,7 +86,7 @@ async def test_talk_ends_with_its_time_or_when_stopped() -> None:
     async with playing() as (platform, _):
         states = []
         platform.start_talking(Talk(seconds=0.1))
-        with trio.fail_after(5):
+        with trio.fail_after(PATIENCE_SECONDS):
             await platform.wait_talked()
         states.append(platform.talking)
         platform.start_talking(Talk())
@@ -144,7 +145,7 @@ async def test_customers_answer_agents_while_they_talk(
 ) -> None:
     """Buttons and lists with one of their choices, quoting the message; texts with something."""
     async with playing() as (platform, receiver):
-        with trio.fail_after(10):
+        with trio.fail_after(PATIENCE_SECONDS):
             platform.say("15550100001", "hello")
             await platform.wait_quiet()
         platform.start_talking(
@@ -157,7 +158,7 @@ async def test_customers_answer_agents_while_they_talk(
                 headers={"Authorization": f"Bearer {ACCOUNT.access_token}"},
             )
         send_id = response.json()["messages"][0]["id"]
-        with trio.fail_after(10):
+        with trio.fail_after(PATIENCE_SECONDS):
             await platform.wait_quiet()
         said = [one for one in receiver.messages() if one["from"] == "15550100001"]
         assert len(said) == 2
@@ -175,7 +176,7 @@ async def test_nobody_answers_when_nobody_talks() -> None:
                 json={"messaging_product": "whatsapp", "to": "15550100001", "text": {"body": "hi"}},
                 headers={"Authorization": f"Bearer {ACCOUNT.access_token}"},
             )
-        with trio.fail_after(10):
+        with trio.fail_after(PATIENCE_SECONDS):
             await platform.wait_quiet()
         assert receiver.messages() == []
         assert receiver.statuses() != []

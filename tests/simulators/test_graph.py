@@ -12,6 +12,7 @@ from msgspec.structs import replace
 
 from adapters.simulators import Fault, Settings, Simulator
 from adapters.simulators.media import png
+from tests.patience import PATIENCE_SECONDS
 from tests.simulators.receiver import ACCOUNT, OTHER, QUICK, Receiver, playing
 
 Json = dict[str, Any]
@@ -50,13 +51,13 @@ async def trading(settings: Settings = QUICK) -> AsyncIterator[tuple[Business, R
         ) as client:
             platform.say(CUSTOMER, "hello")
             # Deliveries are concurrent: what tests tell later must not arrive before this one.
-            with trio.fail_after(10):
+            with trio.fail_after(PATIENCE_SECONDS):
                 await platform.wait_quiet()
             yield Business(platform, client), receiver
 
 
 async def _quiet(business: Business) -> None:
-    with trio.fail_after(10):
+    with trio.fail_after(PATIENCE_SECONDS):
         await business.platform.wait_quiet()
 
 

@@ -5,6 +5,7 @@ import pytest
 import trio
 
 from adapters.simulators.http import Cut, HttpLimits, HttpServer, Request, Response
+from tests.patience import PATIENCE_SECONDS
 from tests.simulators.receiver import listening
 
 
@@ -21,7 +22,7 @@ async def _raw(port: int, sent: bytes) -> bytes:
     async with stream:
         await stream.send_all(sent)
         received = b""
-        with trio.fail_after(5):
+        with trio.fail_after(PATIENCE_SECONDS):
             async for piece in stream:
                 received += piece
     return received
@@ -67,7 +68,7 @@ async def test_an_expected_continue_is_given() -> None:
         async with stream:
             head = b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\nExpect: 100-continue\r\n\r\n"
             await stream.send_all(head)
-            with trio.fail_after(5):
+            with trio.fail_after(PATIENCE_SECONDS):
                 assert (await stream.receive_some()).startswith(b"HTTP/1.1 100")
                 await stream.send_all(b"hi")
                 assert (await stream.receive_some()).endswith(b"hi")

@@ -11,6 +11,7 @@ from adapters.simulators.mail.people import KINDS
 from engine.domain.inbound import MessageReceived, StatusChanged
 from engine.domain.outbound import SendText
 from tests.adapters.contract.test_played import Stage, stage
+from tests.patience import PATIENCE_SECONDS
 
 pytestmark = pytest.mark.real_time
 
@@ -18,7 +19,7 @@ FROM = "amelia.walker@mail.example"
 
 
 async def status(on: Stage, wanted: str) -> StatusChanged:
-    with trio.fail_after(10):
+    with trio.fail_after(PATIENCE_SECONDS):
         while True:
             found = [each for each in on.events if isinstance(each, StatusChanged) and each.status == wanted]
             if found:

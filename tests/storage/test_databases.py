@@ -11,6 +11,7 @@ from engine.errors import CommitConflict, Defect, StoreUnavailable
 from storage.bridge import Bridge
 from storage.databases import APP_ROLE, ConnectionLimits, DatabaseServer, Pool, transaction
 from storage.errors import CommitOutcomeUnknown
+from tests.patience import PATIENCE_SECONDS
 
 pytestmark = pytest.mark.real_time
 
@@ -227,7 +228,7 @@ async def test_databases_that_nobody_uses_are_disconnected(two_readers: Database
     await few.fetch("SELECT 1")
     await few.write(execute, "SELECT 1")
     assert two_readers.statistics().writers.open == 1
-    with trio.fail_after(5):
+    with trio.fail_after(PATIENCE_SECONDS):
         while two_readers.statistics().readers.open or two_readers.statistics().writers.open:  # noqa: ASYNC110
             await trio.sleep(0.05)
     assert await few.fetchval("SELECT 1") == 1
@@ -351,7 +352,7 @@ async def test_a_transaction_left_open_is_a_defect_and_ends_with_its_connection(
 
 async def test_a_server_that_is_not_there_is_unavailable_at_once(bridge: Bridge) -> None:
     """No socket: refused in no time, by type."""
-    with trio.fail_after(2), pytest.raises(StoreUnavailable):
+    with trio.fail_after(PATIENCE_SECONDS), pytest.raises(StoreUnavailable):
         async with DatabaseServer(bridge, "postgresql://postgres@/postgres?host=/nonexistent"):
             pass
 

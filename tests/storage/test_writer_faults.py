@@ -15,6 +15,7 @@ from storage.databases import DatabaseServer
 from storage.embedded import embedded_postgres
 from storage.migrate import load_migrations, migrate
 from storage.writer import WriterLimits
+from tests.patience import PATIENCE_SECONDS
 from tests.storage.proxy import Act, Proxy, abort_late, commit_late, lose_the_answer, lose_the_commit, proxied
 from tests.storage.writing import Bench, event, message, writing
 
@@ -87,7 +88,7 @@ async def test_a_commit_in_doubt_is_settled_by_its_batch_id(
                 # A new row and its change do not fit into one statement.
                 rows.append(MessagePatch(tenant_id=1, id=rows[0].id, status="read"))  # type: ignore[attr-defined]
             bench.submit(number, *rows)
-        with trio.fail_after(20):
+        with trio.fail_after(PATIENCE_SECONDS):
             await bench.writers.flush()
             await proxy.acted.wait()
         assert proxy.cuts == 1
@@ -146,7 +147,7 @@ async def test_an_absent_database_pushes_back_and_comes_back_to_everything(
         await trio.sleep(0.5)
         assert len(bench.verdicts.all) == 1
         proxy.refusing = False
-        with trio.fail_after(20):
+        with trio.fail_after(PATIENCE_SECONDS):
             await bench.writers.flush()
         assert bench.writers.has_room(1)
         await everything_is_there_once(bench, databases, 40)
@@ -178,7 +179,7 @@ async def test_a_restarted_postgres_finds_its_writer_waiting(bridge: Bridge, tmp
                 if number == 50:
                     stop_first.set()
                 await trio.sleep(0.002)
-            with trio.fail_after(60):
+            with trio.fail_after(PATIENCE_SECONDS):
                 await bench.writers.flush()
             await everything_is_there_once(bench, server, 200)
             (figures,) = bench.writers.statistics()

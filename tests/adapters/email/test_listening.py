@@ -21,6 +21,7 @@ from engine.errors import MailboxFull, MijraError, StoreUnavailable
 from engine.ports import Endpoint
 from storage.bridge import Bridge
 from tests.adapters.email.certificates import certificate
+from tests.patience import PATIENCE_SECONDS
 
 pytestmark = pytest.mark.real_time
 
@@ -251,7 +252,7 @@ async def test_one_address_has_so_many_connections(bridge: Bridge, monkeypatch: 
             return codes
 
         assert await trio.to_thread.run_sync(crowd) == [421]
-        with trio.fail_after(5):
+        with trio.fail_after(PATIENCE_SECONDS):
             while listener.connections:  # noqa: ASYNC110  # counted on asyncio's side
                 await trio.sleep(0.01)
         assert await send(house) == {}
@@ -264,7 +265,7 @@ async def test_tls_is_offered_with_a_certificate(bridge: Bridge, tmp_path: Any) 
     house.tls = server
     async with house.running(bridge) as listener:
         assert await send(house, tls=client) == {}
-        with trio.fail_after(5):
+        with trio.fail_after(PATIENCE_SECONDS):
             while listener.connections:  # noqa: ASYNC110  # counted on asyncio's side
                 await trio.sleep(0.01)
     without = House()
