@@ -6,6 +6,7 @@ from contextlib import asynccontextmanager
 import httpcore
 import pytest
 import trio
+import trio.testing
 
 from adapters.connections import Connections
 from adapters.simulators.http import Cut, HttpServer, Request, Response
@@ -104,6 +105,7 @@ async def test_what_the_server_closed_or_rested_too_long_is_not_used() -> None:
         await here.get()
         here.http.go_down(0.05)
         await trio.sleep(0.2)
+        await trio.testing.wait_all_tasks_blocked()
         assert await here.get() == 100_000
         assert here.network.opened == 2
     async with place(idle_seconds_max=0.05) as here:

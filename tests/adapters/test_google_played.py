@@ -170,7 +170,7 @@ async def until(condition: Callable[[], object]) -> None:
 
 
 async def control(on: Profile, path: str, body: dict[str, Any]) -> None:
-    async with httpx.AsyncClient(trust_env=False) as client:
+    async with httpx.AsyncClient(trust_env=False, timeout=PATIENCE_SECONDS) as client:
         answer = await client.post(f"{on.played.base_url}/__sim/{path}", json=body)
         assert answer.status_code == 200, answer.text
 

@@ -58,7 +58,7 @@ async def test_the_operator_port_answers_its_three_questions() -> None:
     operator = Operator(metrics.registry, {"database": fine, "writers": fine})
     async with (
         served(operator) as (port, _),
-        httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}") as client,
+        httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}", timeout=PATIENCE_SECONDS) as client,
     ):
         assert (await client.get("/health/live")).status_code == 200
         ready = await client.get("/health/ready")

@@ -801,7 +801,10 @@ async def test_the_route_answers_as_the_function_does() -> None:
     """Through Hypercorn and Quart: delivery, handshake, bad signature, oversized body, wrong method."""
     edge = Edge(entry("1", tenant=10, secret="s1"), limits=WebhookLimits(body_bytes_max=200_000))
     raw = json.dumps(delivery(change("1", "مرحبا"))).encode()
-    async with served(edge) as port, httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}") as client:
+    async with (
+        served(edge) as port,
+        httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}", timeout=PATIENCE_SECONDS) as client,
+    ):
         url = "/api/webhooks/whatsapp"
         answer = await client.post(url, content=raw, headers=signed(raw, "s1"))
         assert answer.status_code == 200

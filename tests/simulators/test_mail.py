@@ -80,7 +80,7 @@ async def test_over_smtp_a_failure_comes_back_as_a_report() -> None:
         address, password = on.account.external_id, on.account.credentials["mailgun_api_key"]
 
         def send() -> None:
-            with smtplib.SMTP(host, int(port), timeout=10) as client:
+            with smtplib.SMTP(host, int(port), timeout=PATIENCE_SECONDS) as client:
                 client.login(address, password)
                 client.sendmail(
                     address, [FROM], f"From: {address}\r\nMessage-ID: <m1@shop.example>\r\n\r\nHi\r\n"
@@ -99,7 +99,7 @@ async def test_a_greylisting_server_wants_the_mail_later() -> None:
         address, password = on.account.external_id, on.account.credentials["mailgun_api_key"]
 
         def codes() -> list[int]:
-            with smtplib.SMTP(host, int(port), timeout=10) as client:
+            with smtplib.SMTP(host, int(port), timeout=PATIENCE_SECONDS) as client:
                 client.login(address, password)
                 client.mail(address)
                 return [client.rcpt(FROM)[0]]

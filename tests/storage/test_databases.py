@@ -12,6 +12,7 @@ from storage.bridge import Bridge
 from storage.databases import APP_ROLE, ConnectionLimits, DatabaseServer, Pool, transaction
 from storage.errors import CommitOutcomeUnknown
 from tests.patience import PATIENCE_SECONDS
+from tests.storage.sessions import until_asleep
 
 pytestmark = pytest.mark.real_time
 
@@ -46,7 +47,7 @@ async def two_readers(
 ) -> AsyncIterator[DatabaseServer]:
     """A second server object over the same databases, with a budget of two readers that are soon idle."""
     limits = ConnectionLimits(
-        readers_max=2, readers_per_database_max=2, waiters_max=2, idle_seconds_max=0.2, read_seconds_max=0.5
+        readers_max=2, readers_per_database_max=2, waiters_max=2, idle_seconds_max=1, read_seconds_max=1.5
     )
     async with DatabaseServer(bridge, postgres_dsn, prefix=databases._prefix, limits=limits) as server:
         yield server
@@ -174,7 +175,7 @@ async def test_callers_wait_for_a_busy_budget_and_are_refused_beyond_the_limit(
     answers: list[int] = []
 
     async def slow(number: int) -> None:
-        answers.append(await few.fetchval("SELECT $1::int FROM pg_sleep(0.1)", number))
+        answers.append(await few.fetchval("SELECT $1::int FROM pg_sleep(0.5)", number))
 
     async with trio.open_nursery() as nursery:
         for number in range(4):
@@ -195,7 +196,7 @@ async def test_a_waiter_that_is_cancelled_leaves_its_place_to_others(
     few = two_readers.pool(pool.database)
     async with trio.open_nursery() as nursery:
         for _ in range(2):
-            nursery.start_soon(few.fetch, "SELECT pg_sleep(0.2)")
+            nursery.start_soon(few.fetch, "SELECT pg_sleep(0.6)")
         await trio.testing.wait_all_tasks_blocked()
         with trio.move_on_after(0.02) as scope:
             await few.fetch("SELECT 1")
@@ -281,13 +282,13 @@ async def test_a_connection_that_dies_during_a_statement_is_unavailable(
 
     async def die() -> None:
         with pytest.raises(StoreUnavailable) as caught:
-            await pool.fetch("SELECT pg_sleep(4)")
+            await pool.fetch("SELECT pg_sleep(60)")
         assert not isinstance(caught.value, CommitOutcomeUnknown)
 
     victim = await pool.run(backend)
     async with trio.open_nursery() as nursery:
         nursery.start_soon(die)
-        await trio.sleep(0.1)
+        await until_asleep(databases, victim)
         await kill(databases, victim)
     assert await pool.fetchval("SELECT 1") == 1
 
@@ -300,7 +301,7 @@ async def test_a_connection_that_dies_during_the_commit_leaves_the_outcome_unkno
         execute,
         """
         CREATE TABLE slow (id int);
-        CREATE FUNCTION linger() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN PERFORM pg_sleep(4); RETURN NULL;
+        CREATE FUNCTION linger() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN PERFORM pg_sleep(60); RETURN NULL;
         END'; CREATE CONSTRAINT TRIGGER lingers AFTER INSERT ON slow DEFERRABLE INITIALLY DEFERRED
             FOR EACH ROW EXECUTE FUNCTION linger();
         """,
@@ -317,7 +318,7 @@ async def test_a_connection_that_dies_during_the_commit_leaves_the_outcome_unkno
 
     async with trio.open_nursery() as nursery:
         nursery.start_soon(commit)
-        await trio.sleep(0.2)
+        await until_asleep(databases, victim)
         await kill(databases, victim)
     assert await pool.fetchval("SELECT count(*) FROM slow") == 0
 

@@ -26,7 +26,7 @@ async def query(dsn: str, *statements: str) -> list[asyncpg.Record]:
     """Run the statements on a new connection; the rows of the last one."""
 
     async def run() -> list[asyncpg.Record]:
-        connection = await asyncpg.connect(dsn, timeout=5)
+        connection = await asyncpg.connect(dsn, timeout=PATIENCE_SECONDS)
         try:
             rows: list[asyncpg.Record] = []
             for statement in statements:

@@ -60,7 +60,7 @@ class Stage(Struct, kw_only=True):
         return Response(200)
 
     async def call(self, method: str, path: str, body: object = None) -> Any:
-        async with httpx.AsyncClient(trust_env=False) as client:
+        async with httpx.AsyncClient(trust_env=False, timeout=PATIENCE_SECONDS) as client:
             answer = await client.request(method, f"{self.url}/__sim/{path}", content=json.dumps(body))
             assert answer.status_code == 200, answer.text
             return answer.json()
