@@ -16,6 +16,7 @@ from adapters.registry import adapters
 from gateway.cli.sandbox import played_by, spellings, stand_ins
 from tests.cli.commands import Started, call, mijra, started
 from tests.gateway.push_house import hear, opened, talk
+from tests.patience import PATIENCE_SECONDS
 
 pytestmark = [pytest.mark.slow, pytest.mark.real_time]
 
@@ -40,7 +41,7 @@ def _keys(line: dict[str, Any], platform: str) -> dict[str, Any]:
     return {name: value for name, value in line[platform].items() if not name.endswith("_url")}
 
 
-async def _until(what: Any, seconds: float = 20.0) -> Any:
+async def _until(what: Any, seconds: float = PATIENCE_SECONDS) -> Any:
     """The first true value of `await what()`."""
     with trio.fail_after(seconds):
         while not (found := await what()):  # noqa: ASYNC110  # it is another process that is waited for
@@ -164,7 +165,7 @@ async def _stand_in_posts(line: dict[str, Any]) -> None:
     body = json.dumps({"object": "page", "entry": [entry]}).encode()
     signature = "sha256=" + hmac.new(keys["app_secret"].encode(), body, hashlib.sha256).hexdigest()
     url = keys["webhook_url"].replace("/facebook", "/messenger")
-    async with httpx.AsyncClient(trust_env=False) as client:
+    async with httpx.AsyncClient(trust_env=False, timeout=PATIENCE_SECONDS) as client:
         refused = await client.post(url, content=body, headers={"X-Hub-Signature-256": "sha256=00"})
         assert refused.status_code == 401
         accepted = await client.post(url, content=body, headers={"X-Hub-Signature-256": signature})
