@@ -139,31 +139,6 @@ def test_another_tenants_name_is_one_that_does_not_exist(business: Business, nei
     assert theirs.json() == nobodys.json()
 
 
-def test_another_tenants_ids_do_not_exist(business: Business, neighbour: Business) -> None:
-    """Whatever the kind of thing: 404, as for an id that nobody has."""
-    conversation = neighbour.conversation()
-    message = neighbour.owner.ok("GET", f"/conversations/{conversation['id']}/messages")["items"][0]
-    tag = neighbour.owner.ok("POST", "/tags", {"name": "theirs"})
-    wanted: list[tuple[str, str, Any]] = [
-        ("GET", f"/conversations/{conversation['id']}", None),
-        ("GET", f"/conversations/{conversation['id']}/messages", None),
-        ("GET", f"/conversations/{conversation['id']}/notes", None),
-        ("POST", f"/conversations/{conversation['id']}/messages", {"type": "text", "content": "hi"}),
-        ("POST", f"/conversations/{conversation['id']}/assign", {"user_id": business.owner.user_id}),
-        ("POST", f"/messages/{message['id']}/retry", None),
-        ("POST", f"/messages/{message['id']}/reaction", {"emoji": "👍"}),
-        ("GET", f"/tags/{tag['id']}", None),
-        ("PUT", f"/tags/{tag['id']}", {"name": "mine"}),
-        ("DELETE", f"/tags/{tag['id']}", None),
-        ("GET", f"/channels/{neighbour.channel['id']}", None),
-        ("DELETE", f"/channels/{neighbour.channel['id']}", None),
-        ("GET", f"/users/{neighbour.owner.user_id}", None),
-        ("DELETE", f"/users/{neighbour.agent.user_id}", None),
-    ]
-    for method, path, body in wanted:
-        assert business.owner.refused(method, path, body) == (404, "not_found"), (method, path)
-
-
 def test_each_role_is_let_through_where_its_permissions_say(business: Business) -> None:
     """Every tenant route, asked by an agent: 403 exactly where the agent lacks the permission."""
     for route in ALL_ROUTES:
