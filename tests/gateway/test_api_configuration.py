@@ -105,15 +105,19 @@ def test_a_user_is_added_logs_in_and_is_removed(new_business: Callable[[], Busin
 
 
 def test_a_deactivated_user_is_out_at_once(new_business: Callable[[], Business]) -> None:
-    """Tokens are revoked; activated again, a new login works."""
+    """Tokens are revoked, for good; activated again, a new login works."""
     business = new_business()
     path = f"/users/{business.agent.user_id}"
-    assert business.agent.call("GET", "/tags").status_code == 200
+    everywhere = business.log_in("agent", everywhere=True)
+    for person in (business.agent, everywhere):
+        assert person.call("GET", "/tags").status_code == 200
     business.admin.ok("PUT", path, {"active": False})
     assert business.agent.refused("GET", "/tags")[0] == 401
     again = business.log_in("agent")
     assert again.refused("GET", "/tags") == (403, "user_inactive")
     business.admin.ok("PUT", path, {"active": True})
+    for person in (business.agent, everywhere):
+        assert person.refused("GET", "/tags")[0] == 401
     assert business.log_in("agent").call("GET", "/tags").status_code == 200
 
 
@@ -157,11 +161,14 @@ def test_one_login_may_belong_to_two_tenants(new_business: Callable[[], Business
 
 
 def test_a_new_password_replaces_the_old_and_its_tokens(new_business: Callable[[], Business]) -> None:
-    """The old token and the old password are dead."""
+    """The old tokens, those for all tenants too, and the old password are dead."""
     business = new_business()
     path = f"/users/{business.agent.user_id}"
+    everywhere = business.log_in("agent", everywhere=True)
+    assert everywhere.call("GET", "/tags").status_code == 200
     business.owner.ok("PUT", path, {"password": "a whole new password"})
     assert business.agent.refused("GET", "/tags")[0] == 401
+    assert everywhere.refused("GET", "/tags")[0] == 401
     login = {"email": business.email("agent"), "password": PASSWORD}
     url = f"{business.system.base_url}/api/landlord/auth/login"
     assert httpx.post(url, json=login, timeout=30).status_code == 401
