@@ -18,6 +18,7 @@ from engine.domain.rows import Row
 from engine.domain.tenant.messages import TenantCommand
 from engine.ports import EventLog, MediaStore
 from engine.reading import ConversationPlace, CustomerReads, DirectoryEntry, Landlord, Reads
+from gateway.client_address import DIRECT, ClientOf
 from gateway.push.news import News
 from gateway.push.pusher.apps import App
 from gateway.push.tickets import Tickets
@@ -147,6 +148,7 @@ class Dependencies(Struct, frozen=True, kw_only=True):
     tickets: Tickets
     master_key: bytes
     base_url: Callable[[], str]
+    client_of: ClientOf = DIRECT
     body_bytes_max: int = 1024 * 1024
     webhook_bytes_max: int = 3 * 1024 * 1024
     upload_bytes_max: int = 100 * 1024 * 1024
