@@ -82,7 +82,7 @@ class Pipeline:
             key=key,
             secret=route.secret,
         )
-        hashed = request_hash(request.method, request.full_path, await _body())
+        hashed = request_hash(self._site.deps.master_key, request.method, request.full_path, await _body())
         # Shielded with a deadline at each step: half a call whose answer nobody kept would make the
         # client's next attempt with this key wait for an end that never comes.
         with trio.CancelScope(shield=True):
