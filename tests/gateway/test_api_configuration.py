@@ -349,6 +349,22 @@ def test_what_a_browser_might_run_is_a_download(business: Business) -> None:
         assert answer.headers["X-Content-Type-Options"] == "nosniff"
 
 
+def test_a_link_that_is_passed_on_ends_no_header(business: Business) -> None:
+    """A file that is only linked: its address comes back as one, and with a line feed it is refused."""
+    path = f"/conversations/{business.conversation()['id']}/messages"
+
+    def send(url: str) -> httpx.Response:
+        return business.owner.call("POST", path, {"type": "image", "attachments": [{"url": url}]})
+
+    assert send("https://cdn.example/a\r\nSet-Cookie: a=b").status_code == 422
+    assert send("https://cdn.example/a.png\n").status_code == 422
+    sent = send("https://cdn.example/صورة.png?a=b%20c#d")
+    (attachment,) = sent.json()["data"]["attachments"]
+    answer = httpx.get(attachment["url"])
+    assert answer.status_code == 302
+    assert answer.headers["Location"] == "https://cdn.example/%D8%B5%D9%88%D8%B1%D8%A9.png?a=b%20c#d"
+
+
 def test_names_of_files_lose_their_paths(business: Business) -> None:
     """Only the last part of what the client called it."""
     files = {"file": ("../../etc/passwd.txt", b"text", "text/plain")}

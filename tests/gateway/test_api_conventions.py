@@ -47,6 +47,7 @@ def test_a_clients_request_id_is_not_taken_over(business: Business) -> None:
         (b"{}", "application/json", 422, "validation_failed"),
         (b'{"name": ""}', "application/json", 422, "validation_failed"),
         (b'{"name": "a", "colour": "#ffffff"}', "application/json", 422, "validation_failed"),
+        (b'{"name": "a", "color": "#ffffff\\n"}', "application/json", 422, "validation_failed"),
         (b'{"name": "' + b"x" * 70_000 + b'"}', "application/json", 413, "too_large"),
     ],
 )
