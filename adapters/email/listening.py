@@ -266,7 +266,8 @@ class _Connection(SMTP):
         super().data_received(data)
 
     def _cut_off(self) -> None:
-        transport, self._began = self.transport, None
+        transport: Any = self.transport
+        self._began = None
         if transport is not None:
             transport.write(b"552 5.3.4 The mail does not end\r\n")
             transport.close()
