@@ -20,7 +20,8 @@ from engine.domain.inbound import MessageReceived
 from engine.reading import DirectoryEntry
 from gateway.directory import Directory
 from gateway.metrics import Metrics
-from gateway.webhooks import IN_LOOP_BYTES_MAX, Webhooks
+from gateway.webhooks import Webhooks
+from gateway.webhooks.claims import IN_LOOP_BYTES_MAX
 from tests.gateway.test_webhooks import NOW, RecordingIntake, RecordingLandlord
 
 platforms.describe(EMAIL)

@@ -34,7 +34,8 @@ from gateway.metrics import TENANTS_NAMED_MAX, Metrics
 from gateway.routes import webhook_blueprint
 from gateway.serving import serve
 from gateway.turnstile import AT_ONCE
-from gateway.webhooks import Answer, ReadAnnounced, WebhookLimits, Webhooks
+from gateway.webhooks import Answer, WebhookLimits, Webhooks
+from gateway.webhooks.announced import ReadAnnounced
 
 NOW = 1_772_355_600_000
 Json = dict[str, Any]
