@@ -37,6 +37,6 @@ steps together.
 
 from gateway.webhooks.address import PREFIX
 from gateway.webhooks.answers import Answer
-from gateway.webhooks.handling import WebhookLimits, Webhooks
+from gateway.webhooks.handling import Rest, WebhookLimits, Webhooks
 
-__all__ = ["PREFIX", "Answer", "WebhookLimits", "Webhooks"]
+__all__ = ["PREFIX", "Answer", "Rest", "WebhookLimits", "Webhooks"]

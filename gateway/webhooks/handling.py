@@ -27,7 +27,7 @@ from gateway.webhooks.sorting import Sorted, sort
 from gateway.webhooks.work import Work
 
 Rest = Callable[[], Awaitable[Answer]]
-"""What is left to do for an answer. To be awaited once."""
+"""What is left to do of a request, for its answer. To be called once, and cancelled as `Webhooks.handle`."""
 
 
 class WebhookLimits(Struct, frozen=True, kw_only=True):
@@ -110,11 +110,12 @@ class Webhooks:
         body: bytes,
         answered: Callable[[Answer], None],
         ready: float,
-    ) -> bool:
+    ) -> Rest | None:
         """`handle` for a POST that has been there since `ready` (trio's clock), without a task: `answered` is
-        called with the answer, once, perhaps before this returns. False when the request has to wait for
-        more than one tenant's commits: nothing was done, and `handle` is to be asked. `expire` must be called
-        now and then.
+        called with the answer, once, perhaps before this returns. `expire` must be called now and then.
+
+        Where the request has to wait for more than one tenant's commits, nothing is in flight yet and
+        `answered` is not called: the rest is returned, for a task to await soon, or to drop.
 
         `answered` must neither block nor raise; a caller who has hung up ignores it.
         """
@@ -122,12 +123,13 @@ class Webhooks:
         refusal = self.refusal(path.removeprefix(PREFIX), body, ready)
         if refusal is not None:
             answered(traced(refusal, work.trace))
-            return True
+            return None
         try:
-            return self._begin(work, answered) is None
+            rest = self._begin(work, answered)
         except Exception as error:  # noqa: BLE001  # as in `_ended`
             answered(traced(self._outcomes.failed(work, error), work.trace))
-            return True
+            return None
+        return None if rest is None else partial(self._ended, work, rest)
 
     def bytes_max(self, path: str) -> int:
         """What a body may have that is posted to `path`."""
