@@ -82,6 +82,17 @@ class Account(Struct, frozen=True, kw_only=True):
     credentials_at: int = 0
     credentials_expire_at: int | None = None
 
+    def base_url(self, usual: str) -> str:
+        """The platform's address, without a slash at its end: the setting `base_url`, else `usual`."""
+        return str(self.settings.get("base_url") or usual).rstrip("/")
+
+    def number(self, name: str, usual: int, most: int) -> int:
+        """A setting that is a whole number of 1 to `most`; `usual` where it is none."""
+        given = self.settings.get(name)
+        if isinstance(given, int) and not isinstance(given, bool) and 1 <= given <= most:
+            return given
+        return usual
+
     def __repr__(self) -> str:
         return f"<Account {self.platform} tenant={self.tenant_id} channel={self.channel_id}>"
 
@@ -110,7 +121,8 @@ class Unanswered(Struct, frozen=True, kw_only=True):
     reason: str
 
 
-SendResult = Accepted | Declined | Unanswered
+Failure = Declined | Unanswered
+SendResult = Accepted | Failure
 
 
 class Limits(Struct, frozen=True, kw_only=True):
