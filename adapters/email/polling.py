@@ -34,7 +34,7 @@ from msgspec import Struct
 from adapters.email.describing import MESSAGE_BYTES_MAX
 from adapters.email.listening import delivery_of, read_mail
 from adapters.email.parts import source_of
-from adapters.guard import AddressRefused
+from adapters.guard import AddressRefused, PortRefused
 from adapters.port import Account
 from adapters.service import ServiceTools
 from engine.errors import Unavailable
@@ -114,8 +114,13 @@ class MailboxPoller:
         if security == "none" and not guard.lets_through(host, port):
             raise LoginRefused("A password is not sent without TLS: set imap_security to tls or starttls.")
         try:
+            guard.check_port(host, port, _PORTS.values())
             with trio.fail_after(STEP_SECONDS):
                 addresses = await guard.resolve(host, port)
+        except PortRefused as error:
+            raise LoginRefused(
+                f"Mailboxes are called on the ports 143 and 993; the operator may allow {port} too."
+            ) from error
         except AddressRefused as error:
             raise LoginRefused("The mailbox's address is not one that may be called.") from error
         except (OSError, UnicodeError, trio.TooSlowError) as error:

@@ -20,6 +20,7 @@ class MailboxServer:
         self.commands: list[str] = []
         self.logins = 0
         self.connections = 0
+        self.connections_made = 0
         self.port = 0
         self._next = 1
         self._changed = trio.Event()
@@ -52,6 +53,7 @@ class MailboxServer:
 
     async def _serve(self, stream: trio.SocketStream) -> None:
         self.connections += 1
+        self.connections_made += 1
         async with stream:
             try:
                 await _Session(self, stream).run()

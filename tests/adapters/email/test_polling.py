@@ -245,14 +245,17 @@ async def test_a_server_that_is_busy_says_nothing_of_the_password(
 
 
 async def test_a_mailbox_of_our_own_network_is_not_called(server: MailboxServer) -> None:
+    """Nor one at a port where no mailbox is, unless the operator has allowed the port."""
     owner = Owner(server)
-    owner.guard = Guard()
     owner.account = structs.replace(
         owner.account, settings={**owner.account.settings, "imap_security": "tls"}
     )
-    async with owner.polling():
-        await owner.until(lambda: len(owner.notes) == 1)
-    assert server.logins == 0
+    for guard in (Guard(ports=[server.port]), Guard()):
+        owner.guard = guard
+        async with owner.polling():
+            await owner.until(lambda: len(owner.notes) == 1)
+        assert server.connections_made == 0
+        assert ("ports 143 and 993" in owner.notes.pop()) == (not guard.ports)
 
 
 async def test_a_server_without_idle_is_asked_again(monkeypatch: pytest.MonkeyPatch) -> None:
