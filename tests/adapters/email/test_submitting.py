@@ -105,7 +105,7 @@ async def test_a_mail_arrives_as_it_was_written() -> None:
 async def test_refusals_are_told_apart_by_their_codes() -> None:
     async with world() as on:
         on.door.refuse_recipients["amelia@mail.example"] = "550 5.1.1 No such user"
-        assert refused(await on.send()) == (ErrorClass.RECIPIENT, "5.1.1")
+        assert refused(await on.send()) == (ErrorClass.UNDELIVERABLE, "5.1.1")
         on.door.refuse_recipients["amelia@mail.example"] = "550 5.7.1 Not wanted here"
         assert refused(await on.send()) == (ErrorClass.ACCOUNT, "5.7.1")
         on.door.refuse_recipients["amelia@mail.example"] = "452 4.2.2 Mailbox full"
