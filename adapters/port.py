@@ -52,6 +52,8 @@ class ErrorClass(Enum):
     """The message itself is not acceptable: final."""
     OPTED_OUT = "opted_out"
     """The recipient wants no messages from this account: final, and the conversation is told."""
+    UNDELIVERABLE = "undeliverable"
+    """Nothing that is sent to this recipient's address will arrive: final, and the conversation is told."""
     ACCOUNT = "account"
     """Something about the account (payment, policy, registration): final, a person has to act."""
 
@@ -59,6 +61,7 @@ class ErrorClass(Enum):
 RETRYABLE = frozenset(ErrorClass) - {
     ErrorClass.RECIPIENT,
     ErrorClass.OPTED_OUT,
+    ErrorClass.UNDELIVERABLE,
     ErrorClass.BAD_REQUEST,
 }
 """Classes of a failure that a person's later `retry` of the same message may turn into success."""
