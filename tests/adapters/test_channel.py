@@ -493,8 +493,8 @@ async def test_a_settlement_that_our_own_write_overtakes_leaves_no_open_row(
 
 
 async def test_an_item_that_its_own_end_overtakes_is_not_sent(autojump_clock: MockClock) -> None:
-    """A reply is queued and withdrawn in one batch; the news of the withdrawal takes a faster lane. A person's
-    retry of it goes out all the same."""
+    """A reply is queued and withdrawn in one batch; the news of the withdrawal takes a faster lane. A later
+    retry by a person goes out all the same."""
     async with World().running() as world:
         world.tell(Settled(1))
         world.store.insert(item(1, state="dead"))
