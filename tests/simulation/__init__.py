@@ -16,10 +16,10 @@ MockClock jumps from deadline to deadline, its scheduler is seeded, and so is ev
 What may go wrong is listed in `chance`; what is planned for a day in `plan`. Promises are checked where
 they can be broken: by `ledger` when something is acknowledged, by `commits` when something becomes durable,
 by `platform` when something is sent, by `screens` when something is pushed, by `supervision` when something
-crashes, by `bounds` whenever something waits, by `checkers` at the end.
+crashes, by `bounds` whenever something waits, by `checkers` and `channels` at the end.
 
-Not here: e-mail and Google, whose reads and listeners have tests of their own; media downloads (tests/adapters/test_fetcher.py), the HTTP layer of the API (agents make the
-domain's calls themselves), PostgreSQL itself (tests/storage/test_contract.py runs one suite over it and over
-the model), and leases between nodes, which do not exist yet: a `split` lets a process go on after its
-successor has taken over.
+Not here: e-mail and Google, whose reads and listeners have tests of their own; media downloads
+(tests/adapters/test_fetcher.py), the HTTP layer of the API (agents make the domain's calls themselves),
+PostgreSQL itself (tests/storage/test_contract.py runs one suite over it and over the model), and leases
+between nodes, which do not exist yet: a `split` lets a process go on after its successor has taken over.
 """

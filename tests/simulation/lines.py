@@ -46,7 +46,8 @@ class Voice(Protocol):
 
     `per_second` and `concurrency` are the limits that the adapter has to keep. `company`: deliveries of one
     such value may be joined; None: each thing is told alone. `faults`: what calls can end with here, beside
-    what ends any call. `starts`: the business may write first."""
+    what ends any call. `starts`: the business may write first. `knows_ours`: what is told of our messages
+    names them by our ids."""
 
     platform: str
     external_id: str
@@ -57,6 +58,7 @@ class Voice(Protocol):
     company: Hashable | None
     faults: frozenset[str]
     starts: bool
+    knows_ours: bool
     line: "Line"
 
     def credentials(self) -> dict[str, str]:
@@ -103,6 +105,10 @@ class Voice(Protocol):
         """Whether the call is to send a message; all others are `other`'s."""
         ...
 
+    def renews(self, request: httpx.Request) -> bool:
+        """Whether one of the others gives new credentials for the present ones."""
+        ...
+
     def other(self, request: httpx.Request) -> httpx.Response: ...
 
     def words(self, request: httpx.Request) -> str:
@@ -127,14 +133,19 @@ class Voice(Protocol):
 
 
 class Line(Struct, kw_only=True):
-    """A connected account: who has it, and how its platform speaks. `tokens`: how
-    often its credentials were taken back."""
+    """A connected account: who has it, and how its platform speaks.
+
+    `tokens`: how often its credentials were taken back. `owner_is_told`: somebody is about to enter new ones.
+    `cut_off`: how often an answer with new ones was lost; `renewed_by`: the processes that got some."""
 
     tenant_id: int
     channel_id: int
     endpoint_key: str
     voice: Any  # a Voice; msgspec knows no protocols
     tokens: int = 0
+    owner_is_told: bool = False
+    cut_off: int = 0
+    renewed_by: list[Any] = []
 
     @property
     def platform(self) -> str:

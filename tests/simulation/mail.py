@@ -26,8 +26,9 @@ PATIENCE_SECONDS_MAX = 1_800.0
 class Item(Struct, kw_only=True):
     """One thing that the platform reports, as an element of a webhook. `message_id`: ours, which a status
     carries; `original_id`: what an edit or deletion is about; `covers`: our messages that a watermark or an
-    echo is about; `announced`: the webhook says only that there is something; `url`: where it goes, if not to
-    where everything goes."""
+    echo is about; `announced`: the webhook says only that there is something; `opts`: the customer
+    wants no more messages (out), or some again (in); `at`: when it
+    happened; `url`: where it goes, if not to where everything goes."""
 
     line: "Line"
     kind: str  # message | echo | edit | gone | renumber | status | watermark | other
@@ -40,6 +41,8 @@ class Item(Struct, kw_only=True):
     original_id: str | None = None
     covers: tuple[int, ...] = ()
     announced: bool = False
+    opts: str | None = None
+    at: float = 0.0
     url: str | None = None
     posts: int = 0
     answered: bool = False
@@ -54,6 +57,7 @@ class Mail:
 
     def __init__(self, world: "World") -> None:
         self.world = world
+        self.told: list[Item] = []
         self.answered: list[Item] = []
         self.bundles: list[list[Item]] = []
         self.forged: list[str] = []
@@ -62,6 +66,8 @@ class Mail:
     def send(self, item: Item, *, within: float = 0.0) -> None:
         """On its way, as often and as late as the seed says."""
         chance = self.world.chance
+        self.told.append(item)
+        item.at = trio.current_time()
         times = 1
         while chance.strikes("webhook_twice") and times < 6:
             times += 1

@@ -1,6 +1,6 @@
 """Customers: who they are and when they write; what they say is their platform's `lines.Voice`."""
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import trio
 from msgspec import Struct
@@ -19,8 +19,8 @@ FLOOD_MESSAGES = 40
 
 
 class Person(Struct, kw_only=True):
-    """`loose`: named by one id or another, so that nobody can know that it is one person. The same numbers
-    write to several tenants."""
+    """`loose`: named by one id or another, so that nobody can know that it is one person. `opted`: what they
+    said about wanting messages. The same numbers write to several tenants."""
 
     line: "Line"
     name: str
@@ -30,6 +30,7 @@ class Person(Struct, kw_only=True):
     renumbered: bool = False
     keys: list[str] = []
     written: list[str] = []
+    opted: list[Any] = []
 
     @property
     def label(self) -> str:

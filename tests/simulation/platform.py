@@ -102,7 +102,7 @@ class Platform:
         if not line.voice.is_message(request):
             world.record.add("call", line.number, request.method, request.url.path, request.content)
             await trio.sleep(chance.uniform("signal", 0.0, 0.2))
-            return await self._answered(line, request)
+            return await self._answered(line, request, process)
         item = _sending.get()
         assert item.message_id is not None
         call = Call(
@@ -127,13 +127,18 @@ class Platform:
         world.tell("platform", f"answers {call.outcome} for {call.message_id}", call.message_id)
         return response
 
-    async def _answered(self, line: Line, request: httpx.Request) -> httpx.Response:
+    async def _answered(self, line: Line, request: httpx.Request, process: "Process") -> httpx.Response:
         """A call that sends nothing: renewals, lists, read marks."""
         chance = self.world.chance
         if chance.strikes("call_failed"):
             return httpx.Response(503, content=b"<html>Later</html>")
         response: httpx.Response = line.voice.other(request)
-        if chance.strikes("call_answer_lost"):
+        lost = chance.strikes("call_answer_lost")
+        if line.voice.renews(request) and response.status_code == 200:
+            self.world.tell("platform", f"gives new credentials for {line.number}")
+            line.renewed_by.append(process)
+            line.cut_off += lost
+        if lost:
             raise httpx.ReadError("the answer was lost", request=request)
         return response
 
@@ -235,11 +240,24 @@ class Platform:
         row = world.store.row(line.tenant_id, "messages", number)
         if rule == "other":
             world.violate("platform", f"{number} is refused by {line.platform} as it is", number)
+        if rule == "used_up" and not world.jumps and not self._taken_unheard(row):
+            world.violate("window", f"{number} is one more than the window takes", number)
         if rule == "window" and not world.jumps and number not in world.retried:
             ended = line.voice.window_ended_at(row.contact_key)
             if row.created_at > ended:
                 late = (row.created_at - ended) / 1000
                 world.violate("window", f"{number} was written {late:.1f} s after the window's end", number)
+
+    def _taken_unheard(self, row: Any) -> bool:
+        """Whether the platform may have more of this conversation than we know."""
+        world = self.world
+        return any(
+            one.outcome == "unknown" or one.heard_at is None
+            for number, calls in self.calls.items()
+            if world.place_of_message(number) == (row.tenant_id, row.channel_id, row.contact_key)
+            for one in calls
+            if one.message_id != row.id or one is not calls[-1]
+        )
 
     def _judge_pace(self, line: Line, process: "Process", now: float, about: tuple[int, ...]) -> None:
         place = (process.number, line.number)

@@ -71,6 +71,7 @@ class PlayedVoice(ABC):
     platform: str
     faults: frozenset[str]
     starts = False
+    knows_ours = False
     kinds: ClassVar[Mapping[str, float]]
     """What its customers say beside texts, and how often."""
     codes: ClassVar[Mapping[str, tuple[int, str]]]
@@ -182,7 +183,10 @@ class PlayedVoice(ABC):
             text=said if kind in ("text", "reply") else "",
             original_id=composed.original_id,
             announced=kind == "stripped",
+            opts={"stop": "out", "start": "in"}.get(kind),
         )
+        if item.opts is not None:
+            person.opted.append(item)
         if kind in ("text", "reply", "image", "stripped"):
             person.written.append(composed.fact_id)
         return [item]
@@ -220,11 +224,6 @@ class PlayedVoice(ABC):
             self._ours[fact.id] = self._taking.message_id
         return self._ours.get(fact.id)
 
-    @property
-    def knows_ours(self) -> bool:
-        """Whether what is told of our messages names them by our ids."""
-        return False
-
     def post(self, items: Sequence[Item], key: str | None) -> Post:
         url = items[0].url or f"{PUBLIC_URL}/api/webhooks/{self.platform}"
         if items[0].url is None and key is not None:
@@ -245,6 +244,9 @@ class PlayedVoice(ABC):
     def is_message(self, request: httpx.Request) -> bool:
         route, _ = self.api.route(_request(request))
         return route == "send" and not self.is_signal(request.content.decode())
+
+    def renews(self, request: httpx.Request) -> bool:
+        return "refresh" in request.url.path
 
     def other(self, request: httpx.Request) -> httpx.Response:
         try:
@@ -324,10 +326,6 @@ class MessagingVoice(PlayedVoice):
     @property
     def company(self) -> Hashable:
         return (self.platform, self.account.app_secret)
-
-    @property
-    def knows_ours(self) -> bool:
-        return False
 
     def credentials(self) -> dict[str, str]:
         account = self.now()
@@ -413,6 +411,7 @@ class SmsVoice(PlayedVoice):
 
     platform = "sms"
     starts = True
+    knows_ours = True
     kinds: ClassVar = {"image": 0.04, "stop": 0.08, "start": 0.08}
     codes: ClassVar = {
         "send_throttled": (20429, "Too fast."),
@@ -439,10 +438,6 @@ class SmsVoice(PlayedVoice):
     def api(self) -> Calls:
         assert isinstance(self.sim, SmsSimulator)
         return self.sim.api
-
-    @property
-    def knows_ours(self) -> bool:
-        return True
 
     def is_signal(self, content: str) -> bool:
         return False

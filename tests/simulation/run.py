@@ -8,6 +8,7 @@ import trio
 import trio.testing
 from msgspec import Struct
 
+from tests.simulation.channels import CHANNEL_CHECKERS
 from tests.simulation.checkers import CHECKERS
 from tests.simulation.determined import determined, windows
 from tests.simulation.plan import Scenario
@@ -49,7 +50,7 @@ def run(scenario: Scenario, *, whole_story: bool = False) -> Report:
             await world.live()
         finally:
             ended[0] = trio.current_time()
-        for check in CHECKERS if world.complete else ():
+        for check in (*CHECKERS, *CHANNEL_CHECKERS) if world.complete else ():
             try:
                 check(world)
             except AssertionError as error:

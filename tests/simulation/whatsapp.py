@@ -35,6 +35,7 @@ class WhatsAppVoice:
     platform = "whatsapp"
     faults = frozenset(_REFUSALS)
     starts = True
+    knows_ours = True
 
     def __init__(self, world: "World", line: Line, options: "Random") -> None:
         self.line = line
@@ -200,6 +201,9 @@ class WhatsAppVoice:
 
     def is_message(self, request: httpx.Request) -> bool:
         return bool(msgspec.json.decode(request.content).get("status") != "read")
+
+    def renews(self, request: httpx.Request) -> bool:
+        return False
 
     def other(self, request: httpx.Request) -> httpx.Response:
         return _json(200, {"success": True})

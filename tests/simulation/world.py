@@ -15,7 +15,6 @@ from msgspec import Struct
 from adapters.registry import adapters
 from engine.domain import rows
 from engine.domain.conversation.messages import By
-from engine.domain.resources import OPTED_OUT
 from engine.reading import DirectoryEntry
 from engine.runtime import SystemStatistics
 from tests.simulation.agents import TAG, Agents
@@ -347,16 +346,30 @@ class World:
                     self.decided.pop(row["id"], None)
                 elif statement == "patch_outbox" and row["state"] == "sending":
                     self.begun[row["id"]] = self._transactions
-                elif statement == "upsert_conversations":
+                elif statement == "insert_events" and row["name"].startswith("customer.opted_"):
                     self._note_consent(row)
+                elif statement == "upsert_channels" and row["status"] == "needs_attention":
+                    self._owner_is_called(row["id"])
                 self.tell("store", *_told(statement, row))
 
-    def _note_consent(self, row: dict[str, Any]) -> None:
-        place = (row["tenant_id"], row["channel_id"], row["contact_key"])
-        if OPTED_OUT not in msgspec.json.decode(row["metadata"]):
-            self.opted_out.pop(place, None)
+    def _note_consent(self, event: dict[str, Any]) -> None:
+        number = msgspec.json.decode(event["data_json"])["conversation"]["id"]
+        row = self.store.row(event["tenant_id"], "conversations", number)
+        place = (row.tenant_id, row.channel_id, row.contact_key)
+        if event["name"] == "customer.opted_out":
+            self.opted_out[place] = self._transactions
         else:
-            self.opted_out.setdefault(place, self._transactions)
+            self.opted_out.pop(place, None)
+
+    def _owner_is_called(self, channel_id: int) -> None:
+        """A channel's credentials are said to hold no more."""
+        (line,) = (one for one in self.lines if one.channel_id == channel_id)
+        lost = line.tokens or line.cut_off or any(process.dead for process in line.renewed_by)
+        if not lost:
+            self.violate(
+                "credentials", f"{line.number} is said to need a person, and nothing was taken from it"
+            )
+        self.later(0.0, self._connected_again, line, 90.0)
 
     # ---------------------------------------------------------------- processes
 
@@ -432,9 +445,17 @@ class World:
         line.tokens += 1
         line.voice.revoke()
         self.tell("platform", f"revokes the token of {line.number}")
-        await trio.sleep(random.choice((1.0, 30.0, 1_000.0)))
+        await self._connected_again(line, random.choice((1.0, 30.0, 1_000.0)))
+
+    async def _connected_again(self, line: Line, seconds: float) -> None:
+        """The owner hears that something is wrong, and does something about it after a while."""
+        if line.owner_is_told:
+            return
+        line.owner_is_told = True
+        await trio.sleep(seconds)
         line.voice.restore()
         await self.agents.connect_again(line)
+        line.owner_is_told = False
 
     async def _log_trimmed(self, random: Any) -> None:
         """Retention drops the older part of a tenant's event log."""
@@ -568,6 +589,7 @@ _TOLD = {
     "insert_outbox": rows.OutboxRow,
     "patch_outbox": rows.OutboxPatch,
     "upsert_conversations": rows.ConversationRow,
+    "upsert_channels": rows.ChannelRow,
     "insert_dead_letters": rows.DeadLetterRow,
     "insert_events": rows.EventRow,
 }
@@ -594,6 +616,8 @@ def _told(statement: str, row: dict[str, Any]) -> tuple[Any, ...]:
         case "upsert_conversations":
             what = f"conversation {number} {row['status']} at {row['last_seq']}, of {row['assigned_to']}"
             return what, number, row["contact_key"]
+        case "upsert_channels":
+            return f"channel {number} {row['status']} {row['status_note'] or ''}", number
         case "insert_dead_letters":
             return f"dead letter of {row['address']}: {row['error'][-200:]}", row["address"]
         case _:
