@@ -17,8 +17,8 @@ import trio
 from msgspec import Struct, structs
 
 from adapters.port import Adapter, Play
-from adapters.registry import adapter_of, adapters
-from engine.errors import InvalidInput, NotFound, Unavailable
+from adapters.registry import adapters
+from engine.errors import InvalidInput, Unavailable
 from gateway.cli.admin import live_server
 from gateway.cli.api import Api
 from gateway.cli.running import run, until_signalled
@@ -32,6 +32,7 @@ from gateway.cli.sandbox import (
     connect_simulator,
     played_by,
     remember,
+    spellings,
     stand_ins,
 )
 from gateway.logging import configure_logging
@@ -92,10 +93,13 @@ def _named(given: str) -> tuple[str, str]:
         name, url = next(iter(stand_ins())), given
     if urlsplit(url).scheme not in ("http", "https"):
         raise click.BadParameter("must look like http://127.0.0.1:9000", param_hint="--simulator-url")
-    try:
-        return name if name in stand_ins() else adapter_of(name).platform.name, url.rstrip("/")
-    except NotFound as error:
-        raise click.BadParameter(error.message, param_hint="--simulator-url") from error
+    for played in stand_ins():
+        if name in spellings(played):
+            return played, url.rstrip("/")
+    known = ", ".join(stand_ins())
+    raise click.BadParameter(
+        f"there is no platform {name:.40}; there are {known}", param_hint="--simulator-url"
+    )
 
 
 async def _develop(settings: Settings, wish: Wish) -> None:
