@@ -13,7 +13,7 @@ Restart    the state is read afresh; what was not committed was never seen by an
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, assert_never, cast
 
-from engine.domain.conversation import customer, delivery, desk, joining, receiving, replying
+from engine.domain.conversation import consent, customer, delivery, desk, joining, receiving, replying
 from engine.domain.conversation.finding import ABSENT, no_conversation
 from engine.domain.conversation.messages import (
     KIND,
@@ -25,6 +25,7 @@ from engine.domain.conversation.messages import (
     EditNote,
     Joined,
     KnowProfile,
+    LiftUndeliverable,
     Link,
     MarkConversationRead,
     MediaVerdict,
@@ -102,6 +103,8 @@ def decide(state: ContactState, message: ConversationCommand, ctx: Context) -> E
             return desk.change_status(state, message, ctx)
         case MarkConversationRead():
             return desk.mark_read(state, message, ctx)
+        case LiftUndeliverable():
+            return consent.lift(state, message, ctx)
         case AddNote():
             return desk.add_note(state, message, ctx)
         case EditNote():

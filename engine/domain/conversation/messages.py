@@ -95,8 +95,8 @@ class SendMessage(Struct, frozen=True, tag=True, tag_field="message", kw_only=Tr
     """From the API. Answer: MessageResource (also for a repeated `client_key`: the first message).
 
     Refusals: Conflicting code window_closed | window_used_up (data: {"messages_max"}) | stale_conversation
-    (data: {"last_seq", "missed": […]}) | conversation_closed | opted_out | one_way; NotFound for reply_to or
-    a reaction's message.
+    (data: {"last_seq", "missed": […]}) | conversation_closed | opted_out | undeliverable | one_way; NotFound
+    for reply_to or a reaction's message.
     `send` of a reaction names our message id in `target_message_id`; the actor puts the platform id in.
     """
 
@@ -217,6 +217,14 @@ class MarkConversationRead(Struct, frozen=True, tag=True, tag_field="message", k
     conversation_id: int
     by: By
     up_to_seq: int | None = None
+    trace: str = ""
+
+
+class LiftUndeliverable(Struct, frozen=True, tag=True, tag_field="message", kw_only=True):
+    """A person says that messages arrive again. Answer: ConversationResource."""
+
+    conversation_id: int
+    by: By
     trace: str = ""
 
 
