@@ -16,7 +16,6 @@ from hypothesis import strategies as st
 from msgspec import structs
 
 from engine.domain import rows
-from engine.domain.conversation.joining import JOIN_KEY
 from engine.domain.conversation.messages import (
     Assign,
     ChangeCustomer,
@@ -42,7 +41,7 @@ from engine.domain.customers.messages import (
 )
 from engine.domain.engine import Engine
 from engine.domain.inbound import Contact, ContactRenumbered, MessageReceived, StatusChanged
-from engine.domain.resources import CustomerRef, CustomerResource
+from engine.domain.resources import JOIN_KEY, CustomerRef, CustomerResource
 from engine.domain.rows import (
     AuditRow,
     ContactMove,
@@ -56,7 +55,7 @@ from engine.domain.rows import (
     TimerRow,
 )
 from engine.errors import Conflicting, NotFound, Rejected
-from engine.ports import FoundMessage, PeopleQuery, Person, PersonsQuery
+from engine.ports import FoundMessage, FoundTracked, PeopleQuery, Person, PersonsQuery
 from engine.runtime import Context, Effects, Lookup, Tell
 from storage.databases import Pool
 from storage.writers import Writers
@@ -682,7 +681,9 @@ def test_an_open_conversation_goes_on_where_the_older_contact_has_none() -> None
     older.tell(fired, found=row)
     conversation = older.written(ConversationRow)[-1]
     assert (conversation.id, conversation.status, conversation.unread_count) == (row.id, "open", 1)
-    assert (conversation.contact_key, conversation.customer_id) == (older.state.key, older.state.customer.id)
+    own = older.state.customer
+    assert own is not None
+    assert (conversation.contact_key, conversation.customer_id) == (older.state.key, own.id)
     assert older.written(TimerDone)[-1].id == fired.timer_id
     again = older.tell(fired)
     assert [type(each) for each in again.commit] == [TimerDone]
@@ -690,7 +691,9 @@ def test_an_open_conversation_goes_on_where_the_older_contact_has_none() -> None
 
 def test_an_open_conversation_says_that_there_is_another_and_counts_its_unread_messages() -> None:
     older, younger = two_contacts()
-    younger.tell(Assign(conversation_id=younger.state.conversation.id, user_id=501, by=ANN))
+    before = younger.state.conversation
+    assert before is not None
+    younger.tell(Assign(conversation_id=before.id, user_id=501, by=ANN))
     fired, row = handed_over(older, younger)
     assert row.status == "resolved"
     older.tell(fired, found=row)
@@ -703,11 +706,15 @@ def test_an_open_conversation_says_that_there_is_another_and_counts_its_unread_m
 
 
 def test_who_opted_out_under_one_name_has_opted_out_under_all() -> None:
+    """What waits under the other is looked up and withdrawn with it."""
     older, younger = two_contacts()
     younger.customer_writes(contact=Contact(keys=("BR.1",)), opts="out")
+    older.tell(older.reply("waits"))
     fired, row = handed_over(older, younger)
-    older.tell(fired, found=row)
+    assert isinstance(older.raw(fired, found=row), Lookup)
+    older.tell(fired, found=(FoundTracked(),))
     assert older.events().count("customer.opted_out") == 1
+    assert older.event("message.status.updated")["status"] == "failed"
     refused = older.tell(older.reply()).refuse
     assert isinstance(refused, Conflicting)
     assert refused.code == "opted_out"

@@ -14,10 +14,9 @@ import msgspec
 
 from engine.domain.assigner.actor import choose
 from engine.domain.assigner.messages import ASSIGNER_LOAD
-from engine.domain.conversation.joining import JOIN_KEY
 from engine.domain.conversation.state import OPEN_STATUSES
 from engine.domain.conversation.statuses import RANK, UNDECIDED
-from engine.domain.resources import conversation_resource, customer_ref
+from engine.domain.resources import JOIN_KEY, conversation_resource, customer_ref
 from engine.domain.rows import ConversationRow, MessageRow
 from engine.ports import LoggedEvent
 from tests.simulation.world import World
@@ -225,6 +224,8 @@ def unread_counts_follow_from_the_events(world: World) -> None:
         number, message = data["conversation"]["id"], data.get("message")
         if event.name == "message.received" and message["type"] not in SILENT:
             unread[number] += 1
+        elif event.name == "message.received" and message["content"].get("kind") == "conversation_joined":
+            unread[number] += unread.pop(message["content"]["conversation_id"], 0)
         elif (
             event.name == "message.sent"
             and message["sender"]["type"] == "user"

@@ -26,15 +26,15 @@ from engine.domain.conversation.messages import SYSTEM, Joined, NamedBeside, Tim
 from engine.domain.conversation.state import PLATFORM_SKEW_MS, ContactState, snapshot
 from engine.domain.customers.messages import Merge
 from engine.domain.customers.messages import address_of as customers_of
-from engine.domain.resources import OPTED_OUT
+from engine.domain.resources import JOIN_KEY, OPTED_OUT
 from engine.domain.rows import ContactMove, ConversationRow, TimerDone, TimerRow
 from engine.domain.timers.messages import Arm
 from engine.domain.timers.messages import address_of as timers_of
 from engine.runtime import Context, Effects, Lookup, Tell
 
 TIMER: Final = "join"
-JOIN_KEY: Final = "joining"
-"""In the metadata of a conversation that is handed over: the timer's id, and whether it was open."""
+"""Kind of the timer. `JOIN_KEY` in the metadata of a conversation that is handed over has its id, and whether
+the conversation was open."""
 
 
 def named_beside(state: ContactState, message: NamedBeside, ctx: Context) -> Effects:
@@ -114,6 +114,12 @@ def take_up(state: ContactState, message: TimerFired, ctx: Context) -> Effects |
     conversation = conversation_of(state, message.conversation_id, ctx)
     if isinstance(conversation, Lookup):
         return conversation
+    opted_out = consent.has_opted_out(state)
+    if conversation is not None and opted_out != (OPTED_OUT in conversation.metadata):
+        looked = consent.look_for_waiting(state, None, ctx)
+        if isinstance(looked, Lookup):
+            return looked
+        opted_out = True
     change = Change(state, ctx, "")
     change.add(TimerDone(tenant_id=state.tenant_id, id=message.timer_id))
     joining = conversation.metadata.get(JOIN_KEY) if conversation is not None else None
@@ -121,14 +127,13 @@ def take_up(state: ContactState, message: TimerFired, ctx: Context) -> Effects |
         return change.done()
     conversation.metadata = {k: v for k, v in conversation.metadata.items() if k != JOIN_KEY}
     change.touch(conversation)
-    opted_out = OPTED_OUT in conversation.metadata or consent.has_opted_out(state)
     newest = state.conversation
     if newest is None or (joining["open"] and not state.has_open()):
         _go_on(change, conversation, reopen=joining["open"])
     elif joining["open"] and newest is not conversation:
         _continue_in(change, newest, conversation)
     if opted_out:
-        consent.opt(change, consent.OUT, source="platform")
+        consent.keep_out(change)
     return change.done()
 
 
