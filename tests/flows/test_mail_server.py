@@ -121,6 +121,13 @@ async def test_mail_is_taken_answered_and_bounced(post: Post) -> None:
     assert payload["to"] == "zoe@mail.example"
     await post.hand_in(failure_report(post.address, accepted.id, "zoe@mail.example"), "")
     await post.agent.reaches(sent, "failed")
+    path = f"conversations/{conversation['id']}"
+    hello = {"type": "text", "content": {"body": "Hello?"}}
+    refused = await post.agent.refused(409, "undeliverable", "POST", f"{path}/messages", hello)
+    assert "There is no such mailbox." in refused["message"]
+    assert (await post.agent.get(path))["undeliverable"]["platform_code"] == "5.1.1"
+    assert (await post.agent.delete(f"{path}/undeliverable"))["undeliverable"] is None
+    await post.agent.reaches(await post.agent.say(conversation["id"], "Hello?"), "sent")
 
 
 async def test_an_answer_from_another_address_finds_its_conversation(post: Post) -> None:

@@ -133,8 +133,11 @@ class Business:
     def email(self, name: str) -> str:
         return f"{name}@{self.slug}.example"
 
-    def log_in(self, name: str) -> Person:
-        body = {"email": self.email(name), "password": PASSWORD, "tenant": self.slug}
+    def log_in(self, name: str, *, everywhere: bool = False) -> Person:
+        """With a token for this tenant alone, or for all of the user's."""
+        body = {"email": self.email(name), "password": PASSWORD}
+        if not everywhere:
+            body["tenant"] = self.slug
         url = f"{self.system.base_url}/api/landlord/auth/login"
         answer = httpx.post(url, json=body, timeout=PATIENCE_SECONDS, verify=NO_TLS)
         assert answer.status_code == 200, answer.text
@@ -292,7 +295,7 @@ class System:
 
 @pytest.fixture(scope="session")
 def api_system(postgres_dsn: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[System]:
-    with System(postgres_dsn, tmp_path_factory.mktemp("api")) as system:
+    with System(postgres_dsn, tmp_path_factory.mktemp("api"), trusted_proxies=("127.0.0.1",)) as system:
         yield system
 
 

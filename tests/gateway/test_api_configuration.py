@@ -106,15 +106,19 @@ def test_a_user_is_added_logs_in_and_is_removed(new_business: Callable[[], Busin
 
 
 def test_a_deactivated_user_is_out_at_once(new_business: Callable[[], Business]) -> None:
-    """Tokens are revoked; activated again, a new login works."""
+    """Tokens are revoked, for good; activated again, a new login works."""
     business = new_business()
     path = f"/users/{business.agent.user_id}"
-    assert business.agent.call("GET", "/tags").status_code == 200
+    everywhere = business.log_in("agent", everywhere=True)
+    for person in (business.agent, everywhere):
+        assert person.call("GET", "/tags").status_code == 200
     business.admin.ok("PUT", path, {"active": False})
     assert business.agent.refused("GET", "/tags")[0] == 401
     again = business.log_in("agent")
     assert again.refused("GET", "/tags") == (403, "user_inactive")
     business.admin.ok("PUT", path, {"active": True})
+    for person in (business.agent, everywhere):
+        assert person.refused("GET", "/tags")[0] == 401
     assert business.log_in("agent").call("GET", "/tags").status_code == 200
 
 
@@ -160,11 +164,14 @@ def test_one_login_may_belong_to_two_tenants(new_business: Callable[[], Business
 
 
 def test_a_new_password_replaces_the_old_and_its_tokens(new_business: Callable[[], Business]) -> None:
-    """The old token and the old password are dead."""
+    """The old tokens, those for all tenants too, and the old password are dead."""
     business = new_business()
     path = f"/users/{business.agent.user_id}"
+    everywhere = business.log_in("agent", everywhere=True)
+    assert everywhere.call("GET", "/tags").status_code == 200
     business.owner.ok("PUT", path, {"password": "a whole new password"})
     assert business.agent.refused("GET", "/tags")[0] == 401
+    assert everywhere.refused("GET", "/tags")[0] == 401
     login = {"email": business.email("agent"), "password": PASSWORD}
     url = f"{business.system.base_url}/api/landlord/auth/login"
     assert httpx.post(url, json=login, timeout=PATIENCE_SECONDS).status_code == 401
@@ -348,6 +355,22 @@ def test_what_a_browser_might_run_is_a_download(business: Business) -> None:
         assert answer.headers["Content-Type"] == "application/octet-stream"
         assert answer.headers["Content-Disposition"].startswith("attachment")
         assert answer.headers["X-Content-Type-Options"] == "nosniff"
+
+
+def test_a_link_that_is_passed_on_ends_no_header(business: Business) -> None:
+    """A file that is only linked: its address comes back as one, and with a line feed it is refused."""
+    path = f"/conversations/{business.conversation()['id']}/messages"
+
+    def send(url: str) -> httpx.Response:
+        return business.owner.call("POST", path, {"type": "image", "attachments": [{"url": url}]})
+
+    assert send("https://cdn.example/a\r\nSet-Cookie: a=b").status_code == 422
+    assert send("https://cdn.example/a.png\n").status_code == 422
+    sent = send("https://cdn.example/صورة.png?a=b%20c#d")
+    (attachment,) = sent.json()["data"]["attachments"]
+    answer = httpx.get(attachment["url"])
+    assert answer.status_code == 302
+    assert answer.headers["Location"] == "https://cdn.example/%D8%B5%D9%88%D8%B1%D8%A9.png?a=b%20c#d"
 
 
 def test_names_of_files_lose_their_paths(business: Business) -> None:

@@ -23,7 +23,7 @@ from gateway.lane.connection import LaneLimits, WebhookLane
 from gateway.lane.parser import Head, NotForLane, Refused, read_head
 from gateway.routes import webhook_blueprint
 from gateway.serving import ServingLimits, serve
-from gateway.webhooks import Answer
+from gateway.webhooks import Answer, Rest
 from tests.gateway.test_webhooks import Edge, change, delivery, entry, signed
 from tests.patience import PATIENCE_SECONDS
 
@@ -149,12 +149,11 @@ class Server:
         body: bytes,
         answered: Callable[[Answer], None],
         ready: float,
-    ) -> bool:
-        if not self.edge.webhooks.begin(path, query, headers, body, answered, ready):
-            return False
+    ) -> Rest | None:
+        rest = self.edge.webhooks.begin(path, query, headers, body, answered, ready)
         self.in_lane.append(body)
         self._handed.set()
-        return True
+        return rest
 
     @asynccontextmanager
     async def client(self) -> AsyncIterator[Client]:

@@ -120,7 +120,7 @@ class Mail:
         with trio.move_on_after(seconds):
             if chance.stream("webhook").random() < 0.5:
                 answer = await self._begun(process, path, headers, body)
-            if answer is None:
+            else:
                 answer = await process.webhooks.handle(
                     "POST", path, "", headers, body, trace=f"w{self.world.new_trace()}"
                 )
@@ -132,16 +132,17 @@ class Mail:
         return answer.status
 
     @staticmethod
-    async def _begun(process: "Process", path: str, headers: dict[str, str], body: bytes) -> Answer | None:
-        """The lane's way, without a task of the request's own. None: it was not taken."""
+    async def _begun(process: "Process", path: str, headers: dict[str, str], body: bytes) -> Answer:
+        """The lane's way, without a task of the request's own as far as that goes."""
         told, answers = trio.Event(), list[Answer]()
 
         def answered(answer: Answer) -> None:
             answers.append(answer)
             told.set()
 
-        if not process.webhooks.begin(path, "", headers, body, answered, trio.current_time()):
-            return None
+        rest = process.webhooks.begin(path, "", headers, body, answered, trio.current_time())
+        if rest is not None:
+            return await rest()
         while not answers:
             with trio.move_on_after(1.0):
                 await told.wait()

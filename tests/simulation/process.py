@@ -11,11 +11,12 @@ import msgspec
 import trio
 from prometheus_client import CollectorRegistry
 
+from adapters import client as platform_client
 from adapters.channel import Channels, Trouble
 from adapters.guard import Guard
 from adapters.port import Account
-from adapters.whatsapp import sending
 from adapters.whatsapp.receiver import WhatsAppReceiver
+from adapters.whatsapp.sending import WhatsAppSender
 from engine.domain.conversation import actor as conversation_actor
 from engine.domain.conversation.messages import MediaVerdict
 from engine.domain.conversation.messages import address_of as conversation_of
@@ -220,11 +221,11 @@ class Process:
         )
         world.bounds.watch(self)
 
-    def _sender(self) -> sending.WhatsAppSender:
+    def _sender(self) -> WhatsAppSender:
         """The real one, with the model platform where its guarded network would be."""
         client = httpx.AsyncClient(transport=self.world.platform.transport(self), trust_env=False)
-        with replaced(sending, "guarded_client", lambda *_, **__: client):
-            return sending.WhatsAppSender(_NoMedia(), Guard())
+        with replaced(platform_client, "guarded_client", lambda *_, **__: client):
+            return WhatsAppSender(_NoMedia(), Guard())
 
     # ---------------------------------------------------------------- life and death
 

@@ -19,7 +19,7 @@ from msgspec import Struct
 from trio._core import _run as trio_run
 
 import gateway.push.session
-import gateway.webhooks
+import gateway.webhooks.handling
 import storage.writer
 from adapters.registry import describe_all
 from tests.simulation.checkers import CHECKERS
@@ -168,7 +168,7 @@ def _determined(world: World) -> Iterator[None]:
             replaced(trio_run, "_ALLOW_DETERMINISTIC_SCHEDULING", True),
             replaced(storage.writer, "batch_id", batch_id),
             replaced(gateway.push.session, "secrets", tokens),
-            replaced(gateway.webhooks, "os", SimpleNamespace(urandom=ids.randbytes)),
+            replaced(gateway.webhooks.handling, "os", SimpleNamespace(urandom=ids.randbytes)),
         ):
             yield
     finally:

@@ -229,8 +229,8 @@ def apply_status(change: Change, target: Tracked, event: StatusChanged) -> None:
     if was_undecided:
         settle(change, target)
     _tell(change, target, patch, error)
-    if event.error is not None and event.error.opted_out:
-        consent.opt(change, consent.OUT, source="platform", message_id=target.id)
+    if event.error is not None:
+        consent.heed(change, event.error, at=event.at, message_id=target.id)
 
 
 def _tell(change: Change, target: Tracked, patch: MessagePatch, error: dict[str, Any] | None) -> None:
@@ -421,8 +421,7 @@ def _refused(change: Change, target: Tracked, refused: Refused) -> None:
     patch.error = error
     change.add(patch)
     change.status_event(target.conversation_id, target, error)
-    if refused.opted_out:
-        consent.opt(change, consent.OUT, source="platform", message_id=target.id)
+    consent.heed(change, refused, at=refused.at, message_id=target.id)
 
 
 def _move(change: Change, target: Tracked, status: str, *, resent: bool = False) -> None:
