@@ -305,7 +305,8 @@ class Simulator(Protocol):
 
 class Play(Struct, frozen=True, kw_only=True):
     """What a simulator is made with. `accounts` are keys as `StandIn.new_keys` makes them. `habits`: calm,
-    demo (the bad habits of every day, but each send arrives) or rough (a bad day). Simulators with one
+    open (the same, and sends to people whose messages somebody else posts are taken too), demo (the bad
+    habits of every day, but each send arrives) or rough (a bad day). Simulators with one
     `ledger` (`adapters.simulators.ledger.Ledger`) are witnesses as one; None: each keeps its own."""
 
     accounts: Sequence[Mapping[str, str]]
@@ -337,6 +338,8 @@ class Adapter(ABC):
     """A platform. One instance per process; parts are made when they are needed."""
 
     platform: ClassVar[Platform]
+    listeners: ClassVar[tuple[str, ...]] = ()
+    """What `services` listen on where the operator wants it, by the names of `ServiceTools.listen`."""
 
     @abstractmethod
     def receiver(self) -> Receiver:

@@ -187,3 +187,13 @@ async def test_wrong_orders_are_refused_with_a_reason(method: str, path: str, bo
         answer = await client.request(method, path, json=body)
         assert (answer.status_code, sorted(answer.json())) == (status, ["code", "message"])
         assert (await client.get("/health")).json() == {"ok": True}
+
+
+async def test_the_page_lists_what_can_be_called() -> None:
+    """For people, at the address that the commands tell: calls, kinds, and what only this platform has."""
+    async with controlled() as (platform, _, client):
+        page = await client.get("/")
+        assert page.headers["content-type"].startswith("text/plain")
+        for expected in ("POST   /__sim/faults", "POST /__sim/template-status", "voice", "whatsapp"):
+            assert expected in page.text
+        assert all(kind in page.text for kind in platform.cast.kinds)

@@ -79,7 +79,9 @@ class Stage(Struct, kw_only=True):
         return event
 
     async def answer(self, received: MessageReceived, send: Send, account: Account | None = None) -> Any:
-        key = received.contact.keys[0]
+        return await self.send(received.contact.keys[0], send, account)
+
+    async def send(self, key: str, send: Send, account: Account | None = None) -> Any:
         item = OutboxItem(
             id=1,
             tenant_id=1,
@@ -102,7 +104,7 @@ class Stage(Struct, kw_only=True):
 
 
 @asynccontextmanager
-async def stage(adapter: Adapter) -> AsyncIterator[Stage]:
+async def stage(adapter: Adapter, habits: str = "calm") -> AsyncIterator[Stage]:
     stand_in = adapter.stand_in()
     assert stand_in is not None
     keys = stand_in.new_keys()
@@ -111,7 +113,8 @@ async def stage(adapter: Adapter) -> AsyncIterator[Stage]:
     external_id = keys[connection.account.name]
     parent = connection.parent
     above = {parent.name: keys[parent.name]} if parent is not None and parent.name in keys else {}
-    async with stand_in.simulator(Play(accounts=[keys])).running() as played, trio.open_nursery() as nursery:
+    playing = stand_in.simulator(Play(accounts=[keys], habits=habits)).running()
+    async with playing as played, trio.open_nursery() as nursery:
         host = played.base_url.removeprefix("http://")
         built = Stage(
             adapter=adapter,
@@ -162,6 +165,23 @@ async def test_a_customers_message_arrives_and_is_answered(adapter: Adapter) -> 
         if adapter.platform.capabilities.read_marks:
             signal = MarkRead(platform_message_id=received.platform_id, typing=True)
             assert isinstance(await on.answer(received, signal), Accepted)
+
+
+@each_played
+async def test_somebody_whose_messages_another_posts_is_answered(adapter: Adapter) -> None:
+    """Where the sandbox is open: the send is taken and can be looked up; what becomes of it is the other's to
+    tell."""
+    stand_in = adapter.stand_in()
+    assert stand_in is not None
+    key = str(stand_in.example()["from"])
+    async with stage(adapter, "open") as on:
+        result = await on.send(key, SendText(body="Yes, it is."))
+        assert isinstance(result, Accepted)
+        sends = await on.call("GET", "ledger?kind=sends")
+        assert [send["id"] for send in sends["items"]] == [result.platform_id]
+        statistics = await on.call("GET", "statistics")
+        assert statistics["untold"] == 1
+        assert statistics["webhooks"]["waiting"] == statistics["webhooks"]["planned"] == 0
 
 
 @each_played
