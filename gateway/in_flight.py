@@ -2,9 +2,10 @@
 
 Promises   what is in flight is bounded in number and bytes, by how long it waits (`gateway.admission`), and
            for each tenant by what is free (`engine.runtime.shared_room`); of several tenants each has a
-           bounded number in work (`turnstile`).
-Leaves     when to ask to `gateway.webhooks`, which pairs each `enter` with a `leave` and each `begin` with an
-           `end`.
+           bounded number in work (`turnstile`). While a queue stands, that counts from the arrival, so that
+           who is refused need not wait for it.
+Leaves     when to ask to `gateway.webhooks`, which pairs each `enter` with a `leave`, each `begin` with an
+           `end` and each `arrive` with a `called`.
 """
 
 from collections import Counter
@@ -54,6 +55,22 @@ class InFlight:
         """Whether a queue stands, so that refusals should cost next to nothing."""
         return self._admission.standing
 
+    def is_overloaded(self, oldest: float | None) -> bool:
+        """`standing`, now that something has waited for its `begin` since `oldest` (trio's clock)."""
+        admission = self._admission
+        if oldest is not None and not admission.standing:
+            admission.look(oldest, trio.current_time())
+            self._room.limit = admission.limit
+        return admission.standing
+
+    def arrive(self, tenant_id: int) -> None:
+        """A delivery that seems to be this tenant's (0: nobody knows) waits for its `begin`."""
+        self._room.take(tenant_id, 1)
+
+    def called(self, tenant_id: int) -> None:
+        """It waits no longer."""
+        self._room.give_back(tenant_id, 1)
+
     def enter(self, size: int) -> None:
         """A delivery has arrived. Raises MailboxFull when there is no room for anybody's."""
         if self._deliveries >= self._deliveries_max or self._bytes + size > self._bytes_max:
@@ -92,10 +109,14 @@ class InFlight:
             self._tell_shed()
 
     def sheds(self, platform: str, tenant_id: int) -> bool:
-        """Whether a delivery that seems to be this tenant's is refused by a look; then it is counted."""
+        """Whether a delivery that seems to be this tenant's (0: nobody knows) is refused by a look; then it
+        is counted."""
         if self._room.has_room(tenant_id):
             return False
-        self._shed[platform, tenant_id] += 1
+        if tenant_id:
+            self._shed[platform, tenant_id] += 1
+        else:
+            self._late += 1
         if trio.current_time() - self._shed_told_at >= _SHED_TOLD_SECONDS:
             self._tell_shed()
         return True

@@ -324,7 +324,7 @@ class Webhooks:
         `answered` must neither block nor raise; a caller who has hung up ignores it.
         """
         work = self._work("POST", path, query, headers, body, None, ready)
-        refusal = self.refusal(path.removeprefix(PREFIX), body, ready)
+        refusal = self._refusal(path.removeprefix(PREFIX), body, ready)
         if refusal is not None:
             answered(_traced(refusal, work))
             return True
@@ -346,21 +346,27 @@ class Webhooks:
             return self.limits.body_bytes_max
         return max(self.limits.body_bytes_max, rules_of(receiver.platform).delivery_bytes_max)
 
-    def is_overloaded(self) -> bool:
-        """Whether a queue stands, so that `refusal` may have an answer."""
-        return self._in_flight.standing
+    def is_overloaded(self, oldest: float | None) -> bool:
+        """Whether a queue stands, so that what arrives has to `arrive`. `oldest`: since when (trio's clock)
+        something has waited for `begin`; None if nothing does."""
+        return self._in_flight.is_overloaded(oldest)
 
-    def refusal(self, place: str, body: bytes, ready: float) -> Answer | None:
-        """The answer, without a request id, to a POST that is refused unread while a queue stands: for its
-        tenant's share, or because it has been there since `ready` (trio's clock) and would be late. It is
-        counted then. None: it is to be read. `place` is what follows `PREFIX` in the path.
+    def arrive(self, place: str | None, body: bytes) -> Answer | int:
+        """A POST has arrived while a queue stands. The answer, without a request id, if it is refused unread;
+        it is counted then. Else the tenant whose place it has until it is `called`: 0 if that is not plain.
+        `place` is what follows `PREFIX` in the path, or None for what is not to be refused.
 
         Costs some microseconds: two thirds of what comes at three times the capacity end here."""
-        if not self._in_flight.standing:
-            return None
-        if self._is_shed(place, body):
-            return _SHED
-        return _LATE if self._in_flight.is_late(ready) else None
+        meant = None if place is None else self._meant(place, body)
+        platform, tenant_id = meant or ("unknown", 0)
+        if place is not None and self._in_flight.sheds(platform, tenant_id):
+            return _SHED if tenant_id else _LATE
+        self._in_flight.arrive(tenant_id)
+        return tenant_id
+
+    def called(self, tenant_id: int) -> None:
+        """What had the tenant's place since it came to `arrive` is begun next, or gone."""
+        self._in_flight.called(tenant_id)
 
     def expire(self, now: float) -> None:
         """Answer what was begun and has waited too long by `now` (trio's clock)."""
@@ -476,21 +482,35 @@ class Webhooks:
         self._in_flight.enter(size)
         return size
 
+    def _refusal(self, place: str, body: bytes, ready: float) -> Answer | None:
+        """The answer to what is refused unread in its turn: what came before the queue was found to stand, or
+        could not be looked at when it came."""
+        if not self._in_flight.standing:
+            return None
+        if self._is_shed(place, body):
+            return _SHED
+        return _LATE if self._in_flight.is_late(ready) else None
+
     def _is_shed(self, place: str, body: bytes) -> bool:
         """Whether a tenant that has its share in flight, while a queue stands, seems to be meant: then the
         refusal must cost next to nothing, or refusing would be what the server does. Nothing is proven yet;
         who lies about the account is refused what would be refused anyway."""
+        meant = self._meant(place, body)
+        return meant is not None and self._in_flight.sheds(*meant)
+
+    def _meant(self, place: str, body: bytes) -> tuple[str, int] | None:
+        """Platform and tenant of what is posted to `place`, by a look; None when that does not tell."""
         name, _, key = place.partition("/")
         receiver = self._receivers.get(ALIASES.get(name, name))
         if receiver is None:
-            return False
+            return None
         platform = receiver.platform
         if key:
             endpoint = self._directory.by_key(platform, key.rstrip("/"))
         else:
             account = receiver.account_hint(body)
             endpoint = None if account is None else self._directory.by_account(platform, account)
-        return endpoint is not None and self._in_flight.sheds(platform, endpoint.tenant_id)
+        return None if endpoint is None else (platform, endpoint.tenant_id)
 
     # -------------------------------------------------------------- the handshake
 

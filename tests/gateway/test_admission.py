@@ -57,6 +57,26 @@ def test_a_standing_queue_is_cut_to_what_is_done_in_time(rate: int) -> None:
     assert admission.limit == pytest.approx(rate * WAIT_SECONDS, rel=0.02)
 
 
+def test_a_stall_is_no_lesson_about_what_can_be_done() -> None:
+    """A tenth is forgotten with each window that was worse, and nothing with one that was better."""
+    admission = Admission(MOST)
+    now = served(admission, 10.0, rate=1000, wait=1.0, seconds=1)
+    now = served(admission, now, rate=20, wait=1.0, seconds=0.5)
+    assert admission.limit == pytest.approx(1000 * WAIT_SECONDS, rel=0.2)
+    served(admission, now, rate=2000, wait=1.0, seconds=0.5)
+    assert admission.limit == pytest.approx(2000 * WAIT_SECONDS, rel=0.1)
+
+
+def test_what_waits_to_be_begun_is_seen_to_stand() -> None:
+    """Then the window that is under way tells what can be done, if there were none before."""
+    admission = Admission(MOST)
+    served(admission, 10.0, rate=1200, wait=0.01, seconds=0.2)
+    admission.look(10.0, 10.2)
+    assert not admission.standing
+    admission.look(10.0, 10.3)
+    assert admission.limit == pytest.approx(1200 * WAIT_SECONDS, rel=0.5)
+
+
 def test_a_slow_store_keeps_enough_in_flight_for_its_batches() -> None:
     admission = Admission(MOST)
     served(admission, 10.0, rate=20, wait=2.0, seconds=3)

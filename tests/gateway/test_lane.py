@@ -127,11 +127,11 @@ class Server:
             edge.metrics,
             limits,
             begin=begin,
-            is_overloaded=edge.webhooks.is_overloaded,
-            refusal=edge.webhooks.refusal,
+            entrance=edge.webhooks,
         )
         self.stop = trio.Event()
         self.port = 0
+        self.on_begin: Callable[[], object] = lambda: None
 
     async def _handle(
         self, method: str, path: str, query: str, headers: Mapping[str, str], body: bytes
@@ -149,6 +149,7 @@ class Server:
         answered: Callable[[Answer], None],
         ready: float,
     ) -> bool:
+        self.on_begin()
         if not self.edge.webhooks.begin(path, query, headers, body, answered, ready):
             return False
         self.in_lane.append(body)
