@@ -55,11 +55,11 @@ class InFlight:
         """Whether a queue stands, so that refusals should cost next to nothing."""
         return self._admission.standing
 
-    def is_overloaded(self, oldest: float | None) -> bool:
-        """`standing`, now that something has waited for its `begin` since `oldest` (trio's clock)."""
+    def is_overloaded(self, waiting: int, oldest: float) -> bool:
+        """`standing`, now that so many wait for their `begin`, the oldest since then (trio's clock)."""
         admission = self._admission
-        if oldest is not None and not admission.standing:
-            admission.look(oldest, trio.current_time())
+        if waiting and not admission.standing:
+            admission.look(waiting, oldest, trio.current_time())
             self._room.limit = admission.limit
         return admission.standing
 

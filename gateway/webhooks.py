@@ -346,10 +346,10 @@ class Webhooks:
             return self.limits.body_bytes_max
         return max(self.limits.body_bytes_max, rules_of(receiver.platform).delivery_bytes_max)
 
-    def is_overloaded(self, oldest: float | None) -> bool:
-        """Whether a queue stands, so that what arrives has to `arrive`. `oldest`: since when (trio's clock)
-        something has waited for `begin`; None if nothing does."""
-        return self._in_flight.is_overloaded(oldest)
+    def is_overloaded(self, waiting: int, oldest: float) -> bool:
+        """Whether a queue stands, so that what arrives has to `arrive`. So many wait for `begin`, the oldest
+        since then (trio's clock)."""
+        return self._in_flight.is_overloaded(waiting, oldest)
 
     def arrive(self, place: str | None, body: bytes) -> Answer | int:
         """A POST has arrived while a queue stands. The answer, without a request id, if it is refused unread;

@@ -11,6 +11,7 @@ Leaves     to the door whether the server is overloaded and who has a place.
 """
 
 from collections import deque
+from math import inf
 from typing import Final, Protocol
 
 from engine.runtime.fair_queue import FairQueue
@@ -40,9 +41,9 @@ class Watcher(Protocol):
 class Door(Protocol):
     """Who is let in, as far as the line must know."""
 
-    def is_overloaded(self, oldest: float | None) -> bool:
-        """Whether what arrives has to `enter`. `oldest`: since when (trio's clock) something has waited in
-        the line, None for an empty one."""
+    def is_overloaded(self, waiting: int, oldest: float) -> bool:
+        """Whether what arrives has to `enter`. So many wait in the line, the oldest since then (trio's
+        clock)."""
         ...
 
     def called(self, tenant: int) -> None:
@@ -53,7 +54,7 @@ class Door(Protocol):
 class OpenDoor:
     """Nobody is ever refused."""
 
-    def is_overloaded(self, oldest: float | None) -> bool:
+    def is_overloaded(self, waiting: int, oldest: float) -> bool:
         return False
 
     def called(self, tenant: int) -> None:
@@ -66,15 +67,17 @@ class Line:
     def __init__(self, door: Door) -> None:
         self._door = door
         self._overloaded = False
+        self._places = 0
         self._coming: deque[tuple[Watcher, float]] = deque()
         self._entered: FairQueue[tuple[int, Watcher, float]] = FairQueue(TURN)
 
     def __bool__(self) -> bool:
-        return bool(self._coming) or bool(self._entered)
+        return bool(self._coming) or self._places > 0
 
     def open(self) -> None:
         """Find out whether the server is overloaded now; then what came before has to enter."""
-        self._overloaded = self._door.is_overloaded(self._oldest())
+        waiting = len(self._coming) + self._places
+        self._overloaded = self._door.is_overloaded(waiting, self._oldest() if waiting else inf)
         if self._overloaded and self._coming:
             coming, self._coming = self._coming, deque()
             for watcher, ready in coming:
@@ -86,6 +89,7 @@ class Line:
             self._coming.append((watcher, ready))
         elif (tenant := watcher.enter()) is not None:
             self._entered.push(tenant, (tenant, watcher, ready))
+            self._places += 1
 
     def call(self) -> bool:
         """Let the next one work; as `Watcher.work`. There must be one."""
@@ -94,12 +98,12 @@ class Line:
             watcher, ready = self._coming.popleft()
         else:
             self._entered.balance -= 1
+            self._places -= 1
             tenant, watcher, ready = entered
             self._door.called(tenant)
         return watcher.work(ready)
 
-    def _oldest(self) -> float | None:
+    def _oldest(self) -> float:
         """Of several tenants' the one whose turn it is: close enough, as they have turns."""
-        if (entered := self._entered.peek()) is not None:
-            return entered[2]
-        return self._coming[0][1] if self._coming else None
+        entered = self._entered.peek()
+        return self._coming[0][1] if entered is None else entered[2]

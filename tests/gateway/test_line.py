@@ -1,5 +1,7 @@
 """The line of requests that wait for their turn: its order, and who is refused on arrival under overload."""
 
+from math import inf
+
 from gateway.lane.line import TURN, Line
 
 
@@ -8,13 +10,13 @@ class Door:
 
     def __init__(self, places: int = 100) -> None:
         self.overloaded = False
-        self.asked: list[float | None] = []
+        self.asked: list[tuple[int, float]] = []
         self.places = places
         self.held: dict[int, int] = {}
         self.log: list[str] = []
 
-    def is_overloaded(self, oldest: float | None) -> bool:
-        self.asked.append(oldest)
+    def is_overloaded(self, waiting: int, oldest: float) -> bool:
+        self.asked.append((waiting, oldest))
         return self.overloaded
 
     def called(self, tenant: int) -> None:
@@ -56,7 +58,7 @@ def test_without_an_overload_nobody_is_looked_at_and_the_first_comes_first() -> 
     line.open()
     all_called(line)
     line.open()
-    assert door.asked == [None, 0.0, None]
+    assert door.asked == [(0, inf), (3 * TURN, 0.0), (0, inf)]
     assert door.log == [str(number) for number in range(3 * TURN)]
     assert door.held == {}
 
@@ -113,7 +115,7 @@ def test_what_has_entered_comes_before_what_came_after_the_overload() -> None:
     line.push(Request(door, "b"), ready=1.0)
     door.overloaded = False
     line.open()
-    assert door.asked == [None, 1.0]
+    assert door.asked == [(0, inf), (2, 1.0)]
     line.push(Request(door, "c"), ready=2.0)
     all_called(line)
     assert door.log == ["a", "b", "c"]
