@@ -25,13 +25,14 @@ hardly anybody has to be told late that there is no room."""
 _TOLD_SECONDS: Final = 0.125
 """How much of a busy time tells what is done in it: some batches."""
 
-WAIT_SECONDS: Final = 0.45
-"""From the arrival. A lone tenant gets two thirds of it (`engine.runtime.shared_room`), so waits for 0.3 s:
-in time for platforms, to which more than a second is slow, and several times what full batches need."""
+WAIT_SECONDS: Final = 0.6
+"""From the arrival. A lone tenant gets two thirds of it (`engine.runtime.shared_room`), so waits for 0.4 s:
+in time for platforms, to which more than a second is slow; and a store that stalls for so long at full load
+costs nobody a refusal."""
 
 PATIENCE_SECONDS: Final = 0.6
-"""What waited longer before it was even looked at is refused while a queue stands: it came before that, or
-nothing told whose it is, and the server has got slower."""
+"""What waited longer before it was even looked at is refused while a queue stands: nothing told whose it is
+when it came, and its answer would be late."""
 
 LIFTED_SECONDS: Final = 0.075
 """A queue that stands is gone when somebody waits for less: some batches of the writer. While the limit holds
@@ -63,6 +64,7 @@ class Admission:
         """So many are to be begun, or will be refused, and the oldest of them has waited since then."""
         if self.standing:
             return
+        oldest = min(oldest, next(iter(self._in_flight.values()), inf))
         present = waiting + len(self._in_flight)
         if now - oldest > STANDING_SECONDS or (
             present > IN_FLIGHT_MIN
@@ -78,7 +80,7 @@ class Admission:
             self._ended = 0
         self._number += 1
         self._in_flight[self._number] = ready
-        self.look(0, next(iter(self._in_flight.values())), now)
+        self.look(0, inf, now)
         return self._number
 
     def end(self, number: int, now: float, *, durable: bool) -> None:

@@ -58,7 +58,7 @@ class InFlight:
     def is_overloaded(self, waiting: int, oldest: float) -> bool:
         """`standing`, now that so many wait for their `begin`, the oldest since then (trio's clock)."""
         admission = self._admission
-        if waiting and not admission.standing:
+        if not admission.standing:
             admission.look(waiting, oldest, trio.current_time())
             self._room.limit = admission.limit
         return admission.standing
