@@ -19,7 +19,7 @@ _TEMPLATES_MAX: Final = 8
 
 
 class Entrance(Door, Protocol):
-    """`gateway.webhooks.Webhooks`."""
+    """`gateway.webhooks.shedding.Shedding`."""
 
     def arrive(self, place: str | None, body: bytes, /) -> Answer | int:
         """While overloaded: what is said to a request that is refused unread, or the tenant whose place it
