@@ -23,6 +23,7 @@ _BYTES_MAX: Final = {
 PLATFORM: Final = Platform(
     name="instagram",
     label="Instagram",
+    proof_headers=("x-hub-signature-256",),
     capabilities=Capabilities(
         receives=(
             "text", "image", "video", "audio", "document", "sticker", "interactive", "reaction", "system",

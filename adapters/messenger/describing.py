@@ -21,6 +21,7 @@ PLATFORM: Final = Platform(
     name="facebook",
     aliases=("messenger",),
     label="Messenger",
+    proof_headers=("x-hub-signature-256",),
     capabilities=Capabilities(
         receives=(
             "text", "image", "video", "audio", "document", "sticker", "location", "interactive", "reaction",

@@ -10,6 +10,7 @@ _MEDIA: Final = ("image", "video", "audio", "voice", "document", "sticker")
 PLATFORM: Final = Platform(
     name="whatsapp",
     label="WhatsApp",
+    proof_headers=("x-hub-signature-256",),
     by_phone=True,
     capabilities=Capabilities(
         receives=(

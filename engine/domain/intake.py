@@ -35,10 +35,6 @@ INLINE_BYTES_MAX = 256 * 1024
 """A raw delivery above this is kept in the object store: a row of megabytes is written twice (the log), and
 holds up the batch that everybody's messages are in."""
 
-_KEPT_HEADERS = frozenset(
-    {"content-type", "user-agent", "x-hub-signature-256", "x-forwarded-for", "x-request-id"}
-)
-
 
 def delivery_key(tenant_id: int, digest: str) -> str:
     """Where the object store keeps a delivery's body, by the SHA-256 of its bytes (hex): one that comes again
@@ -52,7 +48,8 @@ def deliveries_prefix(tenant_id: int) -> str:
 
 
 class Delivery(Struct, frozen=True, kw_only=True):
-    """One webhook request whose signature was right. `groups`: its events by the account they are for.
+    """One webhook request whose signature was right. `headers`: those that are kept with it
+    (`engine.domain.platforms.Platform.kept_of`). `groups`: its events by the account they are for.
     `outcome`: accepted, or not_understood for an authentic body that is kept and not interpreted.
     `stored_as`: the body's digest, once the object store has it."""
 
@@ -224,7 +221,7 @@ class Intake:
             id=self._new_id(),
             platform=delivery.platform,
             channel_id=groups[0][0].channel_id,
-            headers={name: value for name, value in delivery.headers.items() if name in _KEPT_HEADERS},
+            headers=dict(delivery.headers),
             body=delivery.body if delivery.stored_as is None else b"",
             outcome=delivery.outcome,
             items=sum(len(events) for _, events in groups),
