@@ -635,7 +635,6 @@ class _Channel:
                 entry,
                 "outcome_unknown",
                 "No answer came after several tries; it may have arrived.",
-                retryable=True,
             )
             return
         await self._report(entry, OutcomeUnknown(at=self._shared.wall_ms()))
@@ -653,11 +652,7 @@ class _Channel:
         match step:
             case retrying.GiveUp():
                 await self._refuse(
-                    entry,
-                    declined.platform_code,
-                    declined.message,
-                    retryable=declined.error_class in RETRYABLE,
-                    opted_out=declined.error_class is ErrorClass.OPTED_OUT,
+                    entry, declined.platform_code, declined.message, error_class=declined.error_class
                 )
             case retrying.Halt():
                 # A call made with credentials that have been replaced since says nothing about the new ones.
@@ -698,14 +693,15 @@ class _Channel:
         await self._was_overtaken(entry)
 
     async def _refuse(
-        self, entry: Entry, code: str, message: str, *, retryable: bool, opted_out: bool = False
+        self, entry: Entry, code: str, message: str, *, error_class: ErrorClass | None = None
     ) -> None:
         outcome = Refused(
             platform_code=code,
             message=message,
-            retryable=retryable,
+            retryable=error_class is None or error_class in RETRYABLE,
             at=self._shared.wall_ms(),
-            opted_out=opted_out,
+            opted_out=error_class is ErrorClass.OPTED_OUT,
+            undeliverable=error_class is ErrorClass.UNDELIVERABLE,
         )
         self._log.warning("outbox.refused", **self._names(entry), **_effort(entry), code=code)
         await self._report(entry, outcome)

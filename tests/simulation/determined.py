@@ -22,7 +22,7 @@ from trio._core import _run as trio_run
 
 import adapters.guard
 import gateway.push.session
-import gateway.webhooks
+import gateway.webhooks.handling
 import storage.writer
 from adapters.registry import describe_all
 from engine.domain.platforms import describe, rules_of
@@ -60,7 +60,7 @@ def determined(world: World) -> Iterator[None]:
             replaced(trio_run, "_ALLOW_DETERMINISTIC_SCHEDULING", True),
             replaced(storage.writer, "batch_id", batch_id),
             replaced(gateway.push.session, "secrets", tokens),
-            replaced(gateway.webhooks, "os", SimpleNamespace(urandom=ids.randbytes)),
+            replaced(gateway.webhooks.handling, "os", SimpleNamespace(urandom=ids.randbytes)),
             replaced(adapters.guard, "GuardedTransport", lambda guard, **_: guard.transport),
         ):
             for module in _modules():

@@ -123,7 +123,7 @@ class Mail:
         with trio.move_on_after(seconds):
             if chance.stream("webhook").random() < 0.5:
                 answer = await self._begun(process, post)
-            if answer is None:
+            else:
                 answer = await process.webhooks.handle(
                     "POST",
                     post.path,
@@ -140,19 +140,19 @@ class Mail:
         return answer.status
 
     @staticmethod
-    async def _begun(process: "Process", post: "Post") -> Answer | None:
-        """The lane's way, without a task of the request's own. None: it was not taken."""
+    async def _begun(process: "Process", post: "Post") -> Answer:
+        """The lane's way, without a task of the request's own as far as that goes."""
         told, answers = trio.Event(), list[Answer]()
 
         def answered(answer: Answer) -> None:
             answers.append(answer)
             told.set()
 
-        began = process.webhooks.begin(
+        rest = process.webhooks.begin(
             post.path, post.query, post.headers, post.body, answered, trio.current_time()
         )
-        if not began:
-            return None
+        if rest is not None:
+            return await rest()
         while not answers:
             with trio.move_on_after(1.0):
                 await told.wait()
