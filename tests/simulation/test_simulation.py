@@ -20,9 +20,9 @@ SEEDS = 200
 REPEATED = (3, 6, 12)
 
 REGRESSIONS: dict[int, str] = {
-    9: "a reply that an opt-out had withdrawn went out: the news of that overtook it on the way to the channel",
+    9: "a reply that an opt-out had withdrawn went out: it came to the channel after the news of that",
 }
-"""Seeds that found a bug, and which. A seed shows its bug only as long as the days stay what they are, so each bug
+"""Seeds that found a bug, and which. A seed shows its bug only as long as the days stay what they are: each bug
 has a test of its own too, and a seed that shows it no more is taken out."""
 
 
