@@ -22,8 +22,8 @@ REPEATED = (3, 6, 12)
 REGRESSIONS: dict[int, str] = {
     9: "a reply that an opt-out had withdrawn went out: it came to the channel after the news of that",
 }
-"""Seeds that found a bug, and which. A seed shows its bug only as long as the days stay what they are: each bug
-has a test of its own too, and a seed that shows it no more is taken out."""
+"""Seeds that found a bug, and which. A seed shows its bug only as long as the days stay what they are: each
+bug has a test of its own too, and a seed that shows it no more is taken out."""
 
 
 def _told(report: Report) -> str:
