@@ -6,10 +6,10 @@ from urllib.parse import quote
 import httpx
 import trio
 
+from adapters.email.client import mail_server, open_server
 from adapters.email.describing import provider_of
 from adapters.email.errors import service_refusal
 from adapters.email.posting import authorization, mailgun_domain, service_url, usable_key
-from adapters.email.submitting import mail_server, open_server
 from adapters.guard import Guard, guarded_client
 from adapters.port import Account, Checked, Declined, ErrorClass
 from engine.errors import Unavailable

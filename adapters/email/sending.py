@@ -9,6 +9,7 @@ Leaves      what a mail looks like to `composing`, the two ways out to `submitti
 
 import time
 from collections.abc import Callable
+from contextlib import AsyncExitStack
 from typing import Final, Self
 
 import httpx
@@ -17,11 +18,13 @@ from msgspec import structs
 
 from adapters.calling import declined
 from adapters.degrading import LOCATED, NUMBERED, located, numbered
+from adapters.email.client import mail_server
 from adapters.email.composing import OutFile, OutMail, compose, in_header, mime_of
 from adapters.email.describing import PLATFORM, provider_of
 from adapters.email.dkim import signed, signs
+from adapters.email.keeping import KeptClients
 from adapters.email.posting import CALL_SECONDS_MAX, post
-from adapters.email.submitting import mail_server, submit
+from adapters.email.submitting import submit
 from adapters.guard import guarded_client
 from adapters.port import (
     Accepted,
@@ -64,12 +67,18 @@ class EmailSender:
         self._tools = tools
         self._wall_ms = wall_ms or _wall_ms
         timeout = httpx.Timeout(CALL_SECONDS_MAX, connect=5.0)
+        self._kept = KeptClients()
+        self._stack = AsyncExitStack()
         self._client = guarded_client(tools.guard, connections_max=_CONNECTIONS_MAX, timeout=timeout)
 
     async def __aenter__(self) -> Self:
+        nursery = await self._stack.enter_async_context(trio.open_nursery())
+        self._stack.callback(nursery.cancel_scope.cancel)
+        nursery.start_soon(self._kept.run)
         return self
 
     async def __aexit__(self, *_: object) -> None:
+        await self._stack.aclose()
         await self._client.aclose()
 
     def limits(self, account: Account) -> Limits:
@@ -148,6 +157,7 @@ class EmailSender:
             server=server,
             guard=self._tools.guard,
             turn=turn,
+            kept=self._kept,
         )
 
     async def _prepare(self, send: Send, account: Account) -> tuple[str, tuple[OutFile, ...]] | Declined:
