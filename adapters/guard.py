@@ -179,11 +179,20 @@ class _GuardedNetwork(httpcore.AsyncNetworkBackend):
         await trio.sleep(seconds)
 
 
+def origin_of(url: httpx.URL) -> tuple[str, str, int]:
+    """Scheme, host and port."""
+    return url.scheme, url.host, url.port or (80 if url.scheme == "http" else 443)
+
+
+_ANYBODYS: Final = frozenset((b"host", b"accept", b"accept-encoding", b"connection", b"user-agent", b"range"))
+
+
 class GuardedTransport(httpx.AsyncBaseTransport):
     """An httpx transport that connects through a guard. Close it with its client.
 
     A request's extension `body_bytes_max` bounds its answer as it comes over the wire: more raises
-    `BodyTooLarge`.
+    `BodyTooLarge`. Its extension `meant_for` is the origin (`origin_of`) that its own headers are for: a
+    redirect to another loses all but `_ANYBODYS`, whatever a platform calls the header with its token.
     """
 
     def __init__(
@@ -205,8 +214,11 @@ class GuardedTransport(httpx.AsyncBaseTransport):
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
         url = request.url
-        port = url.port or (80 if url.scheme == "http" else 443)
-        self._guard.check_scheme(url.scheme, url.host, port)
+        scheme, host, port = origin = origin_of(url)
+        self._guard.check_scheme(scheme, host, port)
+        headers = request.headers.raw
+        if request.extensions.get("meant_for", origin) != origin:
+            headers = [each for each in headers if each[0].lower() in _ANYBODYS]
         assert isinstance(request.stream, httpx.AsyncByteStream)
         with _translated(request):
             answer = await self._connections.handle(
@@ -215,7 +227,7 @@ class GuardedTransport(httpx.AsyncBaseTransport):
                     url=httpcore.URL(
                         scheme=url.raw_scheme, host=url.raw_host, port=url.port, target=url.raw_path
                     ),
-                    headers=request.headers.raw,
+                    headers=headers,
                     content=request.stream,
                     extensions=request.extensions,
                 )

@@ -54,6 +54,7 @@ from engine.reading import DirectoryEntry, Login, Reads, Tenant, Token
 from gateway.app import create_app
 from gateway.authentication import hash_secret
 from gateway.broadcasting import broadcasting_blueprint
+from gateway.client_address import Proxies
 from gateway.dependencies import AccountCheck, ChannelHealth, Dependencies, Renewal
 from gateway.directory import Directory
 from gateway.enginemetrics import EngineCollector
@@ -318,6 +319,7 @@ class _System:
                     refusal=webhooks.refusal,
                 )
             )
+        client_of = Proxies(settings.trusted_proxies).client_of
         deps = Dependencies(
             engine=self.engine,
             reads=self.reads,
@@ -337,6 +339,7 @@ class _System:
             tickets=self.tickets,
             master_key=key,
             base_url=lambda: self.base_url,
+            client_of=client_of,
             body_bytes_max=settings.body_bytes_max,
             webhook_bytes_max=settings.webhook_bytes_max,
             upload_bytes_max=settings.media_bytes_max,
@@ -353,6 +356,7 @@ class _System:
             epoch_of=self._log_epoch,
             apps=self.apps,
             origins=settings.ws_origins,
+            client_of=client_of,
         )
         # Later than the rest: sessions ask the application's own authenticator and rights.
         self.app.register_blueprint(push_blueprint(self.sessions))

@@ -17,6 +17,7 @@ import difflib
 import os
 import re
 from collections.abc import Callable, Mapping
+from ipaddress import ip_network
 from pathlib import Path
 from typing import Annotated, Final, Literal, NamedTuple, get_type_hints
 from urllib.parse import SplitResult, urlsplit
@@ -162,6 +163,18 @@ def _listeners(text: str) -> dict[str, tuple[str, int]]:
             raise ValueError("must be a comma-separated list of name=host:port, such as smtp=0.0.0.0:25")
         found[name] = (_host(host.strip("[]")), _port(port))
     return found
+
+
+def _networks(text: str) -> tuple[str, ...]:
+    networks = _listed(text)
+    for network in networks:
+        try:
+            ip_network(network)
+        except ValueError:
+            raise ValueError(
+                "must be a comma-separated list of addresses or networks, such as 10.0.0.0/8"
+            ) from None
+    return networks
 
 
 def _origins(text: str) -> tuple[str, ...]:
@@ -340,6 +353,15 @@ class Settings(Struct, frozen=True, kw_only=True):
             "Comma-separated host:port pairs that may be called although they are private: for stand-ins "
             "of a platform, and a mail server of one's own network.",
             _hosts_with_ports,
+            shown_default="none",
+        ),
+    ] = ()
+    trusted_proxies: Annotated[
+        tuple[str, ...],
+        Setting(
+            "Comma-separated addresses or networks of the reverse proxies in front, whose X-Forwarded-For "
+            "says who the client is. Without it all clients behind one share the limits of one address.",
+            _networks,
             shown_default="none",
         ),
     ] = ()

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 from adapters.email.account import check_account
 from adapters.email.describing import PLATFORM
 from adapters.email.errors import classify
-from adapters.email.listening import MailListener
+from adapters.email.listening import LISTENER, MailListener
 from adapters.email.media import EmailMedia
 from adapters.email.polling import MailboxPoller, has_mailbox
 from adapters.email.receiver import EmailReceiver
@@ -35,6 +35,7 @@ class Email(Adapter):
     """Implements `adapters.port.Adapter`."""
 
     platform = PLATFORM
+    listeners = (LISTENER,)
 
     def receiver(self) -> "Receiver":
         return EmailReceiver()

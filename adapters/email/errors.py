@@ -10,6 +10,7 @@ Source      The sheet, sections 1.5, 2.5, 3.4 and 6; unconfirmed there: parts of
 import re
 from typing import Final
 
+from adapters.calling import declined
 from adapters.email.reports import ADDRESS_IS_WRONG, code_in, failure
 from adapters.port import Declined, ErrorClass
 
@@ -97,7 +98,7 @@ def smtp_refusal(reply: int, said: str, *, of_sender: bool = False) -> Declined:
     elif of_sender and error_class in (_RECIPIENT, _DEAD, _BAD):
         error_class = _ACCOUNT
     sentence = LOGIN if error_class is _AUTH else failure(code, said).message
-    return Declined(error_class=error_class, platform_code=code, message=sentence)
+    return declined(error_class, code, sentence)
 
 
 def service_refusal(code: str, said: str, *, retry_after_seconds: float | None = None) -> Declined:
@@ -105,9 +106,5 @@ def service_refusal(code: str, said: str, *, retry_after_seconds: float | None =
     error_class = classify(code)
     said = " ".join(said.split())[:300]
     sentence = _SENTENCES.get(error_class, _SENTENCES[_BAD])
-    return Declined(
-        error_class=error_class,
-        platform_code=code,
-        message=f"{sentence} ({said})" if said and error_class is not _AUTH else sentence,
-        retry_after_seconds=retry_after_seconds,
-    )
+    sentence = f"{sentence} ({said})" if said and error_class is not _AUTH else sentence
+    return declined(error_class, code, sentence, wait=retry_after_seconds)

@@ -24,7 +24,7 @@ from engine.reading import ConversationFilter, Page
 from gateway.envelope import Answer
 from gateway.permissions import Permission, sees_all
 from gateway.routing import Routes, TenantCall
-from gateway.schemas import Id, Ids, Input, Moment, PageQuery, invalid, milliseconds
+from gateway.schemas import END, Id, Ids, Input, Moment, PageQuery, invalid, milliseconds
 
 routes = Routes("conversations")
 
@@ -40,7 +40,7 @@ class FilterQuery(PageQuery, frozen=True, kw_only=True):
     status: Annotated[str, Meta(max_length=100)] | None = None
     platform: Annotated[str, Meta(max_length=40)] | None = None
     channel_id: Id | None = None
-    assigned_to: Annotated[str, Meta(pattern="^(me|none|[0-9]{1,16})$")] | None = None
+    assigned_to: Annotated[str, Meta(pattern="^(me|none|[0-9]{1,16})" + END)] | None = None
     unread: bool | None = None
     tag: Id | None = None
     search: Annotated[str, Meta(min_length=1, max_length=SEARCH_CHARACTERS_MAX)] | None = None

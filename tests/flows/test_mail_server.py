@@ -16,6 +16,7 @@ from adapters.simulators.mail.reports import failure_report
 from adapters.simulators.mail.service import MailAccount
 from tests.adapters.email.mailbox_server import MailboxServer
 from tests.fixtures.system import Agent, Business, Json, until
+from tests.patience import PATIENCE_SECONDS
 
 pytestmark = pytest.mark.real_time
 
@@ -33,7 +34,7 @@ class Post(Struct, kw_only=True):
 
     async def hand_in(self, mail: EmailMessage, sender: str, to: str | None = None) -> None:
         def run() -> None:
-            with smtplib.SMTP("127.0.0.1", self.port, timeout=20) as client:
+            with smtplib.SMTP("127.0.0.1", self.port, timeout=PATIENCE_SECONDS) as client:
                 client.send_message(mail, sender, [to or self.address])
 
         await trio.to_thread.run_sync(run)

@@ -28,6 +28,7 @@ from engine.domain.conversation.messages import (
     Link,
     MarkConversationRead,
     MediaVerdict,
+    NamedBeside,
     OutboxVerdict,
     Receive,
     Retry,
@@ -69,6 +70,8 @@ def decide(state: ContactState, message: ConversationCommand, ctx: Context) -> E
             return replying.start(state, message, ctx)
         case TimerFired():
             return desk.timer_fired(state, message, ctx)
+        case NamedBeside():
+            return customer.named_beside(state, message, ctx)
         case _ if state.customer is None:
             return no_conversation()
         case KnowProfile():

@@ -71,6 +71,16 @@ class KnowProfile(Struct, frozen=True, tag=True, tag_field="message", kw_only=Tr
     trace: str = ""
 
 
+class NamedBeside(Struct, frozen=True, tag=True, tag_field="message", kw_only=True):
+    """From another contact on the channel, which the platform has named in one breath with this one, after
+    each had come by a name of its own. Two contacts they stay; what this one lacks of number and address it
+    takes over, so that they are suggested as one person. No answer."""
+
+    phone: str | None
+    email: str | None
+    trace: str = ""
+
+
 class SendMessage(Struct, frozen=True, tag=True, tag_field="message", kw_only=True):
     """From the API. Answer: MessageResource (also for a repeated `client_key`: the first message).
 
@@ -308,6 +318,7 @@ ConversationCommand = (
     | OutboxVerdict
     | MediaVerdict
     | KnowProfile
+    | NamedBeside
     | ChangeCustomer
     | Link
     | Shared

@@ -232,7 +232,9 @@ def retry(state: ContactState, message: Retry, ctx: Context) -> Effects | Lookup
             updated_at=ctx.now,
         )
     )
-    change.tell(Tell(channel_address(state.tenant_id, state.channel_id), Deliver(item), Lane.REALTIME))
+    change.tell(
+        Tell(channel_address(state.tenant_id, state.channel_id), Deliver(item, again=True), Lane.REALTIME)
+    )
     change.status_event(target.conversation_id, target, None)
     row.status, row.failed_at, row.error = "pending", None, None
     if flagged:

@@ -25,6 +25,7 @@ from engine.domain.intake import Delivery, DeliveryReceipt
 from engine.errors import StoreUnavailable
 from engine.ports import Endpoint
 from tests.adapters.email.mailbox_server import MailboxServer
+from tests.patience import PATIENCE_SECONDS
 
 pytestmark = pytest.mark.real_time
 
@@ -105,7 +106,7 @@ class Owner:
         self._changed = trio.Event()
 
     async def until(self, met: Callable[[], bool]) -> None:
-        with trio.fail_after(10):
+        with trio.fail_after(PATIENCE_SECONDS):
             while not met():
                 changed = self._changed
                 with trio.move_on_after(0.05):
@@ -143,7 +144,7 @@ class Owner:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(services.run)
             yield
-            with trio.fail_after(10):
+            with trio.fail_after(PATIENCE_SECONDS):
                 await services.stop(5)
 
 
