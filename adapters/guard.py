@@ -13,7 +13,9 @@ Leaves      Redirect bounds, sizes and overall deadlines to the client that uses
 Errors      httpx's own for the network; `AddressRefused` (an httpx.ConnectError, so surely nothing was sent)
             for the guard.
 
-The allow list (`host:port`, exact) is for stand-ins of a platform on a developer's machine.
+The allow list (`host:port`, exact) is for stand-ins of a platform on a developer's machine, and for servers
+of the operator's own network. Servers that a tenant names without a URL (mail) are called on their protocol's
+usual ports and those that the operator adds, so that nobody can look through others' ports.
 """
 
 import ipaddress
@@ -72,6 +74,10 @@ class AddressRefused(httpx.ConnectError):
     """The guard does not connect there. Nothing was sent."""
 
 
+class PortRefused(AddressRefused):
+    """Not one of the ports on which such a server is called."""
+
+
 class BodyTooLarge(httpx.ReadError):
     """The answer has more bytes than the request's extension `body_bytes_max` allows."""
 
@@ -95,17 +101,26 @@ def is_public(address: str) -> bool:
 
 
 class Guard:
-    """What may be connected to. `allowed` holds `host:port` entries that are let through unchecked."""
+    """What may be connected to. `allowed` holds `host:port` entries that are let through unchecked, `ports`
+    what `check_port` takes beside the usual ones."""
 
-    def __init__(self, *, allowed: Collection[str] = (), plain_http: bool = False) -> None:
+    def __init__(
+        self, *, allowed: Collection[str] = (), plain_http: bool = False, ports: Collection[int] = ()
+    ) -> None:
         self.allowed = frozenset(entry.lower() for entry in allowed)
         self.plain_http = plain_http
+        self.ports = frozenset(ports)
 
     def check_scheme(self, scheme: str, host: str, port: int) -> None:
         """Raises AddressRefused for a scheme that is not acceptable for this host."""
         if scheme == "https" or (scheme == "http" and (self.plain_http or self.lets_through(host, port))):
             return
         raise AddressRefused(f"requests over {scheme[:20]} to this host are not allowed")
+
+    def check_port(self, host: str, port: int, usual: Collection[int]) -> None:
+        """Raises PortRefused."""
+        if port not in usual and port not in self.ports and not self.lets_through(host, port):
+            raise PortRefused(f"port {port} is not a usual one")
 
     def lets_through(self, host: str, port: int) -> bool:
         name = f"[{host}]" if ":" in host else host

@@ -52,6 +52,8 @@ class ErrorClass(Enum):
     """The message itself is not acceptable: final."""
     OPTED_OUT = "opted_out"
     """The recipient wants no messages from this account: final, and the conversation is told."""
+    UNDELIVERABLE = "undeliverable"
+    """Nothing that is sent to this recipient's address will arrive: final, and the conversation is told."""
     ACCOUNT = "account"
     """Something about the account (payment, policy, registration): final, a person has to act."""
 
@@ -59,6 +61,7 @@ class ErrorClass(Enum):
 RETRYABLE = frozenset(ErrorClass) - {
     ErrorClass.RECIPIENT,
     ErrorClass.OPTED_OUT,
+    ErrorClass.UNDELIVERABLE,
     ErrorClass.BAD_REQUEST,
 }
 """Classes of a failure that a person's later `retry` of the same message may turn into success."""
@@ -81,6 +84,17 @@ class Account(Struct, frozen=True, kw_only=True):
     active: bool = True
     credentials_at: int = 0
     credentials_expire_at: int | None = None
+
+    def base_url(self, usual: str) -> str:
+        """The platform's address, without a slash at its end: the setting `base_url`, else `usual`."""
+        return str(self.settings.get("base_url") or usual).rstrip("/")
+
+    def number(self, name: str, usual: int, most: int) -> int:
+        """A setting that is a whole number of 1 to `most`; `usual` where it is none."""
+        given = self.settings.get(name)
+        if isinstance(given, int) and not isinstance(given, bool) and 1 <= given <= most:
+            return given
+        return usual
 
     def __repr__(self) -> str:
         return f"<Account {self.platform} tenant={self.tenant_id} channel={self.channel_id}>"
@@ -110,7 +124,8 @@ class Unanswered(Struct, frozen=True, kw_only=True):
     reason: str
 
 
-SendResult = Accepted | Declined | Unanswered
+Failure = Declined | Unanswered
+SendResult = Accepted | Failure
 
 
 class Limits(Struct, frozen=True, kw_only=True):
@@ -290,7 +305,8 @@ class Simulator(Protocol):
 
 class Play(Struct, frozen=True, kw_only=True):
     """What a simulator is made with. `accounts` are keys as `StandIn.new_keys` makes them. `habits`: calm,
-    demo (the bad habits of every day, but each send arrives) or rough (a bad day). Simulators with one
+    open (the same, and sends to people whose messages somebody else posts are taken too), demo (the bad
+    habits of every day, but each send arrives) or rough (a bad day). Simulators with one
     `ledger` (`adapters.simulators.ledger.Ledger`) are witnesses as one; None: each keeps its own."""
 
     accounts: Sequence[Mapping[str, str]]
@@ -322,6 +338,8 @@ class Adapter(ABC):
     """A platform. One instance per process; parts are made when they are needed."""
 
     platform: ClassVar[Platform]
+    listeners: ClassVar[tuple[str, ...]] = ()
+    """What `services` listen on where the operator wants it, by the names of `ServiceTools.listen`."""
 
     @abstractmethod
     def receiver(self) -> Receiver:

@@ -1,21 +1,34 @@
 """The careful reading of platforms' JSON, shared by the adapters.
 
 Promises    `decode_json` raises InvalidInput and nothing else, whatever the bytes, and gives nothing that is
-            nested too deeply for recursive encoders further on.
+            nested too deeply for recursive encoders further on. `decoded` raises nothing.
 """
 
 import re
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 import msgspec
 
 from engine.errors import InvalidInput
+
+Json = dict[str, Any]
+"""A JSON object, of which nothing more is known."""
+
+T = TypeVar("T")
 
 DEPTH_MAX: Final = 64
 """Platforms nest about ten levels. Deeper content would exhaust recursive encoders further on."""
 
 _ID_MAX: Final = 512
 """Message ids have 60 to 200 characters; an index entry of the database holds some 2,700 bytes."""
+
+
+def decoded(decoder: msgspec.json.Decoder[T], body: bytes | msgspec.Raw) -> T | None:
+    """A platform's answer by its type; None where it is not of that type."""
+    try:
+        return decoder.decode(body)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return None
 
 
 def decode_json(body: bytes) -> Any:

@@ -201,6 +201,7 @@ class _System:
         guard = Guard(
             allowed=settings.allow_private_media_hosts,
             plain_http=bool(settings.allow_private_media_hosts),
+            ports=settings.allow_server_ports,
         )
         self.guard = guard
         describe_all()

@@ -147,6 +147,13 @@ def _hosts_with_ports(text: str) -> tuple[str, ...]:
     return hosts
 
 
+def _ports(text: str) -> tuple[int, ...]:
+    ports = _listed(text)
+    if not all(port.isdecimal() and 0 < int(port) < 65_536 for port in ports):
+        raise ValueError("must be a comma-separated list of ports, such as 10025,10143")
+    return tuple(map(int, ports))
+
+
 def _listeners(text: str) -> dict[str, tuple[str, int]]:
     found = {}
     for each in _listed(text):
@@ -343,8 +350,8 @@ class Settings(Struct, frozen=True, kw_only=True):
     allow_private_media_hosts: Annotated[
         tuple[str, ...],
         Setting(
-            "Comma-separated host:port pairs that media may be fetched from although they are private; "
-            "for stand-ins of a platform.",
+            "Comma-separated host:port pairs that may be called although they are private: for stand-ins "
+            "of a platform, and a mail server of one's own network.",
             _hosts_with_ports,
             shown_default="none",
         ),
@@ -355,6 +362,15 @@ class Settings(Struct, frozen=True, kw_only=True):
             "Comma-separated addresses or networks of the reverse proxies in front, whose X-Forwarded-For "
             "says who the client is. Without it all clients behind one share the limits of one address.",
             _networks,
+            shown_default="none",
+        ),
+    ] = ()
+    allow_server_ports: Annotated[
+        tuple[int, ...],
+        Setting(
+            "Comma-separated ports on which servers that accounts name (SMTP, IMAP) may be called, beside "
+            "the usual ones.",
+            _ports,
             shown_default="none",
         ),
     ] = ()

@@ -25,6 +25,7 @@ import trio
 from aiosmtpd.smtp import SMTP, Envelope, Session
 
 from adapters.email.describing import PLATFORM
+from adapters.email.letter import LeftOut
 from adapters.email.parts import source_of
 from adapters.email.reading import read_message
 from adapters.email.recognising import recognise
@@ -145,13 +146,26 @@ class MailListener:
 
 
 async def read_mail(
-    raw: bytes, endpoint: Endpoint, *, sender: str | None, to: Sequence[str], source: str, at: int
+    raw: bytes,
+    endpoint: Endpoint,
+    *,
+    sender: str | None,
+    to: Sequence[str],
+    source: str,
+    at: int,
+    left_out: LeftOut | None = None,
 ) -> InboundEvent:
     """The event that a mail is for an account; read in a thread, since a large one takes seconds."""
 
     def read() -> InboundEvent:
         return read_message(
-            raw, account=endpoint.external_id, envelope_from=sender, envelope_to=to, source=source, at=at
+            raw,
+            account=endpoint.external_id,
+            envelope_from=sender,
+            envelope_to=to,
+            source=source,
+            at=at,
+            left_out=left_out,
         )
 
     return recognise(await trio.to_thread.run_sync(read), endpoint)

@@ -69,7 +69,7 @@ PLATFORM: Final = Platform(
                 label="Messages: the agent's pace.",
                 kind="number",
                 least=1,
-                most=1_000,
+                most=limits.MESSAGES_PER_SECOND_MOST,
             ),
             Field(
                 name="representative_name",

@@ -10,6 +10,7 @@ from msgspec import Meta, Struct
 from engine.domain.conversation.messages import (
     Assign,
     ChangeTags,
+    LiftUndeliverable,
     MarkConversationRead,
     SetStatus,
     ShowTyping,
@@ -221,6 +222,17 @@ async def remove_tags(call: TenantCall, conversation_id: int, body: TagsBody) ->
     """Take tags off the conversation."""
     command = ChangeTags(remove=tuple(body.tag_ids), **_common(call, conversation_id))
     return Answer(data=await ask(call, conversation_id, command), message="Tags removed")
+
+
+@routes.delete(
+    "/conversations/<id:conversation_id>/undeliverable",
+    needs=Permission.CONVERSATIONS_REPLY,
+    answer=ConversationResource,
+)
+async def lift_undeliverable(call: TenantCall, conversation_id: int) -> Answer:
+    """Send to the customer again, although earlier messages came back."""
+    command = LiftUndeliverable(**_common(call, conversation_id))
+    return Answer(data=await ask(call, conversation_id, command), message="Lifted")
 
 
 @routes.post("/conversations/<id:conversation_id>/typing", needs=Permission.CONVERSATIONS_REPLY, status=202)

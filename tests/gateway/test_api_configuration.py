@@ -8,6 +8,7 @@ import httpx
 import pytest
 
 from tests.gateway.conftest import PASSWORD, Business
+from tests.patience import PATIENCE_SECONDS
 
 pytestmark = pytest.mark.real_time
 
@@ -151,7 +152,9 @@ def test_one_login_may_belong_to_two_tenants(new_business: Callable[[], Business
     user = second.owner.ok("POST", "/users", body)
     assert user["id"] == first.agent.user_id
     login = {"email": first.email("agent"), "password": PASSWORD}
-    answer = httpx.post(f"{first.system.base_url}/api/landlord/auth/login", json=login, timeout=30)
+    answer = httpx.post(
+        f"{first.system.base_url}/api/landlord/auth/login", json=login, timeout=PATIENCE_SECONDS
+    )
     assert {tenant["slug"] for tenant in answer.json()["data"]["tenants"]} == {first.slug, second.slug}
     path = f"/users/{user['id']}"
     assert second.owner.refused("PUT", path, {"password": "y" * 12})[0] == 403
@@ -171,8 +174,13 @@ def test_a_new_password_replaces_the_old_and_its_tokens(new_business: Callable[[
     assert everywhere.refused("GET", "/tags")[0] == 401
     login = {"email": business.email("agent"), "password": PASSWORD}
     url = f"{business.system.base_url}/api/landlord/auth/login"
-    assert httpx.post(url, json=login, timeout=30).status_code == 401
-    assert httpx.post(url, json={**login, "password": "a whole new password"}, timeout=30).status_code == 200
+    assert httpx.post(url, json=login, timeout=PATIENCE_SECONDS).status_code == 401
+    assert (
+        httpx.post(
+            url, json={**login, "password": "a whole new password"}, timeout=PATIENCE_SECONDS
+        ).status_code
+        == 200
+    )
 
 
 def test_an_email_that_is_somebody_elses_login_is_refused(new_business: Callable[[], Business]) -> None:
@@ -426,7 +434,9 @@ def test_put_and_patch_change_what_is_sent_and_leave_the_rest(
     for method in ("PUT", "PATCH"):
         after = owner.ok(method, path, {"name": f"New by {method}"})
         assert after == before | {"name": f"New by {method}", "updated_at": after["updated_at"]}
-    described = httpx.get(f"{business.system.base_url}/api/openapi.json", timeout=30).json()["paths"]
+    described = httpx.get(f"{business.system.base_url}/api/openapi.json", timeout=PATIENCE_SECONDS).json()[
+        "paths"
+    ]
     one = next(methods for path, methods in described.items() if re.search(rf"/{resource}/{{\w+}}$", path))
     assert set(one) == {"get", "put", "patch", "delete"}
     assert one["put"]["requestBody"] == one["patch"]["requestBody"]

@@ -14,6 +14,7 @@ from gateway.permissions import ROLES, Permission
 from gateway.ratelimit import Buckets
 from gateway.routing import Access
 from tests.gateway.conftest import PASSWORD, Business, System
+from tests.patience import PATIENCE_SECONDS
 
 pytestmark = pytest.mark.real_time
 
@@ -303,7 +304,9 @@ def test_a_wrong_login_says_nothing_about_what_was_wrong(business: Business, cha
         **right,
         change: {"password": "x" * 10, "email": "nobody@x.example", "tenant": "elsewhere"}[change],
     }
-    answer = httpx.post(f"{business.system.base_url}/api/landlord/auth/login", json=wrong, timeout=30)
+    answer = httpx.post(
+        f"{business.system.base_url}/api/landlord/auth/login", json=wrong, timeout=PATIENCE_SECONDS
+    )
     assert answer.status_code == 401
     assert answer.json() == {
         "success": False,

@@ -31,6 +31,7 @@ from gateway.idempotency import HEADER
 from gateway.routing import Access, Route
 from tests.gateway.belongings import PARAMETER, belongings
 from tests.gateway.conftest import Business, System
+from tests.patience import PATIENCE_SECONDS
 
 pytestmark = pytest.mark.real_time
 
@@ -141,7 +142,7 @@ def target(api_system: System) -> Target:
 @pytest.fixture(scope="module")
 def described(target: Target) -> OpenApiSchema:
     """The document as the server shows it, for one tenant: others are tested elsewhere."""
-    document = httpx.get(f"{target.system.base_url}/api/openapi.json", timeout=30).json()
+    document = httpx.get(f"{target.system.base_url}/api/openapi.json", timeout=PATIENCE_SECONDS).json()
     for path, operations in list(document["paths"].items()):
         for operation in operations.values():
             operation["parameters"] = [each for each in operation["parameters"] if each["name"] != "tenant"]
@@ -201,7 +202,9 @@ def test_calls_are_answered_as_described(
         if fits:
             target.use_a_new_key(case)
             target.be_patient_for_a_second(case)
-        answer = case.call(base_url=target.system.base_url, session=session, headers=headers, timeout=30)
+        answer = case.call(
+            base_url=target.system.base_url, session=session, headers=headers, timeout=PATIENCE_SECONDS
+        )
         case.validate_response(answer, checks=_CHECKS, headers=headers)
         _check_answer(answer)
 

@@ -70,6 +70,7 @@ class MessagingGraph(Calls):
         renew: Callable[[str, str], None],
         sends_per_second_max: Callable[[str], int],
         window_seconds: Callable[[], float | None],
+        strangers_taken: Callable[[], bool],
     ) -> None:
         super().__init__(ledger=ledger, faults=faults)
         self.usage_percent = 1.0
@@ -85,6 +86,7 @@ class MessagingGraph(Calls):
         self._earlier: dict[str, str] = {}
         self._per_second = sends_per_second_max
         self._window = window_seconds
+        self._strangers_taken = strangers_taken
         self._traces = itertools.count(1)
         self._limits = {account_id: NumberLimit(300) for account_id in accounts}
         self._uploads: set[str] = set()
@@ -195,13 +197,13 @@ class MessagingGraph(Calls):
     def _send(self, account: MessagingAccount, body: Json) -> tuple[Response, Send | None]:
         recipient = _member(body, "recipient").get("id")
         customer = self._people.find(recipient) if isinstance(recipient, str) else None
-        if customer is None:
+        if not isinstance(recipient, str) or (customer is None and not self._strangers_taken()):
             raise Refusal(100, "No matching user found", subcode=2018001)
         if "sender_action" in body:
             self._act(account, body)
             return self._ok({"recipient_id": recipient}), None
         message = _member(body, "message")
-        self._check_window(body, customer.heard_at)
+        self._check_window(body, now_ms() if customer is None else customer.heard_at)
         self._check_message(message)
         limit = self._limits[account.account_id]
         limit.per_second = self._per_second(account.account_id)
@@ -214,14 +216,14 @@ class MessagingGraph(Calls):
         send = Send(
             id=self._new_mid(),
             phone_number_id=account.account_id,
-            recipient=customer.key,
+            recipient=recipient,
             type=_type_of(message),
             callback_data=metadata.rpartition(":")[2] if isinstance(metadata, str) else None,
             accepted_at=now_ms(),
         )
         self.ledger.record_send(send, body)
         self._accepted(account, send, message)
-        return self._ok({"recipient_id": customer.key, "message_id": send.id}), send
+        return self._ok({"recipient_id": recipient, "message_id": send.id}), send
 
     def _act(self, account: MessagingAccount, body: Json) -> None:
         action = body["sender_action"]

@@ -227,7 +227,7 @@ class BusinessApi(Calls):
             raise Refusal(PARAMETER, "recipient_type must be CONVERSATION")
         recipient = body.get("recipient")
         customer = self._people.find(recipient) if isinstance(recipient, str) else None
-        if customer is None:
+        if not isinstance(recipient, str) or (customer is None and not self._settings().strangers_taken):
             raise Refusal(NOT_FOUND, "The conversation does not exist")
         limit = self._limits[account.account_id]
         limit.per_second = self._per_second(account.account_id)
@@ -240,12 +240,13 @@ class BusinessApi(Calls):
             self._act(account, body)
             return self._ok({"message": {"message_id": ""}}), None
         self._check_content(account, kind, body)
-        self._count(account, customer)
+        if customer is not None:
+            self._count(account, customer)
         self.ledger.ensure_room()
         send = Send(
             id=self._new_mid(),
             phone_number_id=account.account_id,
-            recipient=customer.key,
+            recipient=recipient,
             type=str(kind).lower(),
             callback_data=None,
             accepted_at=now_ms(),
