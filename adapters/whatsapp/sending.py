@@ -304,7 +304,8 @@ def check(send: Send) -> None:
                 if not -most <= value <= most:
                     problems.add(name, f"Between -{most} and {most}.")
         case SendReaction():
-            problems.text("message_id", send.platform_message_id, limits.CALLBACK_DATA_MAX)
+            # Empty as long as the conversation has not looked it up.
+            problems.text("message_id", send.platform_message_id, limits.CALLBACK_DATA_MAX, required=False)
             # The longest emoji sequences have about ten code points (families with skin tones, flags).
             problems.text("emoji", send.emoji, 32, required=False)
         case MarkRead():
