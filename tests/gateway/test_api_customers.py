@@ -523,7 +523,7 @@ def test_two_contacts_become_one_with_one_open_conversation(new_business: Callab
     assert names == {user_id, older, newer}
     status = business.owner.refused("PATCH", f"/conversations/{second}/status", {"status": "open"})
     assert status == (409, "conflict")
-    answer = {"type": "text", "text": {"body": "hello"}, "force": True}
+    answer = {"type": "text", "content": "hello", "force": True}
     assert business.owner.refused("POST", f"/conversations/{second}/messages", answer)[0] == 409
     business.customer_writes(older, "and again")
     assert [each["id"] for each in open_conversations(business)] == [first]
