@@ -7,7 +7,7 @@ class GoogleAccount(Struct, frozen=True, kw_only=True):
     """`account_id` is the resource's name. An agent has the first two secrets, a profile the others."""
 
     account_id: str
-    access_token: str
+    access_token: str = ""
     partner_key: str = ""
     client_token: str = ""
     push_email: str = ""

@@ -11,7 +11,7 @@ import time
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from functools import partial
-from typing import Any, Final
+from typing import Any, Final, Unpack
 from uuid import UUID
 
 import httpx
@@ -19,17 +19,15 @@ import trio
 
 from adapters.simulators.faults import Route
 from adapters.simulators.google.accounts import GoogleAccount
-from adapters.simulators.google.api import CALL_BYTES_MAX, GoogleApi, Json, body_of, ok
+from adapters.simulators.google.api import GoogleApi
 from adapters.simulators.google.people import WRITTEN, Writers
 from adapters.simulators.google.signing import signature
-from adapters.simulators.http import Request, Response
-from adapters.simulators.ledger import Ledger, Mark, Send
-from adapters.simulators.limits import NumberLimit
-from adapters.simulators.media import MediaStore, png
-from adapters.simulators.playing.calls import Refusal
-from adapters.simulators.playing.cast import Customer, Said
-from adapters.simulators.playing.platform import Played
-from adapters.simulators.settings import Settings
+from adapters.simulators.http import Request, Response, json_response
+from adapters.simulators.ledger import Mark, Send
+from adapters.simulators.media import MediaStore, file_response, png
+from adapters.simulators.playing.calls import Refusal, object_of
+from adapters.simulators.playing.cast import Customer, Json, Said
+from adapters.simulators.playing.platform import Making, Played
 from adapters.simulators.webhooks import Event, Post, Verdict, now_ms
 from engine.errors import DeliveryFailed, InvalidInput
 
@@ -64,16 +62,14 @@ class MessagesSimulator(Played[GoogleAccount, Customer]):
     """See `adapters.simulators.playing.platform`."""
 
     account_field = "resource_name"
+    api: "MessagesApi"
 
     def __init__(
         self,
         accounts: Sequence[GoogleAccount],
-        *,
-        seed: int = 1,
-        settings: Settings | None = None,
-        ledger: Ledger | None = None,
+        **making: Unpack[Making],
     ) -> None:
-        super().__init__("google-business", accounts, seed=seed, settings=settings, ledger=ledger)
+        super().__init__("google-business", accounts, **making)
         self._people = Writers(self.random("people"))
         self._media = MediaStore(_PICTURE_SECONDS, 10**15 + time.time_ns() // 1_000)
         self._offered: dict[str, tuple[str, Json]] = {}
@@ -85,12 +81,6 @@ class MessagesSimulator(Played[GoogleAccount, Customer]):
 
     def speech(self) -> MessagesSpeech:
         return MessagesSpeech()
-
-    async def answer_call(self, request: Request) -> Response:
-        return await self.api.answer(request)
-
-    def body_limit(self, method: str, path: str) -> int:
-        return CALL_BYTES_MAX
 
     async def shake_hands(self, account: GoogleAccount, callback_url: str) -> None:
         """The POST with which Google looks at a new webhook (sheet, A1)."""
@@ -216,9 +206,7 @@ class MessagesSimulator(Played[GoogleAccount, Customer]):
         """A picture, by its signed address."""
         media_id, secret = request.path.rpartition("/")[2], request.query.get("x-goog-signature", "")
         stored = self._media.by_url(media_id, secret, trio.current_time())
-        if stored is None:
-            return Response(404, b"", "text/plain")
-        return Response(200, stored.content, stored.mime_type)
+        return file_response(stored)
 
     def _bare(self, account: GoogleAccount, conversation: str, request: str) -> Json:
         return {
@@ -243,9 +231,14 @@ class MessagesApi(GoogleApi):
     """The historic Business Messages API (sheet, A4)."""
 
     def __init__(self, sim: MessagesSimulator) -> None:
-        super().__init__(sim.accounts, ledger=sim.ledger, faults=sim.faults, expired=sim.expired)
+        super().__init__(
+            sim.accounts,
+            ledger=sim.ledger,
+            faults=sim.faults,
+            expired=sim.expired,
+            sends_per_second_max=lambda account_id: sim.per_second_max(account_id, _SENDS_PER_SECOND),
+        )
         self._sim = sim
-        self._limits: dict[str, NumberLimit] = {}
 
     def route(self, request: Request) -> tuple[Route, str | None]:
         parts = request.path.strip("/").split("/")
@@ -261,11 +254,12 @@ class MessagesApi(GoogleApi):
         account = self.authorised(request)
         match (request.method, parts):
             case ("POST", ["v1", "conversations", key, "messages"]):
-                return self._send(account, key, body_of(request))
+                return self._send(account, key, object_of(request.body, 400))
             case ("POST", ["v1", "conversations", key, "events"]):
-                return self._event(account, key, request.query.get("eventId", ""), body_of(request)), None
-            case ("GET", ["v1", *name]) if "/".join(name) == account.account_id:
-                return ok({"name": account.account_id, "displayName": "Simulated agent"}), None
+                name = request.query.get("eventId", "")
+                return self._event(account, key, name, object_of(request.body, 400)), None
+            case ("GET", ["v1", *resource]) if "/".join(resource) == account.account_id:
+                return json_response({"name": account.account_id, "displayName": "Simulated agent"}), None
             case _:
                 raise Refusal(404, "Requested entity was not found.")
 
@@ -280,13 +274,9 @@ class MessagesApi(GoogleApi):
         self._check(body)
         if self.ledger.send(name) is not None:
             raise Refusal(409, "Requested entity already exists")
-        limit = self._limits.setdefault(account.account_id, NumberLimit(_SENDS_PER_SECOND))
-        limit.per_second = self._sim.per_second_max(account.account_id, _SENDS_PER_SECOND)
-        now = trio.current_time()
-        if not limit.has_room(now):
+        if not self.limits.admit(account.account_id, trio.current_time()):
             raise Refusal(429, "Quota exceeded.")
         self.ledger.ensure_room()
-        limit.count(now)
         send = Send(
             id=name,
             phone_number_id=account.account_id,
@@ -298,7 +288,7 @@ class MessagesApi(GoogleApi):
         )
         self.ledger.record_send(send, body)
         self._sim.accepted(account, send, body)
-        return ok({**body, "name": f"conversations/{key}/messages/{name}"}), send
+        return json_response({**body, "name": f"conversations/{key}/messages/{name}"}), send
 
     def _event(self, account: GoogleAccount, key: str, name: str, body: Json) -> Response:
         self._customer(key)
@@ -309,7 +299,7 @@ class MessagesApi(GoogleApi):
         self.ledger.record_mark(
             Mark(message_id="", phone_number_id=account.account_id, typing=typing, at=now_ms())
         )
-        return ok({"name": f"conversations/{key}/events/{name}"})
+        return json_response({"name": f"conversations/{key}/events/{name}"})
 
     def _check(self, body: Json) -> None:
         representative = body.get("representative")

@@ -14,7 +14,7 @@ import json
 import secrets
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
-from typing import Final
+from typing import Final, Unpack
 from urllib.parse import parse_qs
 
 import msgspec
@@ -23,17 +23,15 @@ from msgspec import field
 
 from adapters.simulators.faults import Route
 from adapters.simulators.google.accounts import GoogleAccount
-from adapters.simulators.google.api import CALL_BYTES_MAX, GoogleApi, Json, body_of, ok
+from adapters.simulators.google.api import GoogleApi
 from adapters.simulators.google.people import REVIEWED, Reviewers
 from adapters.simulators.google.signing import PushKeys
-from adapters.simulators.http import Request, Response
-from adapters.simulators.ledger import Fact, Ledger, Send
-from adapters.simulators.limits import NumberLimit
-from adapters.simulators.playing.calls import Refusal
-from adapters.simulators.playing.cast import Customer, Said
+from adapters.simulators.http import Request, Response, json_response
+from adapters.simulators.ledger import Fact, Send
+from adapters.simulators.playing.calls import Refusal, object_of
+from adapters.simulators.playing.cast import Customer, Json, Said
 from adapters.simulators.playing.control import Action, Body
-from adapters.simulators.playing.platform import Played
-from adapters.simulators.settings import Settings
+from adapters.simulators.playing.platform import Making, Played
 from adapters.simulators.webhooks import Event, Post, Verdict, now_ms
 from engine.errors import InvalidInput, NotFound
 
@@ -75,17 +73,15 @@ class ReviewsSimulator(Played[GoogleAccount, Customer]):
     """See `adapters.simulators.playing.platform`. A customer is a review: who has one changes it."""
 
     account_field = "resource_name"
+    api: "ReviewsApi"
 
     def __init__(
         self,
         accounts: Sequence[GoogleAccount],
-        *,
-        seed: int = 1,
-        settings: Settings | None = None,
-        ledger: Ledger | None = None,
+        **making: Unpack[Making],
     ) -> None:
         self.keys = PushKeys()
-        super().__init__("google-business", accounts, seed=seed, settings=settings, ledger=ledger)
+        super().__init__("google-business", accounts, **making)
         self._people = Reviewers(self.random("people"))
         self.reviews: dict[str, Json] = {}
         self._told: dict[str, Fact] = {}
@@ -101,12 +97,6 @@ class ReviewsSimulator(Played[GoogleAccount, Customer]):
 
     def actions(self) -> Mapping[str, Action]:
         return {"keys": lambda body: {"kid": self.keys.rotate()}, "reviews": self._take_back}
-
-    async def answer_call(self, request: Request) -> Response:
-        return await self.api.answer(request)
-
-    def body_limit(self, method: str, path: str) -> int:
-        return CALL_BYTES_MAX
 
     # ── customers speak ──────────────────────────────────────────────────────────────────────────
 
@@ -200,9 +190,14 @@ class ReviewsApi(GoogleApi):
     """The Business Profile API's reviews, Google's keys, and its token endpoint (sheet, B3 to B5)."""
 
     def __init__(self, sim: ReviewsSimulator) -> None:
-        super().__init__(sim.accounts, ledger=sim.ledger, faults=sim.faults, expired=sim.expired)
+        super().__init__(
+            sim.accounts,
+            ledger=sim.ledger,
+            faults=sim.faults,
+            expired=sim.expired,
+            sends_per_second_max=lambda account_id: sim.per_second_max(account_id, _EDITS_PER_SECOND),
+        )
         self._sim = sim
-        self._limits: dict[str, NumberLimit] = {}
 
     def route(self, request: Request) -> tuple[Route, str | None]:
         return ("send" if request.method == "PUT" else "management"), None
@@ -222,13 +217,13 @@ class ReviewsApi(GoogleApi):
             case ("GET", []):
                 return self._page(location, request), None
             case ("GET", [_]):
-                return ok(self._review(location, parts[6])), None
+                return json_response(self._review(location, parts[6])), None
             case ("PUT", [_, "reply"]):
-                return self._reply(account, parts[6], body_of(request))
+                return self._reply(account, parts[6], object_of(request.body, 400))
             case ("DELETE", [_, "reply"]):
                 if self._review(location, parts[6]).pop("reviewReply", None) is None:
                     raise Refusal(404, "Requested entity was not found.")
-                return ok({}), None
+                return json_response({}), None
             case _:
                 raise Refusal(404, "Requested entity was not found.")
 
@@ -252,19 +247,15 @@ class ReviewsApi(GoogleApi):
             page["averageRating"] = sum(1 + _RATINGS.index(each["starRating"]) for each in found) / len(found)
         if end < len(found):
             page["nextPageToken"] = str(end)
-        return ok(page)
+        return json_response(page)
 
     def _reply(self, account: GoogleAccount, review_id: str, body: Json) -> tuple[Response, Send | None]:
         review, comment = self._review(account.account_id, review_id), body.get("comment")
         if not isinstance(comment, str) or not 1 <= len(comment.encode()) <= 4_096:
             raise Refusal(400, "comment has 1 to 4096 bytes")
-        limit = self._limits.setdefault(account.account_id, NumberLimit(_EDITS_PER_SECOND))
-        limit.per_second = self._sim.per_second_max(account.account_id, _EDITS_PER_SECOND)
-        now = trio.current_time()
-        if not limit.has_room(now):
+        if not self.limits.admit(account.account_id, trio.current_time()):
             raise Refusal(429, "Quota exceeded.")
         self.ledger.ensure_room()
-        limit.count(now)
         at = self._sim.now()
         reply = {"comment": comment, "updateTime": at}
         review["reviewReply"] = reply
@@ -279,7 +270,7 @@ class ReviewsApi(GoogleApi):
         )
         self.ledger.record_send(send, body)
         self._sim.heard(account, send, body)
-        return ok(reply), send
+        return json_response(reply), send
 
     def _token(self, request: Request) -> Response:
         """An access token for a refresh token (RFC 6749, 6)."""
@@ -292,9 +283,10 @@ class ReviewsApi(GoogleApi):
             ):
                 if account.account_id in self.expired:
                     break
-                return ok({"access_token": account.access_token, "expires_in": 3_599, "token_type": "Bearer"})
+                token = account.access_token
+                return json_response({"access_token": token, "expires_in": 3_599, "token_type": "Bearer"})
         error = {"error": "invalid_grant", "error_description": "Token has been expired or revoked."}
-        return Response(400, json.dumps(error).encode())
+        return json_response(error, 400)
 
 
 def micros(at: str) -> int:

@@ -9,6 +9,7 @@ import trio
 from adapters.simulators.faults import Fault, FaultBook, Route
 from adapters.simulators.http import Cut, Request, Response
 from adapters.simulators.ledger import Ledger, Send
+from adapters.simulators.playing.cast import Json
 
 _GARBAGE: Final = b"<!DOCTYPE html><html><body><h1>Sorry, something went wrong</h1></body></html>"
 
@@ -26,9 +27,16 @@ class Refusal(Exception):
 class Calls(ABC):
     """Answers calls. `do` and `refusal` are the platform's own."""
 
+    call_bytes_max = 65_536
+    """Of a call that is no upload."""
+
     def __init__(self, *, ledger: Ledger, faults: FaultBook) -> None:
         self.ledger = ledger
         self.faults = faults
+
+    def body_limit(self, method: str, path: str) -> int:
+        """How much body a call may carry."""
+        return self.call_bytes_max
 
     @abstractmethod
     def route(self, request: Request) -> tuple[Route, str | None]:
@@ -40,7 +48,7 @@ class Calls(ABC):
         """The call takes effect: the answer, and the send if one was accepted. Raises Refusal."""
 
     @abstractmethod
-    def refusal(self, refused: Refusal, retry_after_seconds: float | None) -> Response:
+    def refusal(self, refused: Refusal) -> Response:
         """A refusal as the platform writes it."""
 
     async def answer(self, request: Request) -> Response:
@@ -59,7 +67,11 @@ class Calls(ABC):
             return response
         except Refusal as refused:
             self.ledger.record_refusal(refused.code)
-            return self.refusal(refused, fault.retry_after_seconds if fault is not None else None)
+            response = self.refusal(refused)
+            if fault is None or fault.retry_after_seconds is None:
+                return response
+            headers = {**response.headers, "Retry-After": f"{fault.retry_after_seconds:g}"}
+            return msgspec.structs.replace(response, headers=headers)
 
     async def _misbehave(self, fault: Fault, request: Request) -> Response:
         if fault.accepts:
@@ -77,3 +89,22 @@ class Calls(ABC):
             case _:
                 sentence = "A fault was set for this call"
                 raise Refusal(fault.code, sentence, subcode=fault.subcode, status=fault.status)
+
+
+def object_of(body: bytes, code: int) -> Json:
+    """A call's JSON. Raises Refusal with this code for what is no object."""
+    try:
+        decoded = msgspec.json.decode(body)
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise Refusal(code, "The body is not JSON") from error
+    if not isinstance(decoded, dict):
+        raise Refusal(code, "The body is no object")
+    return decoded
+
+
+def member_of(body: Json, name: str, code: int) -> Json:
+    """An object in a call's JSON. Raises Refusal with this code where there is none."""
+    value = body.get(name)
+    if not isinstance(value, dict):
+        raise Refusal(code, f"{name} is required")
+    return value

@@ -37,7 +37,7 @@ import trio
 from msgspec import Struct, field
 
 from adapters.simulators.faults import Fault
-from adapters.simulators.http import Request, Response
+from adapters.simulators.http import Request, Response, json_response
 from adapters.simulators.talk import Talk
 from engine.errors import Conflicting, InvalidInput, MijraError, NotFound, Unavailable
 
@@ -234,11 +234,11 @@ class ControlApi:
 async def _answer_of(dispatch: Callable[[Request], Awaitable[object]], request: Request) -> Response:
     """A control call's answer or refusal as JSON."""
     try:
-        return _json(await dispatch(request))
+        return json_response(await dispatch(request))
     except msgspec.DecodeError as error:
-        return _json({"code": "validation_failed", "message": str(error)}, 422)
+        return json_response({"code": "validation_failed", "message": str(error)}, 422)
     except MijraError as error:
-        return _json({"code": error.code, "message": error.message}, _status(error))
+        return json_response({"code": error.code, "message": error.message}, _status(error))
 
 
 def _page_of(request: Request) -> int:
@@ -252,10 +252,6 @@ def _number_of(request: Request, name: str, default: int) -> int:
     if not text.isdigit() or not text.isascii():
         raise InvalidInput(f"{name} is a number")
     return int(text)
-
-
-def _json(content: object, status: int = 200) -> Response:
-    return Response(status, msgspec.json.encode(content))
 
 
 def _status(error: MijraError) -> int:
