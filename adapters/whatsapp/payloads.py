@@ -10,13 +10,12 @@ Source      The WhatsApp sheet, sections 3, 4 and 7.
 
 import base64
 import binascii
-from typing import Any, Final
+from typing import Any
 
 from msgspec import Struct, field
 
 from adapters.wire import Json, decode_json
 from engine.errors import InvalidInput
-
 
 # ------------------------------------------------------------------ wire types
 
