@@ -52,6 +52,8 @@ class ErrorClass(Enum):
     """The message itself is not acceptable: final."""
     OPTED_OUT = "opted_out"
     """The recipient wants no messages from this account: final, and the conversation is told."""
+    UNDELIVERABLE = "undeliverable"
+    """Nothing that is sent to this recipient's address will arrive: final, and the conversation is told."""
     ACCOUNT = "account"
     """Something about the account (payment, policy, registration): final, a person has to act."""
 
@@ -59,6 +61,7 @@ class ErrorClass(Enum):
 RETRYABLE = frozenset(ErrorClass) - {
     ErrorClass.RECIPIENT,
     ErrorClass.OPTED_OUT,
+    ErrorClass.UNDELIVERABLE,
     ErrorClass.BAD_REQUEST,
 }
 """Classes of a failure that a person's later `retry` of the same message may turn into success."""
@@ -302,7 +305,8 @@ class Simulator(Protocol):
 
 class Play(Struct, frozen=True, kw_only=True):
     """What a simulator is made with. `accounts` are keys as `StandIn.new_keys` makes them. `habits`: calm,
-    demo (the bad habits of every day, but each send arrives) or rough (a bad day). Simulators with one
+    open (the same, and sends to people whose messages somebody else posts are taken too), demo (the bad
+    habits of every day, but each send arrives) or rough (a bad day). Simulators with one
     `ledger` (`adapters.simulators.ledger.Ledger`) are witnesses as one; None: each keeps its own."""
 
     accounts: Sequence[Mapping[str, str]]
@@ -334,6 +338,8 @@ class Adapter(ABC):
     """A platform. One instance per process; parts are made when they are needed."""
 
     platform: ClassVar[Platform]
+    listeners: ClassVar[tuple[str, ...]] = ()
+    """What `services` listen on where the operator wants it, by the names of `ServiceTools.listen`."""
 
     @abstractmethod
     def receiver(self) -> Receiver:

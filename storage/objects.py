@@ -24,13 +24,16 @@ import obstore.store
 import trio
 
 from engine.errors import InvalidInput, NotFound, StoreUnavailable
-from engine.ports import MediaFile
+from engine.ports import MediaFile, OpenFile
 
 THREADS_MAX: Final = 8
 """Enough to fill a network; each holds a thread, and a few megabytes while it uploads."""
 
 MEMORY_MAX: Final = 1024 * 1024
 """Most media are photos and voice notes below this: they never touch the temporary directory."""
+
+PIECE_BYTES: Final = 256 * 1024
+"""What of a file is in memory while it is sent to somebody, however slowly he reads."""
 
 _KEY: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*(/[A-Za-z0-9][A-Za-z0-9._-]*)*")
 
@@ -70,6 +73,17 @@ class Objects:
         _check(key)
         content: bytes = await self._run(self._get, key)
         return content
+
+    async def open(self, key: str) -> OpenFile:
+        """The file in pieces, for readers of any speed. Raises NotFound."""
+        _check(key)
+        found = await self._run(obstore.get, self._store, key)
+        pieces = iter(found.stream(min_chunk_size=PIECE_BYTES))
+
+        async def chunk() -> bytes:
+            return bytes(await self._run(next, pieces, b""))
+
+        return OpenFile(size=found.meta["size"], chunk=chunk)
 
     async def delete(self, key: str) -> None:
         """Remove the file; it is no error if there is none."""

@@ -3,6 +3,8 @@
 describing   what mail can do and what an account is made of
 receiver     webhooks into events: shapes (whose is it?), signing (is it theirs?), mailgun, sendgrid, postmark
 reading      a mail into an event: mime, words, html, quoting, automatic, reports
+polling      mail fetched from a mailbox: mailbox, structure, excerpts
+listening    the built-in mail server
 recognising  what only the account can know: whose reply tokens are real
 threading    message ids, reply tokens, references
 media, parts the files of received mail, found again in what was delivered
@@ -16,7 +18,7 @@ from typing import TYPE_CHECKING
 from adapters.email.account import check_account
 from adapters.email.describing import PLATFORM
 from adapters.email.errors import classify
-from adapters.email.listening import MailListener
+from adapters.email.listening import LISTENER, MailListener
 from adapters.email.media import EmailMedia
 from adapters.email.polling import MailboxPoller, has_mailbox
 from adapters.email.receiver import EmailReceiver
@@ -33,6 +35,7 @@ class Email(Adapter):
     """Implements `adapters.port.Adapter`."""
 
     platform = PLATFORM
+    listeners = (LISTENER,)
 
     def receiver(self) -> "Receiver":
         return EmailReceiver()

@@ -21,7 +21,7 @@ from msgspec import Struct
 
 from adapters.calling import declined
 from adapters.email.errors import LOGIN, smtp_refusal
-from adapters.guard import AddressRefused, Guard
+from adapters.guard import AddressRefused, Guard, PortRefused
 from adapters.port import Accepted, Account, Declined, ErrorClass, SendResult, Turn, Unanswered
 
 T = TypeVar("T")
@@ -33,6 +33,7 @@ FINAL_SECONDS: Final = 300.0
 """After the final dot, while the server stores and scans: to give up early here means a doubled mail."""
 THREADS: Final = 32
 _PORTS: Final = {"tls": 465, "starttls": 587, "none": 25}
+_USUAL_PORTS: Final = (*_PORTS.values(), 2525)
 
 _threads = trio.CapacityLimiter(THREADS)
 
@@ -95,8 +96,13 @@ async def open_server(server: MailServer, guard: Guard, *, ehlo: str) -> "_Clien
         sentence = "A password is not sent without TLS: set smtp_security to tls or starttls."
         return declined(ErrorClass.ACCOUNT, "tls_required", sentence)
     try:
+        guard.check_port(server.host, server.port, _USUAL_PORTS)
         with trio.fail_after(CONNECT_SECONDS):
             addresses = await guard.resolve(server.host, server.port)
+    except PortRefused:
+        ports = ", ".join(map(str, sorted(_USUAL_PORTS)))
+        sentence = f"Mail servers are called on the ports {ports}; the operator may allow {server.port} too."
+        return declined(ErrorClass.ACCOUNT, "port_refused", sentence)
     except AddressRefused:
         sentence = "The mail server's address is not one that may be called."
         return declined(ErrorClass.ACCOUNT, "address_refused", sentence)

@@ -88,7 +88,7 @@ class GraphApi(Calls):
         call = _route(request)
         return call.route, call.node
 
-    def refusal(self, refused: Refusal) -> Response:
+    def written(self, refused: Refusal) -> Response:
         # A fault's refusal knows a code alone.
         error = GraphError(refused.code, refused.message, status=refused.status, subcode=refused.subcode)
         return error.response(f"Sim{next(self._traces):08d}")

@@ -33,6 +33,9 @@ class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     window_enforced: bool = True
     """Off for load that posts its own webhooks, so that the platform never saw a customer write."""
     window_seconds: float = _DAY_SECONDS
+    strangers_taken: bool = False
+    """Sends to people who never wrote here are taken, as if they had just written: somebody else posts their
+    messages. What becomes of such a send is told by whoever plays them, so nothing is told from here."""
     media_url_seconds: float = 300.0
     """A media address lives 5 minutes (sheet)."""
     templates: tuple[Template, ...] = (

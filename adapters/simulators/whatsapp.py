@@ -184,8 +184,8 @@ class Simulator(Played[WhatsAppAccount, Customer]):
             code = 131047
         if code is None:
             code = draw_failure(self.rng, self.settings)
-        if self.callback_url(account.account_id) is None:
-            # Nobody is listening; the real platform would not keep these either.
+        if self.callback_url(account.account_id) is None or self._is_strangers(message.recipient):
+            # Nobody is listening, or somebody else plays the customer.
             self.untold += 1
             return
         if code is not None:
@@ -263,8 +263,11 @@ class Simulator(Played[WhatsAppAccount, Customer]):
         if len(self._heard_at) > _WINDOWS_MAX:
             del self._heard_at[next(iter(self._heard_at))]
 
+    def _is_strangers(self, recipient: str) -> bool:
+        return self.settings.strangers_taken and self.cast.find(recipient) is None
+
     def _window_open(self, account: WhatsAppAccount, recipient: str) -> bool:
-        if not self.settings.window_enforced:
+        if not self.settings.window_enforced or self._is_strangers(recipient):
             return True
         heard = self._heard_at.get((account.phone_number_id, recipient))
         return heard is not None and now_ms() - heard < self.settings.window_seconds * 1_000

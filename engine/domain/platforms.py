@@ -95,7 +95,8 @@ class Field(Struct, frozen=True, kw_only=True):
                     return "Expected text."
                 if not 1 <= len(value) <= self.length_max:
                     return f"Between 1 and {self.length_max} characters."
-                if self.pattern is not None and not re.search(self.pattern, value):
+                # `$` lets a line feed through at the end.
+                if self.pattern is not None and (not re.search(self.pattern, value) or value.endswith("\n")):
                     return f"Must match {self.pattern}."
                 return None
 

@@ -8,16 +8,17 @@ import os
 import sys
 from collections.abc import Iterable
 from contextlib import AsyncExitStack
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 from urllib.parse import urlsplit
 
 import click
 import msgspec
+import trio
 from msgspec import Struct, structs
 
-from adapters.port import Play
-from adapters.registry import adapter_of
-from engine.errors import InvalidInput, NotFound, Unavailable
+from adapters.port import Adapter, Play
+from adapters.registry import adapters
+from engine.errors import InvalidInput, Unavailable
 from gateway.cli.admin import live_server
 from gateway.cli.api import Api
 from gateway.cli.running import run, until_signalled
@@ -31,6 +32,7 @@ from gateway.cli.sandbox import (
     connect_simulator,
     played_by,
     remember,
+    spellings,
     stand_ins,
 )
 from gateway.logging import configure_logging
@@ -38,6 +40,10 @@ from gateway.settings import Settings, read_settings, variable
 
 if TYPE_CHECKING:
     from gateway.boot import Running
+
+
+LISTENING_SECONDS_MAX: Final = 5.0
+"""A listener starts at once or is in trouble, which the log tells; the rest is ready without it."""
 
 
 class Wish(Struct, frozen=True, kw_only=True):
@@ -87,10 +93,13 @@ def _named(given: str) -> tuple[str, str]:
         name, url = next(iter(stand_ins())), given
     if urlsplit(url).scheme not in ("http", "https"):
         raise click.BadParameter("must look like http://127.0.0.1:9000", param_hint="--simulator-url")
-    try:
-        return name if name in stand_ins() else adapter_of(name).platform.name, url.rstrip("/")
-    except NotFound as error:
-        raise click.BadParameter(error.message, param_hint="--simulator-url") from error
+    for played in stand_ins():
+        if name in spellings(played):
+            return played, url.rstrip("/")
+    known = ", ".join(stand_ins())
+    raise click.BadParameter(
+        f"there is no platform {name:.40}; there are {known}", param_hint="--simulator-url"
+    )
 
 
 async def _develop(settings: Settings, wish: Wish) -> None:
@@ -106,23 +115,28 @@ async def _develop(settings: Settings, wish: Wish) -> None:
     async with AsyncExitStack() as stack:
         asked = await stack.enter_async_context(until_signalled())
         keys, simulators, urls = dict(remembered.accounts), {}, dict(wish.simulator_urls)
+        elsewhere = []
         for name, stand_in in stand_ins().items():
             if name in urls:
-                keys[name] = await account_of(name, urls[name]) or keys[name]
+                account = await account_of(name, urls[name])
+                if account is not None:
+                    keys[name] = account
+                    elsewhere.append(name)
                 continue
-            played = stand_in.simulator(Play(accounts=[keys[name]]))
+            played = stand_in.simulator(Play(accounts=[keys[name]], habits="open"))
             simulators[name] = await stack.enter_async_context(played.running())
             urls[name] = simulators[name].base_url
-        system = await stack.enter_async_context(running(_trusting(settings, urls.values())))
+        trusting = _trusting(settings, urls.values())
+        system = await stack.enter_async_context(running(_listening(trusting)))
         landlord = await stack.enter_async_context(Api(system.base_url, system.local_token))
         sandbox = Sandbox(landlord, settings.data_dir, remembered, keys)
         prepared = await sandbox.prepare(urls)
-        callbacks = prepared.callbacks
-        for name, callback_url in callbacks.items():
+        for name, connected in prepared.channels.items():
             if name in simulators:
-                await simulators[name].connect(callback_url)
-            else:
-                await connect_simulator(urls[name], callback_url)
+                await simulators[name].connect(connected.webhook_url)
+            elif name in elsewhere:
+                await connect_simulator(urls[name], connected.webhook_url)
+        await _until_listening(system)
         ready = Ready(
             base_url=system.base_url,
             ws_url=system.ws_url,
@@ -132,8 +146,15 @@ async def _develop(settings: Settings, wish: Wish) -> None:
             token=prepared.token,
             agent=Person(id=prepared.owner_id, email=EMAIL, password=remembered.password),
             platforms={
-                name: {**keys[name], "webhook_url": callbacks[name], "simulator_url": urls[name]}
-                for name in keys
+                name: {
+                    **keys[name],
+                    "account_id": keys[name][played_by(name).platform.connection.account.name],
+                    "channel_id": connected.id,
+                    "webhook_url": connected.webhook_url,
+                    "simulator_url": urls[name],
+                    **_listener_urls(system, played_by(name)),
+                }
+                for name, connected in prepared.channels.items()
             },
             database_url=await _database_of(system),
             pusher=prepared.pusher,
@@ -147,6 +168,27 @@ async def _database_of(system: "Running") -> str:
     tenant = await system.landlord.tenant(TENANT)
     assert tenant is not None, "it was prepared just now"
     return urlsplit(system.database_url)._replace(path=f"/{tenant.database}").geturl()
+
+
+def _listening(settings: Settings) -> Settings:
+    """Whatever channels can listen on is there to be tried; on free ports unless the operator says where."""
+    names = [name for each in adapters().values() for name in each.listeners]
+    return structs.replace(settings, listen={**dict.fromkeys(names, ("127.0.0.1", 0)), **settings.listen})
+
+
+async def _until_listening(system: "Running") -> None:
+    with trio.move_on_after(LISTENING_SECONDS_MAX):
+        while system.settings.listen.keys() - system.listening.keys():  # noqa: ASYNC110  # has no event
+            await trio.sleep(0.02)
+
+
+def _listener_urls(system: "Running", adapter: Adapter) -> dict[str, str]:
+    """Where those of this platform are, by `NAME_url`; what could not be listened on is left out."""
+    return {
+        f"{name}_url": f"{name}://{system.listening[name]}"
+        for name in adapter.listeners
+        if name in system.listening
+    }
 
 
 def _trusting(settings: Settings, simulator_urls: Iterable[str]) -> Settings:

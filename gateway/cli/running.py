@@ -33,8 +33,8 @@ def run(main: Callable[[*Ts], Awaitable[T]], *args: *Ts) -> T:
         only = _only(group)
         if isinstance(only, OSError) and only.errno in _PORT_TROUBLE:
             raise Unavailable(
-                f"A port cannot be listened on ({only.strerror}): stop what holds it, or set "
-                f"{variable('port')} and {variable('operator_port')} to others; 0 takes free ones."
+                f"A port cannot be listened on ({only.strerror}): stop what holds it, or choose another by "
+                f"--port, {variable('port')} or {variable('operator_port')}; 0 takes a free one."
             ) from only
         if isinstance(only, KeyboardInterrupt) or (
             isinstance(only, MijraError) and not isinstance(only, Defect)

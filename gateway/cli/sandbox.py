@@ -65,20 +65,28 @@ class PusherAccess(Struct, frozen=True, kw_only=True):
     port: int
 
 
+class Connected(Struct, frozen=True, kw_only=True):
+    """A channel and the address that its platform posts to."""
+
+    id: int
+    webhook_url: str
+
+
 class Prepared(Struct, frozen=True, kw_only=True):
-    """`callbacks` are the addresses that platforms post to, by name."""
+    """`channels` are by the name that their platform is played by."""
 
     token: str
     owner_id: int
     pusher: PusherAccess
-    callbacks: dict[str, str]
+    channels: dict[str, Connected]
 
 
 class Ready(Struct, frozen=True, kw_only=True):
     """The line that `mijra dev --json` prints: these members and, in place of `platforms`, one for each
-    platform under its name and its other spellings, with the account's keys, `webhook_url` (where its
-    deliveries are posted) and `simulator_url` (what is called to send). Names and order are a contract with
-    scripts."""
+    platform under its name and its other spellings, with the account's keys, `account_id` (the one of them
+    that deliveries name it by), `channel_id` (its id in the API), `webhook_url` (where its deliveries are
+    posted), `simulator_url` (what is called to send) and the address of each listener (`smtp_url`). Names and
+    order are a contract with scripts."""
 
     base_url: str
     ws_url: str
@@ -87,7 +95,7 @@ class Ready(Struct, frozen=True, kw_only=True):
     tenant: str
     token: str
     agent: Person
-    platforms: dict[str, dict[str, str]]
+    platforms: dict[str, dict[str, Any]]
     database_url: str
     pusher: PusherAccess
 
@@ -120,12 +128,19 @@ def remember(data_dir: Path) -> Remembered:
         pass
     except msgspec.DecodeError as error:
         raise InvalidInput(f"{path} is damaged ({error}): remove it, and new keys are made.") from error
-    missing = {name: each.new_keys() for name, each in stand_ins().items() if name not in known.accounts}
-    if not missing and path.exists():
+    # An account that is known keeps its keys, and gets those that an earlier version did not make.
+    accounts = {
+        name: {**each.new_keys(), **known.accounts.get(name, {})} for name, each in stand_ins().items()
+    }
+    made = structs.replace(known, accounts={**known.accounts, **accounts})
+    if path.exists() and _names(made) == _names(known):
         return known
-    made = structs.replace(known, accounts={**known.accounts, **missing})
     write_down(data_dir, made)
     return made
+
+
+def _names(remembered: Remembered) -> dict[str, set[str]]:
+    return {name: set(keys) for name, keys in remembered.accounts.items()}
 
 
 def stand_ins() -> dict[str, StandIn]:
@@ -178,29 +193,28 @@ class Sandbox:
             for name, keys in self._accounts.items():
                 await self._have_channel(owner, channels, name, keys, simulator_urls[name])
             app = await owner.get(f"/api/{TENANT}/push-app")
-            callbacks = await self._callbacks(owner)
+            connected = await self._connected(owner)
         parts = urlsplit(self._landlord.base_url)
         return Prepared(
             token=token,
             owner_id=owner_id,
             pusher=PusherAccess(**app, host=parts.hostname or "", port=parts.port or 80),
-            callbacks=callbacks,
+            channels=connected,
         )
 
-    async def _callbacks(self, owner: Api) -> dict[str, str]:
+    async def _connected(self, owner: Api) -> dict[str, Connected]:
         found = {}
         channels = await owner.items(f"/api/{TENANT}/channels")
         for name, keys in self._accounts.items():
             platform = played_by(name).platform
-            found[name] = f"{self._landlord.base_url}/api/webhooks/{platform.name}"
+            channel = _channel_of(channels, name, keys)
+            assert channel is not None, "it was connected just now"
+            url = f"{self._landlord.base_url}/api/webhooks/{platform.name}"
             if platform.delivery_bytes_max:
                 # Large deliveries, and those that nobody signs, are taken at the account's own address alone.
-                account = (platform.name, keys[platform.connection.account.name])
-                channel = next(
-                    each for each in channels if (each["platform"], each["external_id"]) == account
-                )
                 health = await owner.get(f"/api/{TENANT}/channels/{channel['id']}/health")
-                found[name] = health["webhook_url"]
+                url = health["webhook_url"]
+            found[name] = Connected(id=channel["id"], webhook_url=url)
         return found
 
     async def _have_tenant(self) -> None:
@@ -252,19 +266,15 @@ class Sandbox:
         connection = platform.connection
         external_id = keys[connection.account.name]
         credentials = {each: keys[each] for each in connection.secret_names if each in keys}
-        ours = [
-            each
-            for each in channels
-            if (each["platform"], each["external_id"]) == (platform.name, external_id)
-        ]
-        if ours:
-            settings = {each: ours[0]["settings"].get(each) for each in connection.setting_names}
+        ours = _channel_of(channels, name, keys)
+        if ours is not None:
+            settings = {each: ours["settings"].get(each) for each in connection.setting_names}
             changes = {
                 "status": "active",
                 "settings": {**settings, "base_url": simulator_url},
                 "credentials": credentials,
             }
-            await owner.put(f"/api/{TENANT}/channels/{ours[0]['id']}", changes)
+            await owner.put(f"/api/{TENANT}/channels/{ours['id']}", changes)
             return
         await owner.post(
             f"/api/{TENANT}/channels",
@@ -279,41 +289,46 @@ class Sandbox:
         )
 
 
+def _channel_of(channels: Sequence[dict[str, Any]], name: str, keys: Keys) -> dict[str, Any] | None:
+    platform = played_by(name).platform
+    account = (platform.name, keys[platform.connection.account.name])
+    return next((each for each in channels if (each["platform"], each["external_id"]) == account), None)
+
+
 async def account_of(name: str, simulator_url: str) -> Keys | None:
     """The first account of a simulator elsewhere; None when what is there is another stand-in, which cannot
-    be asked. Raises Unavailable when nobody answers."""
-    answer = await _call_simulator("GET", f"{simulator_url}/__sim/accounts")
-    if answer is None:
-        return None
+    be asked: whatever it answers. Raises Unavailable when nobody answers."""
     connection = played_by(name).platform.connection
+    answer = await _call_simulator("GET", f"{simulator_url}/__sim/accounts")
+    try:
+        accounts = msgspec.json.decode(answer.content, type=list[dict[str, Any]])
+    except msgspec.DecodeError:
+        return None
+    if not accounts or connection.account.name not in accounts[0]:
+        return None
     fields = [connection.account, *connection.credentials]
     fields += [connection.parent] if connection.parent is not None else []
-    found = {field.name: answer[0].get(field.name) for field in fields}
+    found = {field.name: accounts[0].get(field.name) for field in fields}
     # Of secrets that this account has none of, some simulators say that they are empty.
     return msgspec.convert({name: value for name, value in found.items() if value}, Keys)
 
 
 async def connect_simulator(simulator_url: str, callback_url: str) -> None:
-    """Tell a simulator elsewhere where webhooks go. Does nothing for another stand-in."""
-    await _call_simulator("POST", f"{simulator_url}/__sim/connect", {"callback_url": callback_url})
+    """Tell a simulator elsewhere where webhooks go. Raises Unavailable when nobody answers, and MijraError
+    when it refuses."""
+    url = f"{simulator_url}/__sim/connect"
+    answer = await _call_simulator("POST", url, {"callback_url": callback_url})
+    if answer.status_code != 200:
+        raise MijraError(f"The simulator refused {callback_url} ({answer.status_code}): {answer.text:.200}")
 
 
-async def _call_simulator(method: str, url: str, body: object = None) -> Any:
+async def _call_simulator(method: str, url: str, body: object = None) -> httpx.Response:
     try:
         async with httpx.AsyncClient(timeout=SIMULATOR_SECONDS_MAX, trust_env=False) as client:
             content = msgspec.json.encode(body) if body is not None else None
-            answer = await client.request(method, url, content=content)
+            return await client.request(method, url, content=content)
     except (httpx.HTTPError, httpx.InvalidURL) as error:
         raise Unavailable(f"No simulator answers at {url} ({type(error).__name__}).") from error
-    if answer.status_code == 404:
-        return None
-    try:
-        found = answer.json()
-    except ValueError:
-        return None
-    if answer.status_code != 200:
-        raise MijraError(f"The simulator refused {method} {url}: {found.get('message', answer.status_code)}")
-    return found
 
 
 async def _owner_id(api: Api) -> int:

@@ -1,6 +1,7 @@
 """`mijra simulate`: a platform to play with, in a process of its own."""
 
 from contextlib import AsyncExitStack
+from urllib.parse import urlsplit
 
 import click
 import msgspec
@@ -30,7 +31,7 @@ class Wish(Struct, frozen=True, kw_only=True):
 @click.command("simulate")
 @click.option(
     "--platform",
-    type=click.Choice(list(stand_ins())),
+    type=click.Choice([spelling for name in stand_ins() for spelling in spellings(name)]),
     default=next(iter(stand_ins())),
     show_default=True,
     help="Which one.",
@@ -69,12 +70,14 @@ def command(
     """Play a platform until SIGTERM or Ctrl-C.
 
     Prints one JSON line as soon as it is ready: its URL (a channel's base URL), the account with its keys,
-    and what was asked for. It is scripted over HTTP under /__sim/ (adapters/simulators/playing/control.py).
+    and what was asked for. It is scripted over HTTP under /__sim/, where `curl URL/__sim/` lists the calls.
     """
     if rate and callback is None:
         raise click.UsageError("--rate needs --callback: nobody would hear the customers.")
+    if callback is not None and urlsplit(callback).scheme not in ("http", "https"):
+        raise click.BadParameter("must look like http://127.0.0.1:8080/…", param_hint="--callback")
     wish = Wish(
-        platform=platform,
+        platform=next(name for name in stand_ins() if platform in spellings(name)),
         host=host,
         port=port,
         callback=callback,

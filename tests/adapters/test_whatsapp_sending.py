@@ -36,6 +36,7 @@ from engine.errors import InvalidInput
 from tests.adapters.contract.files import Files
 from tests.adapters.items import outbox_item
 from tests.adapters.turns import AtOnce
+from tests.patience import PATIENCE_SECONDS
 
 ACCOUNT = demo_account()
 
@@ -432,7 +433,7 @@ async def test_each_way_to_misbehave_ends_in_one_result(
     the platform took the message or not."""
     async with platform() as (simulator, sender, where):
         simulator.fault(fault)
-        with trio.fail_after(5):
+        with trio.fail_after(PATIENCE_SECONDS):
             result = await sender.send(item(SendText(body="hi")), where, AtOnce())
         accepted = len(simulator.ledger.sends)
     assert isinstance(result, kind)

@@ -13,8 +13,10 @@ import httpx
 import msgspec
 import trio
 
-STARTED_SECONDS_MAX = 90.0
-STOPPED_SECONDS_MAX = 60.0
+from tests.patience import PATIENCE_SECONDS
+
+STARTED_SECONDS_MAX = 2 * PATIENCE_SECONDS
+STOPPED_SECONDS_MAX = 2 * PATIENCE_SECONDS
 
 
 def environment(data_dir: Path, **more: str) -> dict[str, str]:
@@ -80,7 +82,7 @@ async def started(data_dir: Path, *arguments: str) -> AsyncIterator[Started]:
 async def call(method: str, url: str, token: str | None = None, body: object = None) -> Any:
     """The answer's JSON; anything but success fails the test."""
     headers = {"Authorization": f"Bearer {token}"} if token else {}
-    async with httpx.AsyncClient(trust_env=False, timeout=30) as client:
+    async with httpx.AsyncClient(trust_env=False, timeout=PATIENCE_SECONDS) as client:
         answer = await client.request(method, url, headers=headers, json=body)
     assert answer.is_success, (answer.status_code, answer.text)
     return answer.json()

@@ -31,10 +31,13 @@ def _mijra(*arguments: str, **environment: str) -> Result:
         ("channel", "connect", "pigeon"),
         ("simulate", "--rate", "3"),
         ("simulate", "--port", "70000"),
+        ("simulate", "--platform", "pigeon"),
+        ("simulate", "--callback", "localhost:8080"),
         ("demo", "--seconds", "0"),
         ("demo", "--customers", "none"),
         ("dev", "--port", "-1"),
         ("dev", "--simulator-url", "localhost:9000"),
+        ("dev", "--simulator-url", "pigeon=http://localhost:9000"),
     ],
     ids=" ".join,
 )

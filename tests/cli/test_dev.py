@@ -1,21 +1,29 @@
 """`mijra dev --json` and the administrative commands, as processes on a real database."""
 
+import base64
 import hashlib
 import hmac
 import json
 import re
+import smtplib
 import stat
+import time
+from email.message import EmailMessage
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import httpx
+import jwt
 import pytest
 import trio
 
 from adapters.registry import adapters
+from adapters.simulators.google.signing import new_private_key
 from gateway.cli.sandbox import played_by, spellings, stand_ins
 from tests.cli.commands import Started, call, mijra, started
 from tests.gateway.push_house import hear, opened, talk
+from tests.patience import PATIENCE_SECONDS
 
 pytestmark = [pytest.mark.slow, pytest.mark.real_time]
 
@@ -37,10 +45,11 @@ NAMES = {alias: name for name in PLAYED for alias in spellings(name)}
 
 def _keys(line: dict[str, Any], platform: str) -> dict[str, Any]:
     """An account's keys without addresses, which change with the ports."""
-    return {name: value for name, value in line[platform].items() if not name.endswith("_url")}
+    ours = ("account_id", "channel_id")
+    return {name: value for name, value in line[platform].items() if not name.endswith((*ours, "_url"))}
 
 
-async def _until(what: Any, seconds: float = 20.0) -> Any:
+async def _until(what: Any, seconds: float = PATIENCE_SECONDS) -> Any:
     """The first true value of `await what()`."""
     with trio.fail_after(seconds):
         while not (found := await what()):  # noqa: ASYNC110  # it is another process that is waited for
@@ -123,14 +132,18 @@ async def test_dev_carries_an_account_on_each_platform(tmp_path: Path) -> None:
         assert set(_keys(line, "instagram")) == {"app_secret", "verify_token", "instagram_id", "access_token"}
         for platform, stand_in in PLAYED.items():
             assert set(_keys(line, platform)) == set(stand_in.new_keys())
-            posted_to = f"{line['base_url']}/api/webhooks/{played_by(platform).platform.name}"
+            described = played_by(platform).platform
+            assert line[platform]["account_id"] == line[platform][described.connection.account.name]
+            posted_to = f"{line['base_url']}/api/webhooks/{described.name}"
             assert line[platform]["webhook_url"].startswith(posted_to)
             simulator = line[platform]["simulator_url"]
             await call("POST", f"{simulator}/__sim/messages", body=dict(stand_in.example()))
         conversations = await _until(lambda: _conversations_of(running, len(PLAYED)))
         names = await _channels(line)
         for conversation in conversations:
-            simulator = line[names[conversation["channel"]["id"]]]["simulator_url"]
+            keys = line[names[conversation["channel"]["id"]]]
+            assert keys["channel_id"] == conversation["channel"]["id"]
+            simulator = keys["simulator_url"]
             path = f"{line['base_url']}/api/demo/conversations/{conversation['id']}/messages"
             await call("POST", path, line["token"], {"type": "text", "content": "Yes, it is."})
 
@@ -140,7 +153,13 @@ async def test_dev_carries_an_account_on_each_platform(tmp_path: Path) -> None:
 
             await _until(taken)
         await _stand_in_posts(line)
-        assert await _until(lambda: _conversations_of(running, len(PLAYED) + 1))
+        found = await _until(lambda: _conversations_of(running, len(PLAYED) + 1))
+        (another,) = {each["id"] for each in found} - {each["id"] for each in conversations}
+        await _is_answered(line, another)
+        await _stand_in_pushes_a_review(line)
+        assert await _until(lambda: _conversations_of(running, len(PLAYED) + 2))
+        await _stand_in_sends_mail(line)
+        assert await _until(lambda: _conversations_of(running, len(PLAYED) + 3))
 
 
 async def _channels(line: dict[str, Any]) -> dict[int, str]:
@@ -154,21 +173,78 @@ async def _channels(line: dict[str, Any]) -> dict[int, str]:
 async def _stand_in_posts(line: dict[str, Any]) -> None:
     """Somebody else's stand-in, with nothing but the line, by the platform's other name."""
     keys = line["messenger"]
+    now = int(time.time() * 1_000)
     item = {
         "sender": {"id": "7100000000000099"},
         "recipient": {"id": keys["page_id"]},
-        "timestamp": 1_764_000_000_000,
+        "timestamp": now,
         "message": {"mid": "m_stand_in", "text": "By another stand-in"},
     }
-    entry = {"id": keys["page_id"], "time": 1_764_000_000_000, "messaging": [item]}
+    entry = {"id": keys["page_id"], "time": now, "messaging": [item]}
     body = json.dumps({"object": "page", "entry": [entry]}).encode()
     signature = "sha256=" + hmac.new(keys["app_secret"].encode(), body, hashlib.sha256).hexdigest()
     url = keys["webhook_url"].replace("/facebook", "/messenger")
-    async with httpx.AsyncClient(trust_env=False) as client:
+    async with httpx.AsyncClient(trust_env=False, timeout=PATIENCE_SECONDS) as client:
         refused = await client.post(url, content=body, headers={"X-Hub-Signature-256": "sha256=00"})
         assert refused.status_code == 401
         accepted = await client.post(url, content=body, headers={"X-Hub-Signature-256": signature})
         assert accepted.status_code == 200
+
+
+async def _is_answered(line: dict[str, Any], conversation_id: int) -> None:
+    """The simulator takes a send to somebody whom only the other stand-in knows."""
+    path = f"{line['base_url']}/api/demo/conversations/{conversation_id}/messages"
+    made = await call("POST", path, line["token"], {"type": "text", "content": "Yes, it is."})
+
+    async def status() -> Any:
+        page = await call("GET", path, line["token"])
+        (status,) = (each["status"] for each in page["data"]["items"] if each["id"] == made["data"]["id"])
+        return status if status != "pending" else None
+
+    assert await _until(status) == "sent"
+
+
+async def _stand_in_pushes_a_review(line: dict[str, Any]) -> None:
+    """Pub/Sub's push with a token that is signed by Google's key in the line; with another, it is refused."""
+    keys = line["google-reviews"]
+    review = f"{keys['account_id']}/reviews/r1"
+    body = {"from": "reviews/r1", "review": {"comment": "Late.", "starRating": "TWO"}}
+    await call("POST", f"{keys['simulator_url']}/__sim/reviews", body=body)
+    named = {"notificationType": "NEW_REVIEW", "location_name": keys["account_id"], "review_name": review}
+    data = base64.b64encode(json.dumps(named).encode()).decode()
+    push = {"message": {"data": data, "messageId": "1"}, "subscription": "projects/p/subscriptions/s"}
+    now = int(time.time())
+    claims = {
+        "iss": "https://accounts.google.com",
+        "aud": keys["push_audience"],
+        "email": keys["push_email"],
+        "email_verified": True,
+        "iat": now,
+        "exp": now + 600,
+    }
+    async with httpx.AsyncClient(trust_env=False) as client:
+        for private_key, expected in ((new_private_key(), 401), (keys["push_private_key"], 200)):
+            token = jwt.encode(claims, private_key, "RS256", {"kid": keys["push_key_id"]})
+            headers = {"Authorization": f"Bearer {token}"}
+            answer = await client.post(keys["webhook_url"], json=push, headers=headers)
+            assert answer.status_code == expected, answer.text
+
+
+async def _stand_in_sends_mail(line: dict[str, Any]) -> None:
+    """By SMTP, to the address in the line."""
+    keys = line["email"]
+    address = urlsplit(keys["smtp_url"])
+    assert address.scheme == "smtp"
+    mail = EmailMessage()
+    mail["From"], mail["To"], mail["Subject"] = "noor@mail.example", keys["address"], "Opening hours"
+    mail.set_content("When do you open?")
+
+    def deliver() -> None:
+        assert address.hostname is not None
+        with smtplib.SMTP(address.hostname, address.port or 25, timeout=20) as server:
+            server.send_message(mail)
+
+    await trio.to_thread.run_sync(deliver)
 
 
 async def _conversations_of(running: Started, count: int) -> list[dict[str, Any]]:

@@ -37,6 +37,7 @@ from storage.people import People
 from storage.placements import Placements
 from storage.tenants import Tenants
 from storage.writers import Writers
+from tests.patience import PATIENCE_SECONDS
 from tests.simulation.database import Database
 from tests.simulation.store import ModelStore
 from tests.storage.proxy import commit_late, lose_the_answer, lose_the_commit, proxied
@@ -336,7 +337,7 @@ async def test_a_commit_in_doubt_is_settled(side: Side, fault: str) -> None:
         side.fault(fault)
         for number in range(1, 6):
             node.submit(number, message(1, 1, number, id=number), event(trace=str(number)))
-        with trio.fail_after(20):
+        with trio.fail_after(PATIENCE_SECONDS):
             await node.writers.flush()
         assert node.verdicts.all == [(number, None) for number in range(1, 6)]
         (figures,) = node.writers.statistics()

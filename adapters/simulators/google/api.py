@@ -39,7 +39,7 @@ class GoogleApi(Calls):
         self.accounts = accounts
         self.expired = expired
 
-    def refusal(self, refused: Refusal) -> Response:
+    def written(self, refused: Refusal) -> Response:
         word = _WORDS.get(refused.code, "UNKNOWN")
         status = refused.status or (refused.code if refused.code in _WORDS else 500)
         error = {"code": status, "message": refused.message, "status": word}

@@ -11,7 +11,7 @@ from adapters.simulators.google.api import GoogleApi
 from adapters.simulators.http import Request, Response, json_response
 from adapters.simulators.ledger import Mark, Send
 from adapters.simulators.playing.calls import Refusal, object_of
-from adapters.simulators.playing.cast import Customer, Json
+from adapters.simulators.playing.cast import Json
 from adapters.simulators.webhooks import now_ms
 
 if TYPE_CHECKING:
@@ -59,14 +59,13 @@ class MessagesApi(GoogleApi):
             case _:
                 raise Refusal(404, "Requested entity was not found.")
 
-    def _customer(self, key: str) -> Customer:
-        customer = self._sim.cast.find(key)
-        if customer is None:
+    def _ensure_known(self, key: str) -> None:
+        if self._sim.cast.find(key) is None and not self._sim.settings.strangers_taken:
             raise Refusal(404, "Requested entity was not found.")
-        return customer
 
     def _send(self, account: GoogleAccount, key: str, body: Json) -> tuple[Response, Send | None]:
-        customer, name = self._customer(key), _uuid(body.get("messageId"))
+        self._ensure_known(key)
+        name = _uuid(body.get("messageId"))
         self._check(body)
         if self.ledger.send(name) is not None:
             raise Refusal(409, "Requested entity already exists")
@@ -76,7 +75,7 @@ class MessagesApi(GoogleApi):
         send = Send(
             id=name,
             phone_number_id=account.account_id,
-            recipient=customer.key,
+            recipient=key,
             type=next(each for each in _CONTENTS if each in body),
             # A UUID of version 8 is its maker's own: the business has put its message's id there.
             callback_data=str(UUID(name).int & (1 << 62) - 1) if UUID(name).version == 8 else None,
@@ -87,7 +86,7 @@ class MessagesApi(GoogleApi):
         return json_response({**body, "name": f"conversations/{key}/messages/{name}"}), send
 
     def _event(self, account: GoogleAccount, key: str, name: str, body: Json) -> Response:
-        self._customer(key)
+        self._ensure_known(key)
         _uuid(name)
         if body.get("eventType") not in _EVENTS:
             raise Refusal(400, "eventType is not known")

@@ -5,7 +5,9 @@ Promises    Speaks and answers as the sheet's part B says: pushes of Pub/Sub tha
             for a refresh token. A push is repeated until one of Pub/Sub's five codes.
 Control     beside the calls that every played platform has:
             POST /__sim/keys {}                    another key signs from now on
-            POST /__sim/reviews {from, deleted}    the reviewer takes the review back, which nobody is told
+            POST /__sim/reviews {from, review?}    nobody is told: the review is taken back, or is at Google
+                                                   from now on with what stands in `review` (the sheet's
+                                                   members), for those who push by themselves
             kinds of POST /__sim/messages: review (the usual), stars (without words), changed, question
 """
 
@@ -55,9 +57,9 @@ class PushSpeech:
         return "acknowledged" if status in _ACKNOWLEDGED else "again"
 
 
-class _Gone(Body, kw_only=True):
+class _Silent(Body, kw_only=True):
     sender: str = field(name="from")
-    deleted: bool = True
+    review: Json | None = None
 
 
 class ReviewsSimulator(Played[GoogleAccount, Customer]):
@@ -71,7 +73,7 @@ class ReviewsSimulator(Played[GoogleAccount, Customer]):
         accounts: Sequence[GoogleAccount],
         **making: Unpack[Making],
     ) -> None:
-        self.keys = PushKeys()
+        self.keys = PushKeys([one.push_private_key for one in accounts if one.push_private_key])
         super().__init__("google-business", accounts, **making)
         self._people = Reviewers(self.random("people"))
         self.reviews: dict[str, Json] = {}
@@ -87,7 +89,7 @@ class ReviewsSimulator(Played[GoogleAccount, Customer]):
         return PushSpeech(self.keys)
 
     def actions(self) -> Mapping[str, Action]:
-        return {"keys": lambda body: {"kid": self.keys.rotate()}, "reviews": self._take_back}
+        return {"keys": lambda body: {"kid": self.keys.rotate()}, "reviews": self._change_silently}
 
     # ── customers speak ──────────────────────────────────────────────────────────────────────────
 
@@ -169,9 +171,21 @@ class ReviewsSimulator(Played[GoogleAccount, Customer]):
         }
         return {"message": message, "subscription": _SUBSCRIPTION}
 
-    def _take_back(self, body: bytes) -> object:
-        asked = msgspec.json.decode(body, type=_Gone)
-        name = f"{self.account(asked.account_id).account_id}/{asked.sender}"
+    def _change_silently(self, body: bytes) -> object:
+        asked = msgspec.json.decode(body, type=_Silent)
+        customer = self.cast.adopt(asked.sender)
+        name = f"{self.account(asked.account_id).account_id}/{customer.key}"
+        if asked.review is not None:
+            now = self.now()
+            usual = {
+                "reviewId": customer.key.rpartition("/")[2],
+                "reviewer": {"displayName": customer.name},
+                "starRating": "FIVE",
+                "createTime": now,
+                "updateTime": now,
+            }
+            self.reviews[name] = {**usual, **asked.review, "name": name}
+            return self.reviews[name]
         if self.reviews.pop(name, None) is None:
             raise NotFound("there is no such review")
         return {"deleted": True}

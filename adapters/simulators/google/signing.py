@@ -1,15 +1,22 @@
 """How played Google signs what it sends: an HMAC for agents, tokens of its own keys for Pub/Sub's pushes."""
 
 import base64
+import hashlib
 import hmac
 import json
-import secrets
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jwt
 from cryptography.hazmat.primitives.asymmetric import rsa
+from cryptography.hazmat.primitives.serialization import (
+    Encoding,
+    NoEncryption,
+    PrivateFormat,
+    PublicFormat,
+    load_pem_private_key,
+)
 
 from adapters.simulators.google.accounts import GoogleAccount
 
@@ -23,26 +30,34 @@ def signature(secret: str, body: bytes) -> str:
     return base64.b64encode(hmac.digest(secret.encode(), body, "sha512")).decode()
 
 
-class PushKeys:
-    """Google's key pairs. The newest signs; the one before stays in the set until the next change."""
+def new_private_key() -> str:
+    """A key pair to sign pushes with, as PEM."""
+    pair = _new_pair()
+    return pair.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()).decode()
 
-    def __init__(self) -> None:
-        # Of no two runs alike: who knows a key by its id must not meet another under it.
-        self._name = secrets.token_hex(8)
-        self._pairs: list[tuple[str, rsa.RSAPrivateKey]] = []
+
+def key_id(private_key: str) -> str:
+    """What a pair is called in the set and in tokens."""
+    return _id_of(_read(private_key))
+
+
+class PushKeys:
+    """Google's key pairs, beginning with those that are given (PEM). The newest signs; the one before stays
+    in the set until the next change."""
+
+    def __init__(self, given: Sequence[str] = ()) -> None:
+        self._pairs = [(key_id(each), _read(each)) for each in given]
         self._tokens: dict[str, tuple[str, float]] = {}
-        self._made = 0
-        self.kid = self.rotate()
+        self.kid = self._pairs[-1][0] if self._pairs else self.rotate()
 
     def rotate(self) -> str:
         """A new key signs from now on; returns its id."""
-        self._made += 1
-        self.kid = kid = f"{self._name}-{self._made}"
-        # Numbers of RFC 7518, 3.3.
-        self._pairs.append((kid, rsa.generate_private_key(public_exponent=65_537, key_size=2_048)))
+        pair = _new_pair()
+        self.kid = _id_of(pair)
+        self._pairs.append((self.kid, pair))
         del self._pairs[:-2]
         self._tokens.clear()
-        return kid
+        return self.kid
 
     def published(self) -> bytes:
         """The JWK set."""
@@ -74,3 +89,20 @@ class PushKeys:
         made = jwt.encode(claims, pair, algorithm="RS256", headers={"kid": kid})
         self._tokens[account.account_id] = (made, now + _REUSED_SECONDS)
         return made
+
+
+def _new_pair() -> rsa.RSAPrivateKey:
+    # Numbers of RFC 7518, 3.3.
+    return rsa.generate_private_key(public_exponent=65_537, key_size=2_048)
+
+
+def _read(private_key: str) -> rsa.RSAPrivateKey:
+    pair = load_pem_private_key(private_key.encode(), password=None)
+    assert isinstance(pair, rsa.RSAPrivateKey)
+    return pair
+
+
+def _id_of(pair: rsa.RSAPrivateKey) -> str:
+    """Of no two pairs alike: who knows a key by its id must not meet another under it."""
+    public = pair.public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
+    return hashlib.sha256(public).hexdigest()[:40]

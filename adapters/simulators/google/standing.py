@@ -10,6 +10,7 @@ from adapters.port import Play
 from adapters.simulators.google.accounts import GoogleAccount
 from adapters.simulators.google.messages import MessagesSimulator
 from adapters.simulators.google.reviews import ReviewsSimulator
+from adapters.simulators.google.signing import key_id, new_private_key
 from adapters.simulators.playing.standing import access_token, accounts_of, digits, making_of
 
 _FIELD = "resource_name"
@@ -42,9 +43,11 @@ class MessagesStandIn:
 
 
 class ReviewsStandIn:
-    """A Business Profile. Its access token is had for the refresh token, as a real one's is."""
+    """A Business Profile. Its access token is had for the refresh token, as a real one's is. New keys come
+    with Google's own key, so that others can sign pushes too."""
 
     def new_keys(self) -> dict[str, str]:
+        private_key = new_private_key()
         return {
             _FIELD: f"accounts/{digits(21)}/locations/{digits(19)}",
             "push_email": f"pusher-{secrets.token_hex(4)}@simulated.iam.gserviceaccount.com",
@@ -52,6 +55,8 @@ class ReviewsStandIn:
             "refresh_token": "1//SIM" + secrets.token_urlsafe(32),
             "client_id": f"{digits(12)}.apps.googleusercontent.com",
             "client_secret": secrets.token_urlsafe(18),
+            "push_private_key": private_key,
+            "push_key_id": key_id(private_key),
         }
 
     def demo_keys(self) -> dict[str, str]:

@@ -85,7 +85,7 @@ class MailService(Calls):
             return "send", None
         return "management", None
 
-    def refusal(self, refused: Refusal) -> Response:
+    def written(self, refused: Refusal) -> Response:
         status = refused.status or (refused.code if 400 <= refused.code < 600 else 400)
         return json_response({"message": refused.message}, status)
 

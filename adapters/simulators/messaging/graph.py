@@ -65,6 +65,7 @@ class MessagingGraph(Calls):
         renew: Callable[[str, str], None],
         sends_per_second_max: Callable[[str], int],
         window_seconds: Callable[[], float | None],
+        strangers_taken: Callable[[], bool],
     ) -> None:
         super().__init__(ledger=ledger, faults=faults)
         self.usage_percent = 1.0
@@ -79,6 +80,7 @@ class MessagingGraph(Calls):
         # A token that was renewed stays good until it expires.
         self._earlier: dict[str, str] = {}
         self._window = window_seconds
+        self._strangers_taken = strangers_taken
         self._traces = itertools.count(1)
         self._limits = AccountLimits(sends_per_second_max)
         self._uploads: set[str] = set()
@@ -89,7 +91,7 @@ class MessagingGraph(Calls):
     def route(self, request: Request) -> tuple[Route, str | None]:
         return _route(request)
 
-    def refusal(self, refused: Refusal) -> Response:
+    def written(self, refused: Refusal) -> Response:
         error: Json = {
             "message": f"(#{refused.code}) {refused.message}",
             "type": "OAuthException",
@@ -187,13 +189,13 @@ class MessagingGraph(Calls):
     def _send(self, account: MessagingAccount, body: Json) -> tuple[Response, Send | None]:
         recipient = member_of(body, "recipient", 100).get("id")
         customer = self._people.find(recipient) if isinstance(recipient, str) else None
-        if customer is None:
+        if not isinstance(recipient, str) or (customer is None and not self._strangers_taken()):
             raise Refusal(100, "No matching user found", subcode=2018001)
         if "sender_action" in body:
             self._act(account, body)
             return self._ok({"recipient_id": recipient}), None
         message = member_of(body, "message", 100)
-        self._check_window(body, customer.heard_at)
+        self._check_window(body, now_ms() if customer is None else customer.heard_at)
         self._check_message(message)
         if not self._limits.admit(account.account_id, trio.current_time()):
             raise Refusal(613, "Calls to this API have exceeded the rate limit")
@@ -202,14 +204,14 @@ class MessagingGraph(Calls):
         send = Send(
             id=self._new_mid(),
             phone_number_id=account.account_id,
-            recipient=customer.key,
+            recipient=recipient,
             type=_type_of(message),
             callback_data=metadata.rpartition(":")[2] if isinstance(metadata, str) else None,
             accepted_at=now_ms(),
         )
         self.ledger.record_send(send, body)
         self._accepted(account, send, message)
-        return self._ok({"recipient_id": customer.key, "message_id": send.id}), send
+        return self._ok({"recipient_id": recipient, "message_id": send.id}), send
 
     def _act(self, account: MessagingAccount, body: Json) -> None:
         action = body["sender_action"]

@@ -66,6 +66,7 @@ class MessagingSimulator(Played[MessagingAccount, Customer]):
             renew=self.renew_token,
             sends_per_second_max=lambda account_id: self.per_second_max(account_id, _SENDS_PER_SECOND),
             window_seconds=lambda: self.settings.window_seconds if self.settings.window_enforced else None,
+            strangers_taken=lambda: self.settings.strangers_taken,
         )
 
     @property

@@ -25,7 +25,7 @@ class Refusal(Exception):
 
 
 class Calls(ABC):
-    """Answers calls. `do` and `refusal` are the platform's own."""
+    """Answers calls. `do` and `written` are the platform's own."""
 
     call_bytes_max = 65_536
     """Of a call that is no upload."""
@@ -48,8 +48,16 @@ class Calls(ABC):
         """The call takes effect: the answer, and the send if one was accepted. Raises Refusal."""
 
     @abstractmethod
-    def refusal(self, refused: Refusal) -> Response:
+    def written(self, refused: Refusal) -> Response:
         """A refusal as the platform writes it."""
+
+    def refusal(self, refused: Refusal, retry_after_seconds: float | None) -> Response:
+        """The same, with the time after which the call may be made again."""
+        response = self.written(refused)
+        if retry_after_seconds is None:
+            return response
+        headers = {**response.headers, "Retry-After": f"{retry_after_seconds:g}"}
+        return msgspec.structs.replace(response, headers=headers)
 
     async def answer(self, request: Request) -> Response:
         """One call. Raises Cut for a fault that gives no answer."""
@@ -67,11 +75,7 @@ class Calls(ABC):
             return response
         except Refusal as refused:
             self.ledger.record_refusal(refused.code)
-            response = self.refusal(refused)
-            if fault is None or fault.retry_after_seconds is None:
-                return response
-            headers = {**response.headers, "Retry-After": f"{fault.retry_after_seconds:g}"}
-            return msgspec.structs.replace(response, headers=headers)
+            return self.refusal(refused, fault.retry_after_seconds if fault is not None else None)
 
     async def _misbehave(self, fault: Fault, request: Request) -> Response:
         if fault.accepts:

@@ -1,5 +1,6 @@
 """The control API of a played platform: the same scripting as on the object, for other processes.
 
+    GET    /__sim/                              this page, with the kinds and calls of the platform
     GET    /__sim/health                        {"ok": true}
     GET    /__sim/accounts                      the accounts, their keys (simulated ones) and callbacks
     GET    /__sim/statistics
@@ -125,9 +126,19 @@ class ControlApi:
                 return {"cleared": self._sim.clear_faults(int(which) if which else None)}
         raise NotFound(f"there is no {request.method} {request.path:.80}")
 
+    def _page(self) -> str:
+        sim = self._sim
+        about = [f"{sim.platform}: kinds of POST /__sim/messages are {', '.join(sim.cast.kinds)}."]
+        if self._actions:
+            calls = ", ".join(f"POST /__sim/{name}" for name in self._actions)
+            about.append(f"Calls of its own, described in {type(sim).__module__}: {calls}.")
+        return "\n".join((*about, "", __doc__ or ""))
+
     def _show(self, request: Request, what: str, which: str) -> object:
         sim = self._sim
         match what:
+            case "":
+                return Response(200, self._page().encode(), "text/plain; charset=utf-8")
             case "health":
                 return {"ok": True}
             case "accounts":
@@ -234,7 +245,8 @@ class ControlApi:
 async def _answer_of(dispatch: Callable[[Request], Awaitable[object]], request: Request) -> Response:
     """A control call's answer or refusal as JSON."""
     try:
-        return json_response(await dispatch(request))
+        answer = await dispatch(request)
+        return answer if isinstance(answer, Response) else json_response(answer)
     except msgspec.DecodeError as error:
         return json_response({"code": "validation_failed", "message": str(error)}, 422)
     except MijraError as error:

@@ -15,7 +15,12 @@ _DEMO: Final = Settings(
 )
 """The bad habits that the real platform has every day, except failed sends: each reply must arrive."""
 
-HABITS: Final[Mapping[str, Settings]] = {"calm": Settings(), "demo": _DEMO, "rough": Settings().rough()}
+HABITS: Final[Mapping[str, Settings]] = {
+    "calm": Settings(),
+    "demo": _DEMO,
+    "open": Settings(strangers_taken=True),
+    "rough": Settings().rough(),
+}
 
 A = TypeVar("A", bound=Struct)
 

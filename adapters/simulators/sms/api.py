@@ -89,7 +89,7 @@ class TwilioApi(Calls):
             return "send", None
         return "management", None
 
-    def refusal(self, refused: Refusal) -> Response:
+    def written(self, refused: Refusal) -> Response:
         status = refused.status or _STATUSES.get(refused.code, 400)
         body = {
             "code": refused.code,

@@ -97,7 +97,7 @@ class BusinessApi(Calls):
             case _:
                 return "management", None
 
-    def refusal(self, refused: Refusal) -> Response:
+    def written(self, refused: Refusal) -> Response:
         usual = self._settings().rate_limit_http_status if refused.code == SLOW else 200
         content = {"code": refused.code, "message": refused.message, "request_id": self._request_id()}
         return json_response(content, refused.status or usual)
@@ -223,7 +223,7 @@ class BusinessApi(Calls):
             raise Refusal(PARAMETER, "recipient_type must be CONVERSATION")
         recipient = body.get("recipient")
         customer = self._people.find(recipient) if isinstance(recipient, str) else None
-        if customer is None:
+        if not isinstance(recipient, str) or (customer is None and not self._settings().strangers_taken):
             raise Refusal(NOT_FOUND, "The conversation does not exist")
         if not self._limits.admit(account.account_id, trio.current_time()):
             raise Refusal(SLOW, "Too many requests")
@@ -232,12 +232,13 @@ class BusinessApi(Calls):
             self._act(account, body)
             return self._ok({"message": {"message_id": ""}}), None
         self._check_content(account, kind, body)
-        self._count(account, customer)
+        if customer is not None:
+            self._count(account, customer)
         self.ledger.ensure_room()
         send = Send(
             id=self._new_mid(),
             phone_number_id=account.account_id,
-            recipient=customer.key,
+            recipient=recipient,
             type=str(kind).lower(),
             callback_data=None,
             accepted_at=now_ms(),

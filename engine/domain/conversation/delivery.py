@@ -228,8 +228,8 @@ def apply_status(change: Change, target: Tracked, event: StatusChanged) -> None:
         settle(change, target)
     if after is not None:
         change.status_event(target.conversation_id, target, error)
-    if event.error is not None and event.error.opted_out:
-        consent.opt(change, consent.OUT, source="platform", message_id=target.id)
+    if event.error is not None:
+        consent.heed(change, event.error, at=event.at, message_id=target.id)
 
 
 def _not_withdrawn(target: Tracked, patch: MessagePatch) -> None:
@@ -413,8 +413,7 @@ def _refused(change: Change, target: Tracked, refused: Refused) -> None:
     patch.error = error
     change.add(patch)
     change.status_event(target.conversation_id, target, error)
-    if refused.opted_out:
-        consent.opt(change, consent.OUT, source="platform", message_id=target.id)
+    consent.heed(change, refused, at=refused.at, message_id=target.id)
 
 
 def _move(change: Change, target: Tracked, status: str, *, resent: bool = False) -> None:

@@ -59,7 +59,7 @@ async def dev_server(
 async def _start(command: list[str], data_dir: Path, log: IO[bytes]) -> trio.Process:
     fixed = {"MIJRA_DATA_DIR": str(data_dir), "MIJRA_LOG_FORMAT": "json", "MIJRA_HOST": "127.0.0.1"}
     # Ports and addresses that the environment names belong to the server that it describes, not to a demo.
-    foreign = ("MIJRA_PORT", "MIJRA_OPERATOR_PORT", "MIJRA_PUBLIC_URL")
+    foreign = ("MIJRA_PORT", "MIJRA_OPERATOR_PORT", "MIJRA_PUBLIC_URL", "MIJRA_LISTEN")
     inherited = {name: value for name, value in os.environ.items() if name not in foreign}
     # A session of its own: Ctrl-C ends the talking first and the server last, so it must not get it as well.
     return await trio.lowlevel.open_process(

@@ -22,6 +22,7 @@ from tests.adapters.contract.case import case_of, every_adapter
 from tests.adapters.contract.files import Files
 from tests.adapters.items import outbox_item
 from tests.adapters.turns import AtOnce
+from tests.patience import PATIENCE_SECONDS
 
 pytestmark = pytest.mark.real_time
 PLAYED = [each for each in every_adapter() if each.stand_in() is not None]
@@ -60,13 +61,13 @@ class Stage(Struct, kw_only=True):
         return Response(200)
 
     async def call(self, method: str, path: str, body: object = None) -> Any:
-        async with httpx.AsyncClient(trust_env=False) as client:
+        async with httpx.AsyncClient(trust_env=False, timeout=PATIENCE_SECONDS) as client:
             answer = await client.request(method, f"{self.url}/__sim/{path}", content=json.dumps(body))
             assert answer.status_code == 200, answer.text
             return answer.json()
 
     async def heard(self, kind: type) -> Any:
-        with trio.fail_after(10):
+        with trio.fail_after(PATIENCE_SECONDS):
             while not (found := [each for each in self.events if isinstance(each, kind)]):  # noqa: ASYNC110
                 await trio.sleep(0.02)
         return found[-1]
@@ -79,7 +80,9 @@ class Stage(Struct, kw_only=True):
         return event
 
     async def answer(self, received: MessageReceived, send: Send, account: Account | None = None) -> Any:
-        key = received.contact.keys[0]
+        return await self.send(received.contact.keys[0], send, account)
+
+    async def send(self, key: str, send: Send, account: Account | None = None) -> Any:
         recipient = f"+{key}" if self.adapter.platform.by_phone else key
         item = outbox_item(send, recipient)
         async with self.adapter.sender(self.tools) as sender:
@@ -87,7 +90,7 @@ class Stage(Struct, kw_only=True):
 
 
 @asynccontextmanager
-async def stage(adapter: Adapter) -> AsyncIterator[Stage]:
+async def stage(adapter: Adapter, habits: str = "calm") -> AsyncIterator[Stage]:
     stand_in = adapter.stand_in()
     assert stand_in is not None
     keys = stand_in.new_keys()
@@ -96,7 +99,8 @@ async def stage(adapter: Adapter) -> AsyncIterator[Stage]:
     external_id = keys[connection.account.name]
     parent = connection.parent
     above = {parent.name: keys[parent.name]} if parent is not None and parent.name in keys else {}
-    async with stand_in.simulator(Play(accounts=[keys])).running() as played, trio.open_nursery() as nursery:
+    playing = stand_in.simulator(Play(accounts=[keys], habits=habits)).running()
+    async with playing as played, trio.open_nursery() as nursery:
         host = played.base_url.removeprefix("http://")
         built = Stage(
             adapter=adapter,
@@ -147,6 +151,23 @@ async def test_a_customers_message_arrives_and_is_answered(adapter: Adapter) -> 
         if adapter.platform.capabilities.read_marks:
             signal = MarkRead(platform_message_id=received.platform_id, typing=True)
             assert isinstance(await on.answer(received, signal), Accepted)
+
+
+@each_played
+async def test_somebody_whose_messages_another_posts_is_answered(adapter: Adapter) -> None:
+    """Where the sandbox is open: the send is taken and can be looked up; what becomes of it is the other's to
+    tell."""
+    stand_in = adapter.stand_in()
+    assert stand_in is not None
+    key = str(stand_in.example()["from"])
+    async with stage(adapter, "open") as on:
+        result = await on.send(key, SendText(body="Yes, it is."))
+        assert isinstance(result, Accepted)
+        sends = await on.call("GET", "ledger?kind=sends")
+        assert [send["id"] for send in sends["items"]] == [result.platform_id]
+        statistics = await on.call("GET", "statistics")
+        assert statistics["untold"] == 1
+        assert statistics["webhooks"]["waiting"] == statistics["webhooks"]["planned"] == 0
 
 
 @each_played
