@@ -128,6 +128,10 @@ BAD: list[tuple[Send, str]] = [
         "options.0.description",
     ),
     (
+        SendInteractive(kind="buttons", body="b", options=(Option(id="a", title="t", description="d"),)),
+        "options.0.description",
+    ),
+    (
         SendInteractive(
             kind="list", body="b", options=(Option(id="a", title="t", section="s" * 25),), button="Go"
         ),
