@@ -11,8 +11,7 @@ from collections import OrderedDict
 from typing import Final
 
 from adapters.calling import declined
-from adapters.client import PlatformClient
-from adapters.guard import BodyTooLarge
+from adapters.client import TOO_LARGE, PlatformClient
 from adapters.port import Account, Declined, ErrorClass, Unanswered
 from engine.domain.outbound import MediaRef
 from engine.errors import MijraError
@@ -65,7 +64,7 @@ async def read_linked(client: PlatformClient, link: str, bytes_max: int) -> byte
     answer = await client.exchange("GET", link, answer_bytes_max=bytes_max, follow_redirects=True)
     if isinstance(answer, Unanswered):
         sentence = f"The file behind the link cannot be fetched ({answer.reason})."
-        if answer.reason == BodyTooLarge.__name__:
+        if answer.reason == TOO_LARGE:
             return declined(ErrorClass.BAD_REQUEST, "link_too_large", sentence)
         return declined(ErrorClass.UNREACHABLE, "unreachable", sentence)
     if isinstance(answer, Declined):
