@@ -215,10 +215,15 @@ async def side(
     bridge: Bridge,
     postgres_dsn: str,
     databases: DatabaseServer,
-    tenant_database: str,
+    tenant_template: str,
 ) -> AsyncIterator[Side]:
-    prefix = databases.landlord_database.removesuffix("landlord")
-    made = _model() if request.param == "model" else _postgres(bridge, postgres_dsn, prefix, tenant_database)
+    if request.param == "model":
+        made = _model()
+    else:
+        name = databases.pooled_database(1)
+        await databases.create_database(name, template=tenant_template)
+        prefix = databases.landlord_database.removesuffix("landlord")
+        made = _postgres(bridge, postgres_dsn, prefix, name)
     async with made as opened:
         yield opened
 
