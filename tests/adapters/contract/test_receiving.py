@@ -3,7 +3,7 @@ hand."""
 
 import copy
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from typing import Any, get_args
 
@@ -11,6 +11,7 @@ import msgspec
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from msgspec import structs
 
 from adapters.port import Adapter
 from adapters.wire import EVENTS_MAX
@@ -238,6 +239,44 @@ def test_whose_secret_signed_is_found(name: str) -> None:
     if case.secret_before is not None:
         rotating = endpoint(name, 5, **{case.secret: "new", case.secret_before: "a"})
         assert list(receiver.verify(signed, [rotating])) == [rotating]
+
+
+class Asked(dict[str, str]):
+    """Headers that note which of them somebody wanted."""
+
+    def __init__(self, headers: Mapping[str, str]) -> None:
+        super().__init__(headers)
+        self.names: set[str] = set()
+
+    def get(self, name: str, default: Any = None) -> Any:
+        self.names.add(name)
+        return super().get(name, default)
+
+    def __getitem__(self, name: str) -> str:
+        self.names.add(name)
+        return super().__getitem__(name)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_what_proves_a_delivery_is_kept_with_it_and_what_lets_in_is_not(name: str) -> None:
+    """Whatever header the receiver judges by, a token or login excepted; so a delivery that was signed can be
+    verified again from what is stored."""
+    adapter, case = BY_NAME[name], case_of(name)
+    secrets = {**dict.fromkeys(adapter.platform.connection.secret_names, "x"), case.secret: "a"}
+    proof = set(adapter.platform.proof_headers)
+    assert proof
+    assert all(header == header.lower() for header in proof)
+    for payload in own_payloads(name):
+        signed = case.sign(payload.body, "a") if case.sign is not None else {}
+        asked = Asked({"host": "h", **payload.headers, **signed})
+        delivery = structs.replace(request(payload, payload.body), headers=asked)
+        found = adapter.receiver().verify(delivery, [endpoint(name, 1, **secrets)])
+        assert asked.names <= {*proof, "authorization"}
+        login = {"authorization": "Basic eA==", "cookie": "x", "x-api-key": "x"}
+        kept = adapter.platform.kept_of({**asked, **login})
+        assert not login.keys() & kept.keys()
+        again = structs.replace(delivery, headers=kept)
+        assert adapter.receiver().verify(again, [endpoint(name, 1, **secrets)]) == found
 
 
 @pytest.mark.parametrize("name", SIGNING)
