@@ -94,7 +94,7 @@ from storage.placements import Placements
 from storage.reads import ReadStore
 from storage.schemas import TENANT_MIGRATIONS, bring_up
 from storage.tenants import Tenants
-from storage.upkeep import forget_deliveries, upkeep
+from storage.upkeep import forget_deliveries, forget_parked, upkeep
 from storage.vault import Vault
 from storage.writers import Writers
 
@@ -475,6 +475,7 @@ class _System:
 
     async def _keep_up(self) -> None:
         await upkeep(self.server, self.placements.tenants_by_database(), now=_wall_ms())
+        await forget_parked(self.landlord, now=_wall_ms())
 
     async def _keep_up_hourly(self) -> None:
         while True:
