@@ -83,7 +83,8 @@ ITEMS_MAX: Final = 10_000
 and two minutes of sending at 80 messages a second, so that reading more is rare."""
 
 _FINISHED_MAX: Final = 4_096
-"""Ended items that are remembered: a second telling of the same item comes within seconds, if at all."""
+"""Ended items that are remembered: a second telling of the same item comes within seconds, if at all, and so
+does one that its own end has overtaken."""
 
 _SIGNAL_MS_MAX: Final = 60_000
 """A typing sign lasts 25 s on the customer's screen; one about the past misleads."""
@@ -256,6 +257,7 @@ class _Channel:
         self._closing = False
         self._changed = trio.Event()
         self._finished: OrderedDict[int, int] = OrderedDict()
+        self._settled_early: OrderedDict[int, int] = OrderedDict()
         self._backlog = Backlog(
             shared.store,
             self._lines,
@@ -315,8 +317,8 @@ class _Channel:
     def _take_in(self, batch: list[Envelope]) -> None:
         for envelope in batch:
             match envelope.message:
-                case Deliver(item):
-                    self._deliver(item)
+                case Deliver(item, again):
+                    self._deliver(item, again=again)
                 case Settled(outbox_id):
                     self._settle(outbox_id)
                 case Wake():
@@ -330,7 +332,13 @@ class _Channel:
             envelope.reply(None)
         self._stir()
 
-    def _deliver(self, item: OutboxItem) -> None:
+    def _deliver(self, item: OutboxItem, *, again: bool) -> None:
+        if item.id in self._settled_early:
+            # A retry comes after what it repeats has ended; anything else was overtaken by its own end.
+            del self._settled_early[item.id]
+            if not again:
+                self._outcomes["settled"] += 1
+                return
         entry = self._lines.find(item.id)
         if entry is not None:
             if item.not_before > entry.item.not_before:
@@ -348,6 +356,8 @@ class _Channel:
         entry = self._lines.find(outbox_id)
         if entry is None:
             self._backlog.ended(outbox_id)
+            if outbox_id not in self._finished:
+                _note(self._settled_early, outbox_id, 0)
             return
         entry.settled = True
         # A retry that was asked for before is settled with it; only one that comes after starts anew.
@@ -625,7 +635,6 @@ class _Channel:
                 entry,
                 "outcome_unknown",
                 "No answer came after several tries; it may have arrived.",
-                retryable=True,
             )
             return
         await self._report(entry, OutcomeUnknown(at=self._shared.wall_ms()))
@@ -643,11 +652,7 @@ class _Channel:
         match step:
             case retrying.GiveUp():
                 await self._refuse(
-                    entry,
-                    declined.platform_code,
-                    declined.message,
-                    retryable=declined.error_class in RETRYABLE,
-                    opted_out=declined.error_class is ErrorClass.OPTED_OUT,
+                    entry, declined.platform_code, declined.message, error_class=declined.error_class
                 )
             case retrying.Halt():
                 # A call made with credentials that have been replaced since says nothing about the new ones.
@@ -688,14 +693,15 @@ class _Channel:
         await self._was_overtaken(entry)
 
     async def _refuse(
-        self, entry: Entry, code: str, message: str, *, retryable: bool, opted_out: bool = False
+        self, entry: Entry, code: str, message: str, *, error_class: ErrorClass | None = None
     ) -> None:
         outcome = Refused(
             platform_code=code,
             message=message,
-            retryable=retryable,
+            retryable=error_class is None or error_class in RETRYABLE,
             at=self._shared.wall_ms(),
-            opted_out=opted_out,
+            opted_out=error_class is ErrorClass.OPTED_OUT,
+            undeliverable=error_class is ErrorClass.UNDELIVERABLE,
         )
         self._log.warning("outbox.refused", **self._names(entry), **_effort(entry), code=code)
         await self._report(entry, outcome)
@@ -764,10 +770,7 @@ class _Channel:
     def _finish(self, entry: Entry, outcome: str) -> None:
         self._outcomes[outcome] += 1
         self._lines.finish(entry, trio.current_time())
-        self._finished[entry.id] = entry.item.not_before
-        self._finished.move_to_end(entry.id)
-        if len(self._finished) > _FINISHED_MAX:
-            self._finished.popitem(last=False)
+        _note(self._finished, entry.id, entry.item.not_before)
         self._backlog.ended(entry.id)
         if entry.again is not None and outcome in ("refused", "settled"):
             self._backlog.offer(entry.again)
@@ -828,3 +831,10 @@ _ROW_ENDS: Final[dict[type, tuple[str, dict[str, Any] | None]]] = {
     OutcomeUnknown: ("unknown", None),
     Resending: ("unknown", None),
 }
+
+
+def _note(ids: OrderedDict[int, int], number: int, what: int) -> None:
+    ids[number] = what
+    ids.move_to_end(number)
+    if len(ids) > _FINISHED_MAX:
+        ids.popitem(last=False)

@@ -26,7 +26,7 @@ import trio
 from msgspec import Struct
 
 from adapters.committing import Commit, room
-from adapters.guard import AddressRefused, BodyTooLarge, Guard, guarded_client
+from adapters.guard import AddressRefused, BodyTooLarge, Guard, guarded_client, origin_of
 from adapters.port import AccountOf, Declined, ErrorClass, FoundMedia, MediaSource
 from adapters.reporting import Ask, Leaving, report
 from engine.domain.conversation.messages import MediaVerdict, address_of
@@ -341,8 +341,11 @@ class _Fetcher:
             return await self._store_content(row, found, found.content)
         if found.size is not None and found.size > self._shared.bytes_max:
             raise self._too_large()
-        bounded = {"body_bytes_max": self._shared.bytes_max}
         try:
+            bounded = {
+                "body_bytes_max": self._shared.bytes_max,
+                "meant_for": origin_of(httpx.URL(found.url)),
+            }
             with trio.fail_after(_DOWNLOAD_SECONDS_MAX):
                 async with self._shared.client.stream(
                     "GET", found.url, headers=found.headers, follow_redirects=True, extensions=bounded

@@ -1,16 +1,25 @@
 """What of a message a platform would refuse, in sentences by field: shared by the adapters' `fit`."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
+from adapters.calling import declined
 from adapters.port import Declined, ErrorClass
+from engine.domain.outbound import MediaRef, Option
 from engine.errors import InvalidInput
 
 
 class Problems:
-    """Collects what is wrong with a message; `fields` is what `InvalidInput` takes."""
+    """Collects what is wrong with a message for the platform of this `label`; `fields` is what `InvalidInput`
+    takes."""
 
-    def __init__(self) -> None:
+    def __init__(self, label: str) -> None:
+        self.label = label
         self.fields: dict[str, list[str]] = {}
+
+    def refuse(self) -> None:
+        """Raises InvalidInput if there are any."""
+        if self.fields:
+            raise InvalidInput(f"{self.label} would not accept this message", fields=self.fields)
 
     def add(self, field: str, sentence: str) -> None:
         self.fields.setdefault(field, []).append(sentence)
@@ -32,8 +41,22 @@ class Problems:
         elif length(value or "") > most:
             self.add(field, f"At most {most} {unit}.")
 
+    def source(self, media: MediaRef) -> None:
+        """Where a file comes from."""
+        if (media.storage_key is None) == (media.link is None):
+            self.add("attachment", "Either a stored file or a link.")
+        if media.link is not None and not media.link.startswith(("https://", "http://")):
+            self.add("link", "An http or https address.")
+
+    def options(self, options: Sequence[Option], most: int) -> None:
+        """How many choices there are, and that an answer tells which one it is."""
+        if not 1 <= len(options) <= most:
+            self.add("options", f"Between 1 and {most}.")
+        if len({option.id for option in options}) != len(options):
+            self.add("options", "Ids must differ.")
+
 
 def unfit(error: InvalidInput) -> Declined:
     """A message that reached the outbox and does not fit, such as an automated reply as its rule has it."""
     sentences = "; ".join(one for some in error.fields.values() for one in some)
-    return Declined(error_class=ErrorClass.BAD_REQUEST, platform_code="validation_failed", message=sentences)
+    return declined(ErrorClass.BAD_REQUEST, "validation_failed", sentences or error.message)

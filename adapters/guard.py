@@ -13,7 +13,9 @@ Leaves      Redirect bounds, sizes and overall deadlines to the client that uses
 Errors      httpx's own for the network; `AddressRefused` (an httpx.ConnectError, so surely nothing was sent)
             for the guard.
 
-The allow list (`host:port`, exact) is for stand-ins of a platform on a developer's machine.
+The allow list (`host:port`, exact) is for stand-ins of a platform on a developer's machine, and for servers
+of the operator's own network. Servers that a tenant names without a URL (mail) are called on their protocol's
+usual ports and those that the operator adds, so that nobody can look through others' ports.
 """
 
 import ipaddress
@@ -72,6 +74,10 @@ class AddressRefused(httpx.ConnectError):
     """The guard does not connect there. Nothing was sent."""
 
 
+class PortRefused(AddressRefused):
+    """Not one of the ports on which such a server is called."""
+
+
 class BodyTooLarge(httpx.ReadError):
     """The answer has more bytes than the request's extension `body_bytes_max` allows."""
 
@@ -95,17 +101,26 @@ def is_public(address: str) -> bool:
 
 
 class Guard:
-    """What may be connected to. `allowed` holds `host:port` entries that are let through unchecked."""
+    """What may be connected to. `allowed` holds `host:port` entries that are let through unchecked, `ports`
+    what `check_port` takes beside the usual ones."""
 
-    def __init__(self, *, allowed: Collection[str] = (), plain_http: bool = False) -> None:
+    def __init__(
+        self, *, allowed: Collection[str] = (), plain_http: bool = False, ports: Collection[int] = ()
+    ) -> None:
         self.allowed = frozenset(entry.lower() for entry in allowed)
         self.plain_http = plain_http
+        self.ports = frozenset(ports)
 
     def check_scheme(self, scheme: str, host: str, port: int) -> None:
         """Raises AddressRefused for a scheme that is not acceptable for this host."""
         if scheme == "https" or (scheme == "http" and (self.plain_http or self.lets_through(host, port))):
             return
         raise AddressRefused(f"requests over {scheme[:20]} to this host are not allowed")
+
+    def check_port(self, host: str, port: int, usual: Collection[int]) -> None:
+        """Raises PortRefused."""
+        if port not in usual and port not in self.ports and not self.lets_through(host, port):
+            raise PortRefused(f"port {port} is not a usual one")
 
     def lets_through(self, host: str, port: int) -> bool:
         name = f"[{host}]" if ":" in host else host
@@ -164,11 +179,20 @@ class _GuardedNetwork(httpcore.AsyncNetworkBackend):
         await trio.sleep(seconds)
 
 
+def origin_of(url: httpx.URL) -> tuple[str, str, int]:
+    """Scheme, host and port."""
+    return url.scheme, url.host, url.port or (80 if url.scheme == "http" else 443)
+
+
+_ANYBODYS: Final = frozenset((b"host", b"accept", b"accept-encoding", b"connection", b"user-agent", b"range"))
+
+
 class GuardedTransport(httpx.AsyncBaseTransport):
     """An httpx transport that connects through a guard. Close it with its client.
 
     A request's extension `body_bytes_max` bounds its answer as it comes over the wire: more raises
-    `BodyTooLarge`.
+    `BodyTooLarge`. Its extension `meant_for` is the origin (`origin_of`) that its own headers are for: a
+    redirect to another loses all but `_ANYBODYS`, whatever a platform calls the header with its token.
     """
 
     def __init__(
@@ -190,8 +214,11 @@ class GuardedTransport(httpx.AsyncBaseTransport):
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
         url = request.url
-        port = url.port or (80 if url.scheme == "http" else 443)
-        self._guard.check_scheme(url.scheme, url.host, port)
+        scheme, host, port = origin = origin_of(url)
+        self._guard.check_scheme(scheme, host, port)
+        headers = request.headers.raw
+        if request.extensions.get("meant_for", origin) != origin:
+            headers = [each for each in headers if each[0].lower() in _ANYBODYS]
         assert isinstance(request.stream, httpx.AsyncByteStream)
         with _translated(request):
             answer = await self._connections.handle(
@@ -200,7 +227,7 @@ class GuardedTransport(httpx.AsyncBaseTransport):
                     url=httpcore.URL(
                         scheme=url.raw_scheme, host=url.raw_host, port=url.port, target=url.raw_path
                     ),
-                    headers=request.headers.raw,
+                    headers=headers,
                     content=request.stream,
                     extensions=request.extensions,
                 )

@@ -52,6 +52,8 @@ class ErrorClass(Enum):
     """The message itself is not acceptable: final."""
     OPTED_OUT = "opted_out"
     """The recipient wants no messages from this account: final, and the conversation is told."""
+    UNDELIVERABLE = "undeliverable"
+    """Nothing that is sent to this recipient's address will arrive: final, and the conversation is told."""
     ACCOUNT = "account"
     """Something about the account (payment, policy, registration): final, a person has to act."""
 
@@ -59,6 +61,7 @@ class ErrorClass(Enum):
 RETRYABLE = frozenset(ErrorClass) - {
     ErrorClass.RECIPIENT,
     ErrorClass.OPTED_OUT,
+    ErrorClass.UNDELIVERABLE,
     ErrorClass.BAD_REQUEST,
 }
 """Classes of a failure that a person's later `retry` of the same message may turn into success."""
@@ -81,6 +84,17 @@ class Account(Struct, frozen=True, kw_only=True):
     active: bool = True
     credentials_at: int = 0
     credentials_expire_at: int | None = None
+
+    def base_url(self, usual: str) -> str:
+        """The platform's address, without a slash at its end: the setting `base_url`, else `usual`."""
+        return str(self.settings.get("base_url") or usual).rstrip("/")
+
+    def number(self, name: str, usual: int, most: int) -> int:
+        """A setting that is a whole number of 1 to `most`; `usual` where it is none."""
+        given = self.settings.get(name)
+        if isinstance(given, int) and not isinstance(given, bool) and 1 <= given <= most:
+            return given
+        return usual
 
     def __repr__(self) -> str:
         return f"<Account {self.platform} tenant={self.tenant_id} channel={self.channel_id}>"
@@ -110,7 +124,8 @@ class Unanswered(Struct, frozen=True, kw_only=True):
     reason: str
 
 
-SendResult = Accepted | Declined | Unanswered
+Failure = Declined | Unanswered
+SendResult = Accepted | Failure
 
 
 class Limits(Struct, frozen=True, kw_only=True):

@@ -6,14 +6,19 @@ from typing import Any
 from adapters.port import Turn
 
 
-def written_in(turn: Turn) -> dict[str, Any]:
-    """httpx's extensions for the request that `turn` is for: when a connection is there it waits for the
-    turn, writes at once, and says so (httpcore awaits `trace` at each step of a request)."""
+class Writing:
+    """Follows one request as httpx's extension `trace` (httpcore awaits it at each step): when a connection
+    is there it waits for the turn, lets the request be written at once, and says so. `begun`: bytes of the
+    request may have been written."""
 
-    async def follow(event: str, info: Mapping[str, Any]) -> None:
+    def __init__(self, turn: Turn | None) -> None:
+        self.begun = False
+        self._turn = turn
+
+    async def __call__(self, event: str, info: Mapping[str, Any]) -> None:
         if event == "http11.send_request_headers.started":
-            await turn.come()
-        elif event == "http11.send_request_body.complete":
-            turn.written()
-
-    return {"trace": follow}
+            if self._turn is not None:
+                await self._turn.come()
+            self.begun = True
+        elif event == "http11.send_request_body.complete" and self._turn is not None:
+            self._turn.written()

@@ -431,6 +431,13 @@ def chunks_of(content: bytes) -> Callable[[], Awaitable[bytes]]:
     return chunk
 
 
+class OpenFile(Struct, frozen=True, kw_only=True):
+    """A file that is being read. `chunk` gives its next bytes, b"" at the end, and raises Unavailable."""
+
+    size: int
+    chunk: Callable[[], Awaitable[bytes]]
+
+
 class MediaStore(Protocol):
     async def write(
         self, key: str, chunks: Callable[[], Awaitable[bytes]], *, media_type: str, bytes_max: int

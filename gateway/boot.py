@@ -54,6 +54,7 @@ from engine.reading import DirectoryEntry, Login, Reads, Tenant, Token
 from gateway.app import create_app
 from gateway.authentication import hash_secret
 from gateway.broadcasting import broadcasting_blueprint
+from gateway.client_address import Proxies
 from gateway.dependencies import AccountCheck, ChannelHealth, Dependencies, Renewal
 from gateway.directory import Directory
 from gateway.enginemetrics import EngineCollector
@@ -200,6 +201,7 @@ class _System:
         guard = Guard(
             allowed=settings.allow_private_media_hosts,
             plain_http=bool(settings.allow_private_media_hosts),
+            ports=settings.allow_server_ports,
         )
         self.guard = guard
         describe_all()
@@ -313,10 +315,10 @@ class _System:
                     begin=webhooks.begin,
                     expire=webhooks.expire,
                     bytes_max=webhooks.bytes_max,
-                    is_overloaded=webhooks.is_overloaded,
-                    refusal=webhooks.refusal,
+                    entrance=webhooks.shedding,
                 )
             )
+        client_of = Proxies(settings.trusted_proxies).client_of
         deps = Dependencies(
             engine=self.engine,
             reads=self.reads,
@@ -336,6 +338,7 @@ class _System:
             tickets=self.tickets,
             master_key=key,
             base_url=lambda: self.base_url,
+            client_of=client_of,
             body_bytes_max=settings.body_bytes_max,
             webhook_bytes_max=settings.webhook_bytes_max,
             upload_bytes_max=settings.media_bytes_max,
@@ -352,6 +355,7 @@ class _System:
             epoch_of=self._log_epoch,
             apps=self.apps,
             origins=settings.ws_origins,
+            client_of=client_of,
         )
         # Later than the rest: sessions ask the application's own authenticator and rights.
         self.app.register_blueprint(push_blueprint(self.sessions))

@@ -41,7 +41,7 @@ def broadcasting_blueprint(site: Site, rights: SubscriptionRights, sessions: Ses
     async def auth() -> Response:
         try:
             token = bearer(request.headers.get("Authorization"))
-            principal = await site.authenticator.authenticate(token, client_address(request))
+            principal = await site.authenticator.authenticate(token, client_address(site, request))
             g.user_id = principal.user_id
             verdict = calls.take(principal.token_id, trio.current_time())
             refuse_over(verdict, "Too many requests for this token.")

@@ -16,8 +16,9 @@ from engine.domain.outbound import Send
 from engine.domain.platforms import Platform
 from engine.domain.rows import Row
 from engine.domain.tenant.messages import TenantCommand
-from engine.ports import EventLog, MediaStore
+from engine.ports import EventLog, MediaStore, OpenFile
 from engine.reading import ConversationPlace, CustomerReads, DirectoryEntry, Landlord, Reads
+from gateway.client_address import DIRECT, ClientOf
 from gateway.push.news import News
 from gateway.push.pusher.apps import App
 from gateway.push.tickets import Tickets
@@ -68,6 +69,12 @@ class Directory(Protocol):
     def add(self, entry: DirectoryEntry) -> None: ...
 
     def remove(self, platform: str, external_id: str) -> None: ...
+
+
+class Media(MediaStore, Protocol):
+    """Files, also for those who fetch them."""
+
+    async def open(self, key: str) -> OpenFile: ...
 
 
 class PushApps(Protocol):
@@ -134,7 +141,7 @@ class Dependencies(Struct, frozen=True, kw_only=True):
     customers: CustomerReads
     landlord: Landlord
     events: EventLog
-    media: MediaStore
+    media: Media
     vault: Vault
     directory: Directory
     platforms: Mapping[str, Platform]
@@ -147,6 +154,7 @@ class Dependencies(Struct, frozen=True, kw_only=True):
     tickets: Tickets
     master_key: bytes
     base_url: Callable[[], str]
+    client_of: ClientOf = DIRECT
     body_bytes_max: int = 1024 * 1024
     webhook_bytes_max: int = 3 * 1024 * 1024
     upload_bytes_max: int = 100 * 1024 * 1024

@@ -1,6 +1,6 @@
 """Idempotency-Key: the same call sent twice has one effect and one answer.
 
-The key is claimed in the tenant's database together with a hash of method, path and body, kept for 24 h,
+The key is claimed in the tenant's database together with a MAC of method, path and body, kept for 24 h,
 per user. A call that carries a key is carried to its end even if its client hangs up (see
 `gateway.pipeline`), so that the client's next attempt finds the answer and not half a call.
 
@@ -12,7 +12,7 @@ per user. A call that carries a key is carried to its end even if its client han
 Answers that show a secret once are sealed before they are kept: a database dump must not hold tokens.
 """
 
-import hashlib
+import hmac
 
 from engine.errors import Conflicting, InvalidInput
 from engine.reading import Reads
@@ -21,10 +21,13 @@ from gateway.dependencies import Vault
 KEY_CHARACTERS_MAX = 255
 HEADER = "Idempotency-Key"
 
+_LABEL = b"mijra idempotent requests v1"
 
-def request_hash(method: str, path: str, body: bytes) -> bytes:
-    """SHA-256 over what makes two calls the same one. Lengths go in front, so that parts cannot shift."""
-    digest = hashlib.sha256()
+
+def request_hash(master_key: bytes, method: str, path: str, body: bytes) -> bytes:
+    """HMAC-SHA256 over what makes two calls the same one. Lengths go in front, so that parts cannot shift.
+    Keyed, because a body may hold a password: from a database dump nobody can try which."""
+    digest = hmac.new(hmac.digest(master_key, _LABEL, "sha256"), digestmod="sha256")
     for part in (method.encode(), path.encode("utf-8", "surrogatepass"), body):
         digest.update(len(part).to_bytes(8, "big"))
         digest.update(part)

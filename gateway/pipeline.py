@@ -15,7 +15,6 @@ Limits     `request_seconds_max` for a call in all, rates per token and per tena
 
 import time
 from collections.abc import Mapping
-from ipaddress import IPv6Address, ip_address
 from typing import Any, Final
 
 import structlog
@@ -83,7 +82,7 @@ class Pipeline:
             key=key,
             secret=route.secret,
         )
-        hashed = request_hash(request.method, request.full_path, await _body())
+        hashed = request_hash(self._site.deps.master_key, request.method, request.full_path, await _body())
         # Shielded with a deadline at each step: half a call whose answer nobody kept would make the
         # client's next attempt with this key wait for an end that never comes.
         with trio.CancelScope(shield=True):
@@ -105,7 +104,7 @@ class Pipeline:
 
     async def _admit(self, route: Route, path: Mapping[str, Any]) -> Call:
         site = self._site
-        address = client_address(request)
+        address = client_address(site, request)
         common: dict[str, Any] = {"site": site, "request": request, "trace": g.trace, "address": address}
         if route.needs is Access.PUBLIC:
             if route.in_tenant:
@@ -223,15 +222,10 @@ def _json(status: int, body: bytes, headers: Mapping[str, str]) -> Response:
     return Response(body, status=status, headers=dict(headers), content_type=JSON_TYPE)
 
 
-def client_address(current: Request) -> str:
-    """What limits by address are keyed with: an IPv6 host owns its /64, so that is what counts."""
-    try:
-        address = ip_address(current.remote_addr or "")
-    except ValueError:
-        return "unknown"
-    if isinstance(address, IPv6Address):
-        return (int(address) >> 64).to_bytes(8, "big").hex()
-    return str(address)
+def client_address(site: Site, current: Request) -> str:
+    """What limits by address are keyed with."""
+    forwarded = ",".join(current.headers.getlist("X-Forwarded-For"))
+    return site.deps.client_of(current.remote_addr or "", forwarded or None)
 
 
 def elapsed_ms(started: float) -> float:

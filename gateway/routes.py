@@ -84,6 +84,7 @@ def push_blueprint(sessions: Sessions) -> Blueprint:
             query=websocket.query_string.decode("latin-1"),
             origin=websocket.headers.get("Origin"),
             address=websocket.remote_addr or "",
+            forwarded=",".join(websocket.headers.getlist("X-Forwarded-For")) or None,
         )
         if sessions.refusal(peer) is not None:
             await websocket.close(1008)  # before the handshake is accepted, so the server answers 403

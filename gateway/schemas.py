@@ -18,13 +18,17 @@ from gateway.paging import LIMIT_DEFAULT, LIMIT_MAX
 
 T = TypeVar("T")
 
+END: Final = r"$(?!\n)"
+"""Of a pattern: the end of the text. `$` alone lets a line feed through at the end, and the next header or
+log line would begin there."""
+
 Id = Annotated[int, Meta(ge=1, le=ID_MAX)]
 Name = Annotated[str, Meta(min_length=1, max_length=120)]
 Moment = Annotated[datetime, Meta(tz=True, description="RFC 3339 with a time zone")]
 Ids = Annotated[list[Id], Meta(min_length=1, max_length=100)]
 """A hundred at once: one screen of an inbox, and a bulk call stays well inside the request's deadline."""
 
-Email = Annotated[str, Meta(min_length=3, max_length=254, pattern=r"^[^@\s]+@[^@\s]+\.[^@\s]+$")]
+Email = Annotated[str, Meta(min_length=3, max_length=254, pattern=r"^[^@\s]+@[^@\s]+\.[^@\s]+" + END)]
 """RFC 5321 bounds the length. Whether the address exists, only mail to it can tell."""
 
 

@@ -40,6 +40,7 @@ from trio.abc import HalfCloseableStream
 
 from gateway.accepting import accept_all
 from gateway.lane.lanes import Lane, Lanes
+from gateway.lane.parting import PARTING_SECONDS_MAX
 from gateway.metrics import Metrics
 
 _log = structlog.get_logger()
@@ -177,9 +178,11 @@ class _Server:
 class _Connection(TCPServer):
     """Hypercorn's, except that it ends when the other side has gone: Hypercorn would wait for the idle time
     first, with the socket open. What becomes of a connection after an answer is not forgotten: that it is
-    closed, or that its idle time begins. And between requests it is lent to the lanes."""
+    closed, or that its idle time begins. A client that was answered before its body was here gets to read
+    the answer. And between requests the connection is lent to the lanes."""
 
     _turn: trio.Event | None = None  # set when an answer is complete, or the connection is over
+    _reading: trio.CancelScope
 
     def share_with(self, lanes: Lanes, stream: "BoundedStream") -> None:
         """From now on `lanes` take their requests from this connection."""
@@ -212,7 +215,8 @@ class _Connection(TCPServer):
         return False  # HTTP/2, or a WebSocket now
 
     async def _read_data(self) -> None:
-        await super()._read_data()
+        with trio.CancelScope() as self._reading:
+            await super()._read_data()
         await self.idle_task.stop()
 
     async def protocol_send(self, event: Event) -> None:
@@ -223,10 +227,26 @@ class _Connection(TCPServer):
         # that its stream was closed, which is just before this.
         try:
             with trio.CancelScope(shield=True, deadline=trio.current_time() + _CLOSING_SECONDS_MAX):
-                await super().protocol_send(event)
+                if isinstance(event, Closed) and self._is_being_sent_to():
+                    await self._part()
+                else:
+                    await super().protocol_send(event)
         finally:
             if self._turn is not None and isinstance(event, Updated | Closed):
                 self._turn.set()
+
+    def _is_being_sent_to(self) -> bool:
+        """Whether a request is not all here, or what came was none."""
+        connection = getattr(self.protocol.protocol, "connection", None)
+        return isinstance(connection, h11.Connection) and connection.their_state in (h11.SEND_BODY, h11.ERROR)
+
+    async def _part(self) -> None:
+        """Closes our side alone, for the reason in `gateway.lane.parting`: the kernel would drop the answer.
+        The task that reads goes on until the other side ends, for a moment; nobody takes what it reads."""
+        self._reading.deadline = min(self._reading.deadline, trio.current_time() + PARTING_SECONDS_MAX)
+        with suppress(trio.BrokenResourceError, trio.ClosedResourceError, trio.BusyResourceError):
+            await self.stream.send_eof()
+        await self.protocol.handle(Closed())
 
 
 class BoundedStream(HalfCloseableStream):

@@ -17,6 +17,7 @@ import difflib
 import os
 import re
 from collections.abc import Callable, Mapping
+from ipaddress import ip_network
 from pathlib import Path
 from typing import Annotated, Final, Literal, NamedTuple, get_type_hints
 from urllib.parse import SplitResult, urlsplit
@@ -146,6 +147,13 @@ def _hosts_with_ports(text: str) -> tuple[str, ...]:
     return hosts
 
 
+def _ports(text: str) -> tuple[int, ...]:
+    ports = _listed(text)
+    if not all(port.isdecimal() and 0 < int(port) < 65_536 for port in ports):
+        raise ValueError("must be a comma-separated list of ports, such as 10025,10143")
+    return tuple(map(int, ports))
+
+
 def _listeners(text: str) -> dict[str, tuple[str, int]]:
     found = {}
     for each in _listed(text):
@@ -155,6 +163,18 @@ def _listeners(text: str) -> dict[str, tuple[str, int]]:
             raise ValueError("must be a comma-separated list of name=host:port, such as smtp=0.0.0.0:25")
         found[name] = (_host(host.strip("[]")), _port(port))
     return found
+
+
+def _networks(text: str) -> tuple[str, ...]:
+    networks = _listed(text)
+    for network in networks:
+        try:
+            ip_network(network)
+        except ValueError:
+            raise ValueError(
+                "must be a comma-separated list of addresses or networks, such as 10.0.0.0/8"
+            ) from None
+    return networks
 
 
 def _origins(text: str) -> tuple[str, ...]:
@@ -330,9 +350,27 @@ class Settings(Struct, frozen=True, kw_only=True):
     allow_private_media_hosts: Annotated[
         tuple[str, ...],
         Setting(
-            "Comma-separated host:port pairs that media may be fetched from although they are private; "
-            "for stand-ins of a platform.",
+            "Comma-separated host:port pairs that may be called although they are private: for stand-ins "
+            "of a platform, and a mail server of one's own network.",
             _hosts_with_ports,
+            shown_default="none",
+        ),
+    ] = ()
+    trusted_proxies: Annotated[
+        tuple[str, ...],
+        Setting(
+            "Comma-separated addresses or networks of the reverse proxies in front, whose X-Forwarded-For "
+            "says who the client is. Without it all clients behind one share the limits of one address.",
+            _networks,
+            shown_default="none",
+        ),
+    ] = ()
+    allow_server_ports: Annotated[
+        tuple[int, ...],
+        Setting(
+            "Comma-separated ports on which servers that accounts name (SMTP, IMAP) may be called, beside "
+            "the usual ones.",
+            _ports,
             shown_default="none",
         ),
     ] = ()

@@ -16,7 +16,10 @@ import tempfile
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from datetime import datetime
+from pathlib import Path
 from typing import Any, Final
+from urllib.parse import urlsplit
+from urllib.request import url2pathname
 
 import obstore
 import obstore.exceptions
@@ -24,13 +27,16 @@ import obstore.store
 import trio
 
 from engine.errors import InvalidInput, NotFound, StoreUnavailable
-from engine.ports import MediaFile
+from engine.ports import MediaFile, OpenFile
 
 THREADS_MAX: Final = 8
 """Enough to fill a network; each holds a thread, and a few megabytes while it uploads."""
 
 MEMORY_MAX: Final = 1024 * 1024
 """Most media are photos and voice notes below this: they never touch the temporary directory."""
+
+PIECE_BYTES: Final = 256 * 1024
+"""What of a file is in memory while it is sent to somebody, however slowly he reads."""
 
 _KEY: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*(/[A-Za-z0-9][A-Za-z0-9._-]*)*")
 
@@ -40,8 +46,10 @@ class Objects:
 
     def __init__(self, url: str) -> None:
         self._local = url.startswith("file:")
-        options: dict[str, Any] = {"mkdir": True} if self._local else {}
-        self._store = obstore.store.from_url(url, **options)
+        if self._local:
+            # What customers sent is nobody's on this machine but ours.
+            Path(url2pathname(urlsplit(url).path)).mkdir(mode=0o700, parents=True, exist_ok=True)
+        self._store = obstore.store.from_url(url)
         self._threads = trio.CapacityLimiter(THREADS_MAX)
 
     async def write(
@@ -70,6 +78,17 @@ class Objects:
         _check(key)
         content: bytes = await self._run(self._get, key)
         return content
+
+    async def open(self, key: str) -> OpenFile:
+        """The file in pieces, for readers of any speed. Raises NotFound."""
+        _check(key)
+        found = await self._run(obstore.get, self._store, key)
+        pieces = iter(found.stream(min_chunk_size=PIECE_BYTES))
+
+        async def chunk() -> bytes:
+            return bytes(await self._run(next, pieces, b""))
+
+        return OpenFile(size=found.meta["size"], chunk=chunk)
 
     async def delete(self, key: str) -> None:
         """Remove the file; it is no error if there is none."""

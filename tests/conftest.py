@@ -5,10 +5,19 @@ from typing import Any
 
 import pytest
 import structlog
+from hypothesis import HealthCheck, settings
 
 from adapters.registry import describe_all
 
 describe_all()  # as the root does before anything runs: conversations are decided by their platform's rules
+
+# A run says the same each time, on any machine: examples follow from the test alone, and no example is late.
+# `--hypothesis-profile=search` looks at others.
+settings.register_profile(
+    "suite", derandomize=True, database=None, deadline=None, suppress_health_check=[HealthCheck.too_slow]
+)
+settings.register_profile("search", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("suite")
 
 pytest_plugins = ["tests.fixtures.postgres", "tests.fixtures.system"]
 

@@ -19,6 +19,7 @@ from adapters.simulators import Simulator
 from adapters.simulators.ledger import Fact
 from storage.databases import DatabaseServer, Pool
 from tests.fixtures.system import Business, Screen, until
+from tests.patience import PATIENCE_SECONDS
 
 Json = dict[str, Any]
 
@@ -54,7 +55,7 @@ class Books(Struct, kw_only=True):
 
     # ---------------------------------------------------------------- when all is done
 
-    async def settle(self, seconds_max: float = 40.0) -> None:
+    async def settle(self, seconds_max: float = 2 * PATIENCE_SECONDS) -> None:
         """Until the platform has told everything, and nothing waits to be sent or to be learnt."""
 
         async def quiet() -> bool:

@@ -1,20 +1,19 @@
 """Does an account work? One harmless read at the service, or a login at the mail server."""
 
+from collections.abc import Mapping
+from functools import partial
 from typing import Final
 from urllib.parse import quote
 
-import httpx
-import trio
-
+from adapters.checking import SECONDS_MAX, lasting
+from adapters.client import PlatformClient
+from adapters.email.client import mail_server, open_server
 from adapters.email.describing import provider_of
 from adapters.email.errors import service_refusal
 from adapters.email.posting import authorization, mailgun_domain, service_url, usable_key
-from adapters.email.submitting import mail_server, open_server
-from adapters.guard import Guard, guarded_client
-from adapters.port import Account, Checked, Declined, ErrorClass
-from engine.errors import Unavailable
+from adapters.guard import Guard
+from adapters.port import Account, Checked, Declined
 
-_SECONDS_MAX: Final = 20.0
 _LABELS: Final = {"mailgun": "Mailgun", "sendgrid": "SendGrid", "postmark": "Postmark"}
 
 
@@ -32,7 +31,7 @@ async def _check_server(account: Account, guard: Guard) -> Checked:
         return Checked(ok=True, detail="Nothing was asked: without a mail server the account only receives.")
     opened = await open_server(server, guard, ehlo=account.external_id.rpartition("@")[2])
     if isinstance(opened, Declined):
-        return _declined(opened)
+        return Checked(ok=False, detail=lasting(opened).message)
     opened.cut()
     return Checked(ok=True, detail="The mail server accepts the login.")
 
@@ -46,27 +45,21 @@ async def _check_service(service: str, account: Account, guard: Guard) -> Checke
         "sendgrid": "/v3/scopes",
         "postmark": "/server",
     }[service]
-    timeout = httpx.Timeout(_SECONDS_MAX, connect=5.0)
-    try:
-        async with guarded_client(guard, connections_max=1, timeout=timeout) as client:
-            with trio.fail_after(_SECONDS_MAX):
-                answer = await client.get(
-                    service_url(service, account, path),
-                    headers={**authorization(service, key), "Accept": "application/json"},
-                    extensions={"body_bytes_max": 262_144},
-                )
-    except (httpx.HTTPError, httpx.InvalidURL, UnicodeError, trio.TooSlowError) as error:
-        raise Unavailable(
-            f"{_LABELS[service]} cannot be reached ({type(error).__name__}).",
-            code="platform_unavailable",
-            retry_after_seconds=5.0,
-        ) from error
-    if answer.is_success:
-        return Checked(ok=True, detail=f"{_LABELS[service]} accepts the key for this domain.")
-    return _declined(service_refusal(f"{service}_http_{answer.status_code}", ""))
+    label = _LABELS[service]
+    async with PlatformClient(
+        guard, label, partial(_refused, service), connections_max=1, seconds_max=SECONDS_MAX
+    ) as client:
+        answer = await client.ask(
+            "GET",
+            service_url(service, account, path),
+            headers={**authorization(service, key), "Accept": "application/json"},
+            # A domain at Mailgun brings its records, and SendGrid's scopes are some hundred words.
+            answer_bytes_max=262_144,
+        )
+    if isinstance(answer, Declined):
+        return Checked(ok=False, detail=lasting(answer).message)
+    return Checked(ok=True, detail=f"{label} accepts the key for this domain.")
 
 
-def _declined(declined: Declined) -> Checked:
-    if declined.error_class in (ErrorClass.TRANSIENT, ErrorClass.UNREACHABLE, ErrorClass.RATE_ACCOUNT):
-        raise Unavailable(declined.message, code="platform_unavailable", retry_after_seconds=5.0)
-    return Checked(ok=False, detail=declined.message)
+def _refused(service: str, status: int, body: bytes, headers: Mapping[str, str]) -> Declined:
+    return service_refusal(f"{service}_http_{status}", "")

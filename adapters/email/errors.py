@@ -10,16 +10,19 @@ Source      The sheet, sections 1.5, 2.5, 3.4 and 6; unconfirmed there: parts of
 import re
 from typing import Final
 
-from adapters.email.reports import code_in, failure
+from adapters.calling import declined
+from adapters.email.reports import ADDRESS_IS_WRONG, code_in, failure
 from adapters.port import Declined, ErrorClass
 
 _AUTH, _BAD, _ACCOUNT = ErrorClass.AUTH, ErrorClass.BAD_REQUEST, ErrorClass.ACCOUNT
 _TRANSIENT, _RECIPIENT, _RATE = ErrorClass.TRANSIENT, ErrorClass.RECIPIENT, ErrorClass.RATE_ACCOUNT
+_DEAD: Final = ErrorClass.UNDELIVERABLE
 
 LOGIN: Final = "The mail server does not accept the user name and password."
 _KEY: Final = "The mail service does not accept the key. Enter a new one."
 
 ENHANCED: Final[dict[str, ErrorClass]] = {
+    **dict.fromkeys(ADDRESS_IS_WRONG, _DEAD),
     "4.2.1": ErrorClass.RATE_PAIR,  # Gmail: this mailbox receives too quickly
     "4.7.28": _RATE,  # Gmail: an unusual rate
     "5.1.7": _ACCOUNT,  # the sender's address is bad
@@ -48,7 +51,7 @@ SERVICES: Final[dict[str, ErrorClass]] = {
     "sendgrid_http_401": _AUTH, "sendgrid_http_403": _AUTH, "sendgrid_http_404": _ACCOUNT,
     "postmark_http_401": _AUTH, "postmark_http_403": _AUTH, "postmark_http_404": _ACCOUNT,
     "postmark_10": _AUTH, "postmark_400": _ACCOUNT, "postmark_401": _ACCOUNT, "postmark_405": _ACCOUNT,
-    "postmark_406": _RECIPIENT, "postmark_412": _ACCOUNT,
+    "postmark_406": _DEAD, "postmark_412": _ACCOUNT,
 }  # fmt: skip
 _STATUSES: Final[dict[int, ErrorClass]] = {408: _TRANSIENT, 425: _TRANSIENT, 429: _RATE}
 
@@ -59,7 +62,7 @@ _SENTENCES: Final = {
     _AUTH: _KEY,
     _RATE: "The mail service takes no more at the moment.",
     _TRANSIENT: "The mail service is temporarily not available.",
-    _RECIPIENT: "The mail service sends nothing to this address, because earlier mail came back.",
+    _DEAD: "The mail service sends nothing to this address, because earlier mail came back.",
     _ACCOUNT: "The mail service does not let this account send; a person has to look there.",
     _BAD: "The mail service does not accept the message.",
 }
@@ -92,10 +95,10 @@ def smtp_refusal(reply: int, said: str, *, of_sender: bool = False) -> Declined:
     error_class = classify(code)
     if REPLIES.get(reply) is _AUTH:
         error_class, code = _AUTH, str(reply)
-    elif of_sender and error_class in (_RECIPIENT, _BAD):
+    elif of_sender and error_class in (_RECIPIENT, _DEAD, _BAD):
         error_class = _ACCOUNT
     sentence = LOGIN if error_class is _AUTH else failure(code, said).message
-    return Declined(error_class=error_class, platform_code=code, message=sentence)
+    return declined(error_class, code, sentence)
 
 
 def service_refusal(code: str, said: str, *, retry_after_seconds: float | None = None) -> Declined:
@@ -103,9 +106,5 @@ def service_refusal(code: str, said: str, *, retry_after_seconds: float | None =
     error_class = classify(code)
     said = " ".join(said.split())[:300]
     sentence = _SENTENCES.get(error_class, _SENTENCES[_BAD])
-    return Declined(
-        error_class=error_class,
-        platform_code=code,
-        message=f"{sentence} ({said})" if said and error_class is not _AUTH else sentence,
-        retry_after_seconds=retry_after_seconds,
-    )
+    sentence = f"{sentence} ({said})" if said and error_class is not _AUTH else sentence
+    return declined(error_class, code, sentence, wait=retry_after_seconds)

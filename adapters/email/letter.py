@@ -1,6 +1,6 @@
 """What a mail consists of, however it was brought: as one message, or taken apart by a provider."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Final
 
 from msgspec import Struct
@@ -18,6 +18,15 @@ class File(Struct, frozen=True, kw_only=True):
     media_type: str
     content_id: str | None = None
     url: str | None = None
+
+
+class LeftOut(Struct, frozen=True, kw_only=True):
+    """What of a mail was not brought, and a sentence why. `sizes`: the encoded bytes of those parts, by
+    `File.where`; the parts themselves are there, empty. `cut`: texts are not whole, or missing."""
+
+    why: str
+    sizes: Mapping[str, int] = {}
+    cut: bool = False
 
 
 class Headers:

@@ -5,8 +5,9 @@ Promises    250 after the final dot means that the mail is durable. A sender tha
             and the Message-ID tells that it is the same. 451 when it cannot be made durable now. Mail is
             taken for connected accounts alone, with or without a `+` part, and relayed to nobody.
 Limits      `MESSAGE_BYTES_MAX` for a mail (552), `RECIPIENTS_MAX` of it; `CONNECTIONS_MAX` connections,
-            `PER_ADDRESS_MAX` from one address, `TAKING_MAX` mails on their way at a time (what is more is
-            told to come back: 421, 452); aiosmtpd's for lines, and `COMMANDS_MAX` of each command.
+            `PER_ADDRESS_MAX` from one address, `TAKING_MAX` mails on their way at a time, half of them from
+            one address (what is more is told to come back: 421, 452); `COMMANDS_MAX` of each command. A mail
+            that comes too slowly, or goes on without end or in a line without end, is cut off.
 Leaves      judging who may send for a domain (SPF, DKIM, DMARC) and spam to a filter in front.
 Off         unless the operator names the listener `smtp`. STARTTLS where there is a certificate.
 Source      RFC 5321, 3207, 3463; the sheet, section 6.
@@ -16,6 +17,7 @@ import logging
 import socket
 from collections import Counter
 from collections.abc import Sequence
+from ipaddress import IPv6Address, IPv6Network, ip_address
 from typing import Any, Final
 
 import structlog
@@ -23,6 +25,7 @@ import trio
 from aiosmtpd.smtp import SMTP, Envelope, Session
 
 from adapters.email.describing import PLATFORM
+from adapters.email.letter import LeftOut
 from adapters.email.parts import source_of
 from adapters.email.reading import read_message
 from adapters.email.recognising import recognise
@@ -43,6 +46,11 @@ CONNECTIONS_MAX: Final = 200
 PER_ADDRESS_MAX: Final = 20
 TAKING_MAX: Final = 12
 """Times the largest mail: 360 MB."""
+LINE_BYTES_MAX: Final = 1024 * 1024
+"""Without its end. aiosmtpd refuses shorter ones already, but at their end, and keeps them until then."""
+DATA_SECONDS_MAX: Final = 60.0
+"""For a mail, and longer by what has come at `BYTES_PER_SECOND_MIN`: who trickles holds a place of few."""
+BYTES_PER_SECOND_MIN: Final = 16 * 1024
 COMMANDS_MAX: Final = 50
 IDLE_SECONDS_MAX: Final = 120.0
 HOPS_MAX: Final = 50
@@ -57,7 +65,7 @@ class MailListener:
     def __init__(self, tools: ServiceTools) -> None:
         self.tools = tools
         self.closing = False
-        self.taking = 0
+        self.taking: Counter[str] = Counter()
         self.connections: Counter[str] = Counter()
         self._under_way = 0
         self._idle = trio.Event()
@@ -138,13 +146,26 @@ class MailListener:
 
 
 async def read_mail(
-    raw: bytes, endpoint: Endpoint, *, sender: str | None, to: Sequence[str], source: str, at: int
+    raw: bytes,
+    endpoint: Endpoint,
+    *,
+    sender: str | None,
+    to: Sequence[str],
+    source: str,
+    at: int,
+    left_out: LeftOut | None = None,
 ) -> InboundEvent:
     """The event that a mail is for an account; read in a thread, since a large one takes seconds."""
 
     def read() -> InboundEvent:
         return read_message(
-            raw, account=endpoint.external_id, envelope_from=sender, envelope_to=to, source=source, at=at
+            raw,
+            account=endpoint.external_id,
+            envelope_from=sender,
+            envelope_to=to,
+            source=source,
+            at=at,
+            left_out=left_out,
         )
 
     return recognise(await trio.to_thread.run_sync(read), endpoint)
@@ -161,6 +182,17 @@ def delivery_of(
         body=raw,
         groups=groups,
     )
+
+
+def network_of(address: str) -> str:
+    """What is counted as one sender: an IPv6 host owns its /64."""
+    try:
+        parsed = ip_address(address)
+    except ValueError:
+        return address
+    if isinstance(parsed, IPv6Address) and parsed.ipv4_mapped is None:
+        return str(IPv6Network((int(parsed) >> 64 << 64, 64)))
+    return str(parsed.ipv4_mapped if isinstance(parsed, IPv6Address) else parsed)
 
 
 def _hops(raw: bytes) -> int:
@@ -185,12 +217,15 @@ class _Connection(SMTP):
         self._listener = listener
         self._peer: str | None = None
         self._refused = False
+        self._began: float | None = None  # of a mail's bytes
+        self._bytes = 0
+        self._line = 0
 
     def connection_made(self, transport: Any) -> None:
         if self._peer is None:
             # The first time: TLS that begins makes the connection once more.
             name = transport.get_extra_info("peername")
-            self._peer = str(name[0]) if name else ""
+            self._peer = network_of(str(name[0]) if name else "")
             counts = self._listener.connections
             if (
                 self._listener.closing
@@ -216,14 +251,40 @@ class _Connection(SMTP):
         super().connection_lost(error)
 
     async def smtp_DATA(self, arg: str) -> None:  # noqa: N802  # aiosmtpd's name
-        if self._listener.taking >= TAKING_MAX:
+        taking, peer = self._listener.taking, self._peer or ""
+        if taking.total() >= TAKING_MAX or taking[peer] >= TAKING_MAX // 2:
             await self.push("452 4.3.2 Too many mails at a time, please send it again")
             return
-        self._listener.taking += 1
+        taking[peer] += 1
+        self._began, self._bytes, self._line = self.loop.time(), 0, 0
+        self._reset_timeout(DATA_SECONDS_MAX)
         try:
             await super().smtp_DATA(arg)
         finally:
-            self._listener.taking -= 1
+            self._began = None
+            taking[peer] -= 1
+            if taking[peer] <= 0:
+                del taking[peer]
+
+    def data_received(self, data: bytes) -> None:
+        if self._began is not None:
+            self._bytes += len(data)
+            end = data.rfind(b"\r\n")
+            self._line = self._line + len(data) if end < 0 else len(data) - end - 2
+            # Twice the size: a mail that is somewhat too large is read to its end, where its sender listens.
+            if self._bytes > 2 * MESSAGE_BYTES_MAX or self._line > LINE_BYTES_MAX:
+                self._cut_off()
+                return
+            left = self._began + DATA_SECONDS_MAX + self._bytes / BYTES_PER_SECOND_MIN - self.loop.time()
+            self._reset_timeout(max(left, 0.001))
+        super().data_received(data)
+
+    def _cut_off(self) -> None:
+        transport: Any = self.transport
+        self._began = None
+        if transport is not None:
+            transport.write(b"552 5.3.4 The mail does not end\r\n")
+            transport.close()
 
 
 class _Handler:

@@ -9,7 +9,7 @@ from adapters.email.mime import file_name, media_type_of, open_mail, report_part
 from adapters.email.parts import source_of
 from adapters.email.reading import Brought, event_of, person
 from adapters.email.reports import code_in, failure
-from adapters.email.statuses import our_account, seconds, status
+from adapters.email.statuses import our_account, seconds, standing, status
 from adapters.email.threading import token_in_address, without_tag
 from adapters.wire import decode_json
 from engine.domain.content import compact
@@ -27,7 +27,13 @@ _STATUSES: Final = {
     "complained": "failed",
 }
 _URL_MAX: Final = 2_000
-_NOTICES: Final = frozenset({"unsubscribed", "stored", "list_member_uploaded", "list_uploaded"})
+_NOTICES: Final = frozenset({"stored", "list_member_uploaded", "list_uploaded"})
+_SUPPRESSED: Final = {
+    "suppress-bounce": "suppressed",
+    "suppress-complaint": "complaint",
+    "suppress-unsubscribe": "unsubscribed",
+}
+"""Reasons of failures of mail that Mailgun did not even try to send."""
 
 
 def is_mail(form: Form) -> bool:
@@ -66,6 +72,13 @@ def read_event(delivery: Json) -> RoutedEvent:
     headers = _object(_object(data.get("message")).get("headers"))
     account = our_account(ours) or _address(_object(data.get("envelope")).get("sender"), headers.get("from"))
     event = _status(data, kind, ours, headers)
+    if kind == "unsubscribed":
+        event = standing(
+            recipient=data.get("recipient"),
+            at=seconds(data.get("timestamp")),
+            error=failure("unsubscribed", ""),
+            raw=data,
+        )
     if event is None and kind in _NOTICES:
         event = AccountNotice(kind=kind, at=seconds(data.get("timestamp")), raw=data)
     if event is None:
@@ -89,8 +102,11 @@ def _status(data: Json, kind: str, ours: Json, headers: Json) -> InboundEvent | 
         return None
     if to == "failed":
         said = str(answer.get("message") or answer.get("description") or data.get("reason") or "")
-        code = code_in(said, str(answer.get("code") or "")) or str(data.get("reason") or kind)
-        error = failure("complaint" if kind == "complained" else code, said)
+        reason = str(data.get("reason") or kind)
+        code = _SUPPRESSED.get(reason) or code_in(said, str(answer.get("code") or "")) or reason
+        error = failure(
+            "complaint" if kind == "complained" else code, said, undeliverable=code == "suppressed"
+        )
     return status(
         recipient=data.get("recipient"),
         platform_id=headers.get("message-id"),

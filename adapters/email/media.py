@@ -5,11 +5,12 @@ Promises    `look_up` gives the bytes themselves, or `Declined`. A file of the w
 """
 
 import base64
-from typing import Final, Self
+from typing import Final
 from urllib.parse import urlsplit
 
 import trio
 
+from adapters.client import Unconnected
 from adapters.email import postmark
 from adapters.email.forms import Form, read_form
 from adapters.email.mime import part_of
@@ -27,7 +28,7 @@ _HOSTS: Final = (".mailgun.net", ".mailgun.org")
 _MAIL_FIELDS: Final = ("body-mime", "email")
 
 
-class EmailMedia:
+class EmailMedia(Unconnected):
     """Implements `adapters.port.MediaSource`; has no connections."""
 
     platform = "email"
@@ -35,12 +36,6 @@ class EmailMedia:
     def __init__(self, store: MediaStore) -> None:
         self._store = store
         self._opened = trio.Semaphore(OPENED_MAX)
-
-    async def __aenter__(self) -> Self:
-        return self
-
-    async def __aexit__(self, *_: object) -> None:
-        return None
 
     async def look_up(
         self, source_id: str | None, source_url: str | None, account: Account

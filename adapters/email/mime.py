@@ -96,6 +96,18 @@ def part_of(raw: bytes, number: int) -> bytes | None:
     return None
 
 
+def head_of(raw: bytes) -> Message:
+    """A head alone, as a message without content."""
+    return BytesParser(policy=compat32).parsebytes(raw[:HEAD_BYTES_MAX], headersonly=True)
+
+
+def is_text(part: Message) -> bool:
+    """Whether a part is shown as the mail's text, rather than kept as a file."""
+    disposition = str(part.get("Content-Disposition", "")).partition(";")[0].strip().lower()
+    shown = media_type_of(part.get_content_type()) in ("text/plain", "text/html")
+    return shown and disposition != "attachment" and not _name_of(part)
+
+
 def report_parts(parts: Iterable[tuple[str, bytes]]) -> dict[str, bytes]:
     """Of a report's parts, as (media type, bytes), those that programs read, by their media type."""
     found: dict[str, bytes] = {}
@@ -230,14 +242,12 @@ class _Opening:
         media_type = media_type_of(part.get_content_type())
         if is_report and media_type in _REPORTS:
             self._report.setdefault(media_type, _content(part)[:_REPORT_BYTES_MAX])
-        given = _name_of(part)
-        disposition = str(part.get("Content-Disposition", "")).partition(";")[0].strip().lower()
-        if media_type in ("text/plain", "text/html") and disposition != "attachment" and not given:
+        if is_text(part):
             self._read(part, media_type)
         elif part.is_multipart() and media_type.startswith("multipart/"):
             self._flaws.append("A container of parts has none.")
         else:
-            self._keep(number, part, media_type, given)
+            self._keep(number, part, media_type, _name_of(part))
 
     def _read(self, part: Message, media_type: str) -> None:
         data = _content(part)

@@ -17,17 +17,16 @@ import httpx
 import msgspec
 import trio
 
-from adapters.calling import NEVER_SENT, declined, never_sent, seconds_of
+from adapters.calling import declined, is_token, seconds_of
+from adapters.client import PlatformClient
 from adapters.email.composing import OutMail, mime_of
 from adapters.email.errors import service_refusal
 from adapters.email.statuses import OUR_ACCOUNT, OUR_MESSAGE
 from adapters.port import Accepted, Account, ErrorClass, SendResult, Turn, Unanswered
-from adapters.turns import written_in
+from adapters.wire import Json
 
-Json = dict[str, Any]
-
-CALL_SECONDS_MAX: Final = 60.0
-"""A mail of megabytes takes a while to be written."""
+CALL_SECONDS_MAX: Final = 120.0
+"""A mail of 25 MB at 200 kB/s."""
 
 BASE_URLS: Final = {
     "mailgun": "https://api.mailgun.net",
@@ -40,14 +39,12 @@ KEYS: Final = {
     "postmark": "postmark_server_token",
 }
 
-_BOUNDED: Final = {"body_bytes_max": 65_536}
 _UNSURE: Final = frozenset({502, 504})
 """From something in front of the service, after it may have passed the request on."""
 
 
 def service_url(service: str, account: Account, path: str) -> str:
-    base = str(account.settings.get("base_url") or BASE_URLS[service])
-    return base.rstrip("/") + path
+    return account.base_url(BASE_URLS[service]) + path
 
 
 def mailgun_domain(account: Account) -> str:
@@ -66,7 +63,7 @@ def authorization(service: str, key: str) -> dict[str, str]:
 
 def usable_key(service: str, account: Account) -> str | None:
     key = account.credentials.get(KEYS[service], "")
-    return key if key and key.isascii() and key.isprintable() and " " not in key else None
+    return key if is_token(key) else None
 
 
 async def post(
@@ -75,7 +72,7 @@ async def post(
     *,
     number: int | None,
     account: Account,
-    client: httpx.AsyncClient,
+    client: PlatformClient,
     turn: Turn,
     at_ms: int,
 ) -> SendResult:
@@ -84,35 +81,29 @@ async def post(
     if key is None:
         return declined(ErrorClass.AUTH, "no_key", "The account has no key that mail can be sent with.")
     ours = {} if number is None else {OUR_MESSAGE: str(number), OUR_ACCOUNT: account.external_id}
-    headers = authorization(service, key)
-    try:
-        match service:
-            case "mailgun":
-                domain = quote(mailgun_domain(account), safe="")
-                url = service_url(service, account, f"/v3/{domain}/messages.mime")
-                fields = {"to": mail.to, **{f"v:{name}": value for name, value in ours.items()}}
-                raw = await trio.to_thread.run_sync(mime_of, mail, at_ms)
-                files = {"message": ("message.eml", raw, "message/rfc822")}
-                request = client.build_request("POST", url, headers=headers, data=fields, files=files)
-            case "sendgrid":
-                url = service_url(service, account, "/v3/mail/send")
-                request = client.build_request("POST", url, headers=headers, json=_sendgrid(mail, ours))
-            case _:
-                url = service_url(service, account, "/email")
-                stream = account.settings.get("postmark_stream")
-                body = _postmark(mail, ours, str(stream) if stream else None)
-                request = client.build_request("POST", url, headers=headers, json=body)
-        request.extensions = {
-            **_BOUNDED,
-            "timeout": httpx.Timeout(CALL_SECONDS_MAX, connect=5.0).as_dict(),
-            **written_in(turn),
-        }
-        with trio.fail_after(2 * CALL_SECONDS_MAX):
-            answer = await client.send(request)
-    except NEVER_SENT as error:
-        return never_sent(error)
-    except (httpx.HTTPError, httpx.StreamError, trio.TooSlowError) as error:
-        return Unanswered(reason=type(error).__name__)
+    content: dict[str, Any]
+    match service:
+        case "mailgun":
+            path = f"/v3/{quote(mailgun_domain(account), safe='')}/messages.mime"
+            raw = await trio.to_thread.run_sync(mime_of, mail, at_ms)
+            content = {
+                "data": {"to": mail.to, **{f"v:{name}": value for name, value in ours.items()}},
+                "files": {"message": ("message.eml", raw, "message/rfc822")},
+            }
+        case "sendgrid":
+            path, content = "/v3/mail/send", {"json": _sendgrid(mail, ours)}
+        case _:
+            stream = account.settings.get("postmark_stream")
+            path, content = "/email", {"json": _postmark(mail, ours, str(stream) if stream else None)}
+    answer = await client.exchange(
+        "POST",
+        service_url(service, account, path),
+        headers=authorization(service, key),
+        turn=turn,
+        **content,
+    )
+    if not isinstance(answer, httpx.Response):
+        return answer
     return read_answer(service, answer.status_code, answer.content, answer.headers)
 
 

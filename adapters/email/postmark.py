@@ -8,15 +8,18 @@ from adapters.email.mime import file_name, media_type_of, open_mail, report_part
 from adapters.email.parts import source_of
 from adapters.email.reading import ADDRESSES_MAX, Brought, event_of, person
 from adapters.email.reports import code_in, failure
-from adapters.email.statuses import moment, our_account, status
+from adapters.email.statuses import moment, our_account, standing, status
 from adapters.email.threading import token_in_address, token_in_hash, without_tag
 from adapters.email.words import loose_base64
 from engine.domain.content import compact
-from engine.domain.inbound import AccountNotice, InboundEvent, RoutedEvent, Unsupported
+from engine.domain.inbound import AccountNotice, InboundEvent, PlatformError, RoutedEvent, Unsupported
 
 Json = dict[str, Any]
 
-_NOTICES: Final = frozenset({"SubscriptionChange", "Inbound", "SMTPApiError"})
+_NOTICES: Final = frozenset({"Inbound", "SMTPApiError"})
+_REASONS: Final = {"HardBounce": "suppressed", "SpamComplaint": "complaint"}
+"""Why Postmark sends nothing more; what a person set by hand is taken for the customer's wish."""
+_DEAD: Final = frozenset({"HardBounce", "BadEmailAddress"})
 _COMPLAINTS: Final = frozenset({"SpamComplaint", "SpamNotification"})
 _NO_FAILURES: Final = frozenset(
     {
@@ -70,7 +73,7 @@ def read_event(delivery: Json) -> RoutedEvent:
     ours = metadata if isinstance(metadata, dict) else {}
     sender = person(str(delivery.get("From") or ""))
     account = our_account(ours) or (without_tag(sender.address) if sender is not None else None)
-    event = _status(delivery, kind, ours)
+    event = _standing(delivery, kind) or _status(delivery, kind, ours)
     if event is None and kind in _NOTICES:
         event = AccountNotice(kind=kind, at=moment(delivery.get("ChangedAt")), raw=delivery)
     if event is None:
@@ -82,6 +85,24 @@ def read_event(delivery: Json) -> RoutedEvent:
             reason=f"an event that is not known: {kind}",
         )
     return RoutedEvent(external_id=account, parent_id=None, event=event, or_addressed=True)
+
+
+def _standing(delivery: Json, kind: str) -> InboundEvent | None:
+    if kind == "Bounce" and delivery.get("Type") == "Unsubscribe":
+        return standing(
+            recipient=delivery.get("Email"),
+            at=moment(delivery.get("BouncedAt")),
+            error=failure("unsubscribed", ""),
+            raw=delivery,
+        )
+    if kind != "SubscriptionChange":
+        return None
+    error: PlatformError | None = None
+    if delivery.get("SuppressSending") is True:
+        reason = _REASONS.get(str(delivery.get("SuppressionReason")), "unsubscribed")
+        error = failure(reason, "", undeliverable=reason == "suppressed")
+    at = moment(delivery.get("ChangedAt"))
+    return standing(recipient=delivery.get("Recipient"), at=at, error=error, raw=delivery)
 
 
 def _status(delivery: Json, kind: str, ours: Json) -> InboundEvent | None:
@@ -98,7 +119,12 @@ def _status(delivery: Json, kind: str, ours: Json) -> InboundEvent | None:
             recipient, time = delivery.get("Email"), "BouncedAt"
             if gone:
                 said = str(delivery.get("Details") or delivery.get("Description") or "")
-                error = failure("complaint" if type_ in _COMPLAINTS else code_in(said) or type_, said)
+                complained = type_ in _COMPLAINTS
+                error = failure(
+                    "complaint" if complained else code_in(said) or type_,
+                    said,
+                    undeliverable=not complained and (type_ in _DEAD or delivery.get("Inactive") is True),
+                )
         case _:
             return None
     return status(

@@ -18,7 +18,7 @@ from msgspec import Struct
 
 from adapters.email.automatic import why_automatic
 from adapters.email.html import HTML_CHARACTERS_MAX, harmless, plain_text
-from adapters.email.letter import File, Headers, Letter
+from adapters.email.letter import File, Headers, LeftOut, Letter
 from adapters.email.mime import open_mail
 from adapters.email.quoting import fold
 from adapters.email.reports import report_of
@@ -58,7 +58,7 @@ class Brought(Struct, frozen=True, kw_only=True):
     """What is known of a mail beside itself. `account` is the address that it came in on; `envelope_from` the
     SMTP sender ("" for the empty one, None unknown), `envelope_to` the SMTP recipients; `source` what files'
     ids begin with; `at` a time in ms for mail without a date; `token` a reply token that a provider found;
-    `facts` what the provider says of it (spam, SPF, its own id)."""
+    `facts` what the provider says of it (spam, SPF, its own id); `left_out` what was not brought of it."""
 
     account: str
     source: str
@@ -67,6 +67,7 @@ class Brought(Struct, frozen=True, kw_only=True):
     at: int = 0
     token: str | None = None
     facts: Json = {}
+    left_out: LeftOut | None = None
 
 
 def read_message(
@@ -77,6 +78,7 @@ def read_message(
     envelope_to: Sequence[str],
     source: str,
     at: int = 0,
+    left_out: LeftOut | None = None,
 ) -> InboundEvent:
     """The event of one mail. `account` is the address that it came in on, lower-case. `envelope_from` is the
     SMTP sender ("" for the empty one, None where nobody knows it), `envelope_to` the SMTP recipients.
@@ -88,6 +90,7 @@ def read_message(
         envelope_from=envelope_from,
         envelope_to=tuple(envelope_to[:ADDRESSES_MAX]),
         at=at,
+        left_out=left_out,
     )
     return event_of(open_mail(raw), brought)
 
@@ -123,8 +126,11 @@ def event_of(letter: Letter, brought: Brought) -> InboundEvent:
 def _message(letter: Letter, brought: Brought, sender: Person, at: int) -> MessageReceived:
     headers = letter.headers
     subject = _subject(headers)
-    files = letter.files
-    content, text = _content(letter, subject)
+    left_out = brought.left_out
+    files = [each for each in letter.files if left_out is None or each.where not in left_out.sizes]
+    content, text = _content(letter, subject, files)
+    if left_out is not None:
+        content |= _left_out(letter, left_out)
     own_id = normalised(headers.get("message-id") or "")
     automatic = why_automatic(
         letter, sender=sender.address, envelope_from=brought.envelope_from, account=brought.account
@@ -167,7 +173,7 @@ def _message(letter: Letter, brought: Brought, sender: Person, at: int) -> Messa
 # ------------------------------------------------------------------ content
 
 
-def _content(letter: Letter, subject: str | None) -> tuple[Json, str]:
+def _content(letter: Letter, subject: str | None, files: Sequence[File]) -> tuple[Json, str]:
     """The message's content and its text for searching."""
     html = harmless(clean(letter.html)) if letter.html else None
     text = letter.text if letter.text and letter.text.strip() else None
@@ -175,7 +181,7 @@ def _content(letter: Letter, subject: str | None) -> tuple[Json, str]:
         text = plain_text(html) if html is not None else _without_tags(letter.html)
     folded = fold(clean(text or ""))
     body = folded.new
-    inline = {each.content_id: at for at, each in enumerate(letter.files) if each.content_id}
+    inline = {each.content_id: at for at, each in enumerate(files) if each.content_id}
     kept = html if html and len(html) <= KEPT_HTML_MAX else None
     cut = len(body) > BODY_CHARACTERS_MAX or (letter.html is not None and kept is None and bool(html != ""))
     content = compact(
@@ -188,6 +194,18 @@ def _content(letter: Letter, subject: str | None) -> tuple[Json, str]:
         truncated=True if cut else None,
     )
     return content, body[:BODY_CHARACTERS_MAX] or subject or ""
+
+
+def _left_out(letter: Letter, left_out: LeftOut) -> Json:
+    """Members of the content that tell the agent what is missing."""
+    files = [
+        {"filename": each.filename, "media_type": each.media_type, "bytes": left_out.sizes[each.where]}
+        for each in letter.files
+        if each.where in left_out.sizes
+    ]
+    return compact(
+        left_out=compact(why=left_out.why, files=files or None), truncated=True if left_out.cut else None
+    )
 
 
 def _without_tags(html: str) -> str:

@@ -18,7 +18,11 @@ from engine.domain.inbound import PlatformError
 ADDRESS_IS_WRONG: Final = frozenset({"5.1.1", "5.1.2", "5.1.3", "5.1.6", "5.1.10", "5.2.1"})
 """Nothing that is sent to this address will arrive."""
 
+_OPTED_OUT: Final = frozenset({"complaint", "unsubscribed"})
 _SENTENCES: Final = {
+    "complaint": "The recipient marked the message as spam. Write to them no more.",
+    "unsubscribed": "The recipient wants no more mail.",
+    "suppressed": "The mail service sends nothing to this address, because earlier mail came back.",
     "5.1.1": "There is no such mailbox.",
     "5.1.2": "There is no such domain.",
     "5.1.3": "The address is not a valid one.",
@@ -82,21 +86,22 @@ def report_of(letter: Letter) -> Report | None:
     return _delivery(about, status) if status is not None else None
 
 
-def failure(code: str, said: str) -> PlatformError:
-    """The error for an enhanced status code (RFC 3463), or an SMTP reply code, and what the server said."""
+def failure(code: str, said: str, *, undeliverable: bool = False) -> PlatformError:
+    """The error for an enhanced status code (RFC 3463), or an SMTP reply code, and what the server said; with
+    `complaint` and `unsubscribed` for what readers do. `undeliverable`: the service knows that the address is
+    dead, whatever the code."""
     sentence = _SENTENCES.get(code)
     if sentence is None:
         found = _ENHANCED.fullmatch(code)
         sentence = _KINDS.get(found[2]) if found is not None else None
-    if code == "complaint":
-        sentence = "The recipient marked the message as spam. Write to them no more."
     said = " ".join(clean(said).split())[:_TEXT_MAX]
     whole = sentence or "The message could not be delivered."
     return PlatformError(
         platform_code=code[:40],
         message=f"{whole} ({said})" if said else whole,
         retryable=code.startswith("4"),
-        opted_out=code == "complaint",
+        opted_out=code in _OPTED_OUT,
+        undeliverable=undeliverable or code in ADDRESS_IS_WRONG,
     )
 
 

@@ -12,7 +12,7 @@ from adapters.email.mime import HEADERS_MAX, file_name, media_type_of, open_mail
 from adapters.email.parts import source_of
 from adapters.email.reading import Brought, event_of
 from adapters.email.reports import code_in, failure
-from adapters.email.statuses import our_account, seconds, status
+from adapters.email.statuses import our_account, seconds, standing, status
 from adapters.email.threading import token_in_address, without_tag
 from adapters.wire import decode_json
 from engine.domain.content import compact
@@ -35,9 +35,18 @@ _STATUSES: Final = {
     "dropped": "failed",
     "spamreport": "failed",
 }
-_NOTICES: Final = frozenset(
-    {"unsubscribe", "group_unsubscribe", "group_resubscribe", "account_status_change"}
-)
+_NOTICES: Final = frozenset({"account_status_change"})
+_STANDINGS: Final = {
+    "unsubscribe": failure("unsubscribed", ""),
+    "group_unsubscribe": failure("unsubscribed", ""),
+    "group_resubscribe": None,
+}
+_DROPPED: Final = {
+    "bounced address": "suppressed",
+    "spam reporting address": "complaint",
+    "unsubscribed address": "unsubscribed",
+}
+"""Reasons for which SendGrid does not even try to send."""
 _SENT_ID: Final = re.compile(r"^(.+?)\.(?:filter|recv)")
 
 
@@ -80,6 +89,13 @@ def read_events(delivery: list[Any]) -> Iterator[RoutedEvent]:
         one = item if isinstance(item, dict) else {}
         kind = str(one.get("event"))[:40]
         event = _status(one, kind)
+        if kind in _STANDINGS:
+            event = standing(
+                recipient=one.get("email"),
+                at=seconds(one.get("timestamp")),
+                error=_STANDINGS[kind],
+                raw=one,
+            )
         if event is None and kind in _NOTICES:
             event = AccountNotice(kind=kind, at=seconds(one.get("timestamp")), raw=one)
         if event is None:
@@ -103,7 +119,13 @@ def _status(one: Json, kind: str) -> InboundEvent | None:
     if to == "failed":
         said = str(one.get("reason") or one.get("response") or "")
         code = "complaint" if kind == "spamreport" else code_in(str(one.get("status") or ""), said)
-        error = failure(code or str(one.get("type") or kind), said)
+        if kind == "dropped":
+            code = _DROPPED.get(said.strip().lower(), code)
+        error = failure(
+            code or str(one.get("type") or kind),
+            said,
+            undeliverable=code == "suppressed" or one.get("bounce_classification") == "Invalid Address",
+        )
     return status(
         recipient=one.get("email"),
         platform_id=_sent_id(one.get("sg_message_id")) or one.get("smtp-id"),

@@ -7,22 +7,25 @@ Limits      Files of `media_bytes_max`. Pace: `messages_per_second` of the accou
 Leaves      what a mail looks like to `composing`, the two ways out to `submitting` and `posting`.
 """
 
-import time
 from collections.abc import Callable
+from contextlib import AsyncExitStack
 from typing import Final, Self
 
-import httpx
 import trio
 from msgspec import structs
 
 from adapters.calling import declined
+from adapters.client import Connected, PlatformClient
+from adapters.clock import wall_ms
 from adapters.degrading import LOCATED, NUMBERED, located, numbered
+from adapters.email.client import mail_server
 from adapters.email.composing import OutFile, OutMail, compose, in_header, mime_of
 from adapters.email.describing import PLATFORM, provider_of
 from adapters.email.dkim import signed, signs
+from adapters.email.keeping import KeptClients
 from adapters.email.posting import CALL_SECONDS_MAX, post
-from adapters.email.submitting import mail_server, submit
-from adapters.guard import guarded_client
+from adapters.email.submitting import submit
+from adapters.fitting import unfit
 from adapters.port import (
     Accepted,
     Account,
@@ -34,6 +37,7 @@ from adapters.port import (
     Tools,
     Turn,
 )
+from adapters.uploads import read_stored
 from engine.domain.outbound import (
     MediaRef,
     OutboxItem,
@@ -43,11 +47,13 @@ from engine.domain.outbound import (
     SendMedia,
     SendText,
 )
-from engine.errors import InvalidInput, MijraError
+from engine.errors import InvalidInput
 
 TEXT_MAX: Final = 60_000
 """Characters; some twenty pages. More is a file."""
 PER_SECOND: Final = 5
+PER_SECOND_MOST: Final = 1_000
+"""Of the setting: a service's dedicated addresses."""
 CONCURRENCY: Final = 8
 """Mail servers allow a handful of connections for each login."""
 _CONNECTIONS_MAX: Final = 128
@@ -55,28 +61,38 @@ _CONNECTIONS_MAX: Final = 128
 _VOICE: Final = PLATFORM.capabilities.degrades["voice"]
 
 
-class EmailSender:
+class EmailSender(Connected[PlatformClient]):
     """Implements `adapters.port.OpenSender`."""
 
     platform = PLATFORM.name
 
-    def __init__(self, tools: Tools, wall_ms: Callable[[], int] | None = None) -> None:
+    def __init__(self, tools: Tools, now_ms: Callable[[], int] = wall_ms) -> None:
         self._tools = tools
-        self._wall_ms = wall_ms or _wall_ms
-        timeout = httpx.Timeout(CALL_SECONDS_MAX, connect=5.0)
-        self._client = guarded_client(tools.guard, connections_max=_CONNECTIONS_MAX, timeout=timeout)
+        self._wall_ms = now_ms
+        super().__init__(
+            PlatformClient(
+                tools.guard,
+                "The mail service",
+                connections_max=_CONNECTIONS_MAX,
+                seconds_max=CALL_SECONDS_MAX,
+            )
+        )
+        self._kept = KeptClients()
+        self._stack = AsyncExitStack()
 
     async def __aenter__(self) -> Self:
+        nursery = await self._stack.enter_async_context(trio.open_nursery())
+        self._stack.callback(nursery.cancel_scope.cancel)
+        nursery.start_soon(self._kept.run)
         return self
 
-    async def __aexit__(self, *_: object) -> None:
-        await self._client.aclose()
+    async def __aexit__(self, *error: object) -> None:
+        await self._stack.aclose()
+        await super().__aexit__(*error)
 
     def limits(self, account: Account) -> Limits:
-        given = account.settings.get("messages_per_second")
-        usable = isinstance(given, int) and not isinstance(given, bool) and given >= 1
         return Limits(
-            messages_per_second=given if usable and isinstance(given, int) else PER_SECOND,
+            messages_per_second=account.number("messages_per_second", PER_SECOND, PER_SECOND_MOST),
             pair_seconds=1.0,
             pair_burst=5,
             concurrency=CONCURRENCY,
@@ -108,8 +124,7 @@ class EmailSender:
             text, files = prepared
             mail = compose(item, account, text, files)
         except InvalidInput as error:
-            sentences = "; ".join(one for some in error.fields.values() for one in some)
-            return declined(ErrorClass.BAD_REQUEST, "validation_failed", sentences or error.message)
+            return unfit(error)
         provider = provider_of(account)
         if provider == "mailbox":
             result = await self._submit(mail, account, turn)
@@ -148,6 +163,7 @@ class EmailSender:
             server=server,
             guard=self._tools.guard,
             turn=turn,
+            kept=self._kept,
         )
 
     async def _prepare(self, send: Send, account: Account) -> tuple[str, tuple[OutFile, ...]] | Declined:
@@ -159,14 +175,9 @@ class EmailSender:
         if media.storage_key is None:
             # A public link: mail needs no copy of it.
             return "\n\n".join(part for part in (media.caption, media.link) if part), ()
-        try:
-            content = await self._tools.media.read(media.storage_key)
-        except MijraError as error:
-            if error.retryable:
-                sentence = "The file store cannot be reached."
-                return declined(ErrorClass.UNREACHABLE, "store_unavailable", sentence)
-            sentence = "The file to be sent is no longer stored."
-            return declined(ErrorClass.BAD_REQUEST, "file_missing", sentence)
+        content = await read_stored(self._tools.media, media.storage_key)
+        if isinstance(content, Declined):
+            return content
         most = PLATFORM.capabilities.media_bytes_max.get(media.kind, 0)
         if not 0 < len(content) <= most:
             sentence = f"The file has {len(content)} bytes; mail takes 1 to {most}."
@@ -207,7 +218,3 @@ def _file(media: MediaRef, content: bytes) -> OutFile:
         media_type = "application/octet-stream"
     name = in_header(media.filename or "").replace("/", "_")[-150:] or f"{media.kind}"
     return OutFile(filename=name, media_type=media_type, content=content)
-
-
-def _wall_ms() -> int:
-    return time.time_ns() // 1_000_000

@@ -8,7 +8,7 @@ from adapters.email.reading import person
 from adapters.email.threading import normalised
 from adapters.wire import usable_id
 from engine.domain.content import compact
-from engine.domain.inbound import Contact, PlatformError, StatusChanged
+from engine.domain.inbound import Contact, PlatformError, StandingChanged, StatusChanged
 
 Json = dict[str, Any]
 
@@ -48,6 +48,16 @@ def status(
         error=error,
         detail=compact(**{name: shown(value) for name, value in detail.items()}),
     )
+
+
+def standing(
+    *, recipient: object, at: int | None, error: PlatformError | None, raw: Json
+) -> StandingChanged | None:
+    """What a service does with an address from now on; None without an address or a time."""
+    who = person(recipient) if isinstance(recipient, str) else None
+    if who is None or at is None:
+        return None
+    return StandingChanged(contact=Contact(keys=(who.address,)), at=at, error=error, raw=raw)
 
 
 def our_message(ours: Json) -> str | None:

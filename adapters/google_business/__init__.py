@@ -11,10 +11,10 @@ oidc, keys  the proof that a push is Google's                      account  does
 services    keeping keys, and `catching` what nobody told of
 """
 
-import time
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
+from adapters.clock import wall_ms
 from adapters.google_business.account import check_account
 from adapters.google_business.calling import GoogleCalls
 from adapters.google_business.describing import PLATFORM
@@ -53,7 +53,7 @@ class GoogleBusiness(Adapter):
 
     def reader(self, tools: Tools) -> "OpenReader":
         calls = GoogleCalls(tools.guard, connections_max=_READ_CONNECTIONS_MAX, seconds_max=READ_SECONDS_MAX)
-        return ReviewReader(PLATFORM.name, calls, _wall_ms)
+        return ReviewReader(PLATFORM.name, calls, wall_ms)
 
     def services(self, tools: "ServiceTools") -> "Sequence[Service | AccountService]":
         return services_of(PLATFORM.name, self.keys, tools)
@@ -87,10 +87,6 @@ class GoogleBusiness(Adapter):
     def takes_our_id(self, external_id: str) -> bool:
         """An answer to a review has an id of Google's alone."""
         return not is_location(external_id)
-
-
-def _wall_ms() -> int:
-    return time.time_ns() // 1_000_000
 
 
 ADAPTER = GoogleBusiness()

@@ -1,29 +1,24 @@
 """Does an account work? One harmless read, after a look at what it was given."""
 
+from adapters.checking import SECONDS_MAX, lasting
 from adapters.google_business.calling import GoogleCalls
 from adapters.google_business.naming import is_location
 from adapters.guard import Guard
-from adapters.port import Account, Checked, Declined, ErrorClass
-from engine.errors import Unavailable
-
-_SECONDS_MAX = 15.0
-_PASSING = (ErrorClass.TRANSIENT, ErrorClass.UNREACHABLE, ErrorClass.RATE_ACCOUNT)
+from adapters.port import Account, Checked, Declined
 
 
 async def check_account(account: Account, guard: Guard) -> Checked:
-    """Raises Unavailable when Google cannot be reached or has trouble of its own."""
+    """As `adapters.port.Adapter.check` promises."""
     location = is_location(account.external_id)
     missing = _missing(account, location)
     if missing is not None:
         return Checked(ok=False, detail=missing)
     # That an agent is read like this is unconfirmed: the service has ended, and its reference with it.
     path = f"{account.external_id}/reviews?pageSize=1" if location else account.external_id
-    async with GoogleCalls(guard, connections_max=1, seconds_max=_SECONDS_MAX) as calls:
+    async with GoogleCalls(guard, connections_max=1, seconds_max=SECONDS_MAX) as calls:
         found = await calls.read(account, path)
     if isinstance(found, Declined):
-        if found.error_class in _PASSING:
-            raise Unavailable(found.message, code="platform_unavailable", retry_after_seconds=5.0)
-        return Checked(ok=False, detail=found.message)
+        return Checked(ok=False, detail=lasting(found).message)
     facts = {
         name: found[name]
         for name in ("averageRating", "totalReviewCount", "displayName")

@@ -4,29 +4,28 @@ Promises    `call` raises nothing but Cancelled. A call that Google refused for 
             more with another one, where one can be had: a refused call was surely not taken.
 """
 
-from typing import Any, Final
+from typing import Final, Self
 
 import httpx
 import msgspec
-import trio
 from msgspec import Struct
 
-from adapters.calling import NEVER_SENT, never_sent, seconds_of
+from adapters.calling import repeatable
+from adapters.client import PlatformClient
 from adapters.google_business.errors import read_failure
+from adapters.google_business.limits import LABEL
 from adapters.google_business.naming import is_location
 from adapters.google_business.tokens import AccessTokens
-from adapters.guard import Guard, guarded_client
-from adapters.port import Account, Declined, ErrorClass, SendResult, Turn, Unanswered
-from adapters.turns import written_in
-
-Json = dict[str, Any]
+from adapters.guard import Guard
+from adapters.port import Account, Declined, Failure, Turn, Unanswered
+from adapters.wire import Json, decoded
 
 _HOSTS: Final = {
     False: "https://businessmessages.googleapis.com/v1",
     True: "https://mybusiness.googleapis.com/v4",
 }
 """By whether the account is a profile (sheet, A4 and B4)."""
-_BOUNDED: Final[Json] = {"body_bytes_max": 1_048_576}
+_ANSWER_BYTES_MAX: Final = 1_048_576
 """A page of 50 reviews of 4,096 characters each is some 300 kB."""
 _object: Final = msgspec.json.Decoder(Json)
 
@@ -41,20 +40,20 @@ class GoogleCalls:
     """A client and the accounts' tokens. Use as an async context manager."""
 
     def __init__(self, guard: Guard, *, connections_max: int, seconds_max: float) -> None:
-        self._seconds_max = seconds_max
-        self._timeout = httpx.Timeout(seconds_max, connect=5.0)
-        self._client = guarded_client(guard, connections_max=connections_max, timeout=self._timeout)
+        self._client = PlatformClient(
+            guard, LABEL, read_failure, connections_max=connections_max, seconds_max=seconds_max
+        )
         self._tokens = AccessTokens(self._client)
 
-    async def __aenter__(self) -> "GoogleCalls":
+    async def __aenter__(self) -> Self:
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        await self._client.aclose()
+        await self._client.__aexit__()
 
     async def call(
         self, account: Account, method: str, path: str, body: Json | None = None, turn: Turn | None = None
-    ) -> Answered | Declined | Unanswered:
+    ) -> Answered | Failure:
         """`path` is what follows the version, its parts quoted where they need it."""
         for again in (True, False):
             token = await self._tokens.have(account)
@@ -69,52 +68,24 @@ class GoogleCalls:
 
     async def _once(
         self, account: Account, method: str, path: str, body: Json | None, token: str, turn: Turn | None
-    ) -> Answered | Declined | Unanswered:
-        headers = {"Authorization": f"Bearer {token}"}
-        if body is not None:
-            headers["Content-Type"] = "application/json"
-        try:
-            request = self._client.build_request(
-                method,
-                f"{_base_of(account)}/{path}",
-                content=msgspec.json.encode(body) if body is not None else None,
-                headers=headers,
-                extensions={
-                    **_BOUNDED,
-                    "timeout": self._timeout.as_dict(),
-                    **({} if turn is None else written_in(turn)),
-                },
-            )
-            with trio.fail_after(self._seconds_max):
-                answer = await self._client.send(request)
-        except NEVER_SENT as error:
-            return never_sent(error)
-        except (httpx.HTTPError, httpx.StreamError, trio.TooSlowError) as error:
-            return Unanswered(reason=type(error).__name__)
-        if not answer.is_success:
-            wait = seconds_of(answer.headers.get("retry-after"))
-            failure: SendResult = read_failure(answer.status_code, answer.content, wait)
-            assert isinstance(failure, Declined | Unanswered)
-            return failure
-        try:
-            return Answered(_object.decode(answer.content) if answer.content.strip() else {})
-        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-            return Unanswered(reason="a success that cannot be read")
+    ) -> Answered | Failure:
+        answer = await self._client.call(
+            method,
+            f"{_base_of(account)}/{path}",
+            json=body,
+            headers={"Authorization": f"Bearer {token}"},
+            turn=turn,
+            answer_bytes_max=_ANSWER_BYTES_MAX,
+        )
+        if not isinstance(answer, httpx.Response):
+            return answer
+        read = decoded(_object, answer.content) if answer.content.strip() else {}
+        return Unanswered(reason="a success that cannot be read") if read is None else Answered(read)
 
     async def read(self, account: Account, path: str) -> Json | Declined:
         """A GET, which changes nothing: without an answer it may be tried again."""
-        result = await self.call(account, "GET", path)
-        match result:
-            case Answered():
-                return result.body
-            case Declined():
-                return result
-            case Unanswered():
-                return Declined(
-                    error_class=ErrorClass.TRANSIENT,
-                    platform_code="unanswered",
-                    message=f"Google gave no answer that can be read ({result.reason}).",
-                )
+        result = repeatable(await self.call(account, "GET", path), LABEL)
+        return result if isinstance(result, Declined) else result.body
 
 
 _TOKEN_CODES: Final = frozenset({"UNAUTHENTICATED", "http_401"})
@@ -122,7 +93,6 @@ _TOKEN_CODES: Final = frozenset({"UNAUTHENTICATED", "http_401"})
 
 def _base_of(account: Account) -> str:
     location = is_location(account.external_id)
-    base = account.settings.get("base_url")
-    if not base:
+    if not account.settings.get("base_url"):
         return _HOSTS[location]
-    return f"{str(base).rstrip('/')}/{'v4' if location else 'v1'}"
+    return f"{account.base_url('')}/{'v4' if location else 'v1'}"

@@ -18,15 +18,15 @@ import msgspec
 import structlog
 import trio
 
+from adapters.client import CALL_SECONDS_MAX
 from adapters.google_business.calling import GoogleCalls
 from adapters.google_business.naming import micros, under_location
 from adapters.google_business.reviews import events_of
 from adapters.port import Account, Declined, ErrorClass
 from adapters.service import ServiceTools
+from adapters.wire import Json
 from engine.domain.inbound import InboundEvent
 from engine.domain.intake import Delivery
-
-Json = dict[str, Any]
 
 LOOK_SECONDS: Final = 3_600.0
 """One call an hour for each profile, of the 300 a minute that a project may make (unconfirmed)."""
@@ -34,7 +34,6 @@ OVERLAP_MICROS: Final = 600 * 1_000_000
 """A review may be shown some time after the moment that it bears."""
 PAGES_MAX: Final = 100
 _PAGE: Final = 50
-_CALL_SECONDS_MAX: Final = 30.0
 
 _log = structlog.get_logger()
 
@@ -50,7 +49,7 @@ class Catching:
         """Looks at once and then now and then. Raises Unavailable when nothing can be made durable."""
         seen: set[tuple[str, int]] = set()
         guard = self._tools.tools.guard
-        async with GoogleCalls(guard, connections_max=1, seconds_max=_CALL_SECONDS_MAX) as calls:
+        async with GoogleCalls(guard, connections_max=1, seconds_max=CALL_SECONDS_MAX) as calls:
             while not stopping.is_set():
                 seen = await self.look(calls, account, seen)
                 with trio.move_on_after(LOOK_SECONDS):

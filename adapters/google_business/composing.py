@@ -6,12 +6,13 @@ Shapes      quick replies: a text with suggestions. Buttons: one card with them.
 Source      The Google Business sheet, A4; members of pictures and cards are unconfirmed there.
 """
 
-from typing import Any, Final
+from typing import Final
 
-from adapters.degrading import LOCATED, located, numbered
+from adapters.degrading import LOCATED, joined, located, numbered
 from adapters.fitting import Problems
 from adapters.google_business import limits
 from adapters.port import Fitted
+from adapters.wire import Json
 from engine.domain.content import compact
 from engine.domain.outbound import (
     MarkRead,
@@ -25,9 +26,6 @@ from engine.domain.outbound import (
     SendTemplate,
     SendText,
 )
-from engine.errors import InvalidInput
-
-Json = dict[str, Any]
 
 _LABEL: Final = "Business Messages"
 
@@ -36,7 +34,7 @@ def fit_message(send: Send) -> Fitted:
     """Raises InvalidInput with a sentence for each field. Pure."""
     if isinstance(send, SendLocation):
         return Fitted(send=fit_message(located(send)).send, note=LOCATED)
-    problems = Problems()
+    problems = Problems(_LABEL)
     match send:
         case SendText():
             problems.text("body", send.body, limits.TEXT_MAX)
@@ -50,8 +48,7 @@ def fit_message(send: Send) -> Fitted:
             problems.add("reaction", f"{_LABEL} has no reactions.")
         case MarkRead():
             pass
-    if problems.fields:
-        raise InvalidInput(f"{_LABEL} would not accept this message", fields=problems.fields)
+    problems.refuse()
     return Fitted(send=send)
 
 
@@ -70,10 +67,10 @@ def compose(send: Send, file_url: str | None) -> Json:
 
 def _choices(send: SendInteractive) -> Json:
     if send.kind == "quick_replies":
-        text = "\n".join(part for part in (send.header, send.body, send.footer) if part)
+        text = joined(send.header, send.body, send.footer)
         return {"text": text, "suggestions": [_suggestion(each, each.title) for each in send.options]}
     fallback = numbered(send).body[: limits.TEXT_MAX]
-    words = "\n".join(part for part in (send.body, send.footer) if part)
+    words = joined(send.body, send.footer)
     if send.kind == "buttons":
         card = compact(
             title=send.header,
@@ -102,10 +99,7 @@ def _check_media(media: MediaRef, problems: Problems) -> None:
     if media.kind != "image":
         problems.add("kind", f"{_LABEL} takes pictures alone.")
         return
-    if (media.storage_key is None) == (media.link is None):
-        problems.add("attachment", "Either a stored file or a link.")
-    if media.link is not None and not media.link.startswith(("https://", "http://")):
-        problems.add("link", "An http or https address.")
+    problems.source(media)
     if media.caption:
         sentence = f"{_LABEL} shows no words with a picture; send them as a message of their own."
         problems.add("caption", sentence)
@@ -115,11 +109,11 @@ def _check_choices(send: SendInteractive, problems: Problems) -> None:
     title_max = limits.SUGGESTION_TEXT_MAX
     match send.kind:
         case "quick_replies":
-            text = "\n".join(part for part in (send.header, send.body, send.footer) if part)
+            text = joined(send.header, send.body, send.footer)
             problems.text("body", text, limits.TEXT_MAX)
             most = limits.SUGGESTIONS_MAX
         case "buttons" | "list":
-            words = "\n".join(part for part in (send.body, send.footer) if part)
+            words = joined(send.body, send.footer)
             problems.text("body", words, limits.CARD_TEXT_MAX)
             problems.text("header", send.header, limits.CARD_TITLE_MAX, required=False)
             most = limits.CARD_SUGGESTIONS_MAX
@@ -129,10 +123,7 @@ def _check_choices(send: SendInteractive, problems: Problems) -> None:
         case _:
             problems.add("kind", "One of buttons, list, quick_replies.")
             return
-    if not 1 <= len(send.options) <= most:
-        problems.add("options", f"Between 1 and {most}.")
-    if len({option.id for option in send.options}) != len(send.options):
-        problems.add("options", "Ids must differ.")
+    problems.options(send.options, most)
     for index, option in enumerate(send.options):
         problems.text(f"options.{index}.title", option.title, title_max)
         problems.text(f"options.{index}.id", option.id, limits.POSTBACK_MAX)

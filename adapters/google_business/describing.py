@@ -13,6 +13,8 @@ PLATFORM: Final = Platform(
     name="google-business",
     aliases=("google", "google_business"),
     label="Google Business",
+    # The token of a push (Authorization) is good for an hour and for whatever is sent with it, so not kept.
+    proof_headers=("x-goog-signature",),
     capabilities=Capabilities(
         receives=("text", "image", "interactive", "system"),
         sends=("text", "image", "interactive"),
@@ -69,7 +71,7 @@ PLATFORM: Final = Platform(
                 label="Messages: the agent's pace.",
                 kind="number",
                 least=1,
-                most=1_000,
+                most=limits.MESSAGES_PER_SECOND_MOST,
             ),
             Field(
                 name="representative_name",

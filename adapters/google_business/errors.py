@@ -7,13 +7,16 @@ Promises    Every word has a class. One that nobody has seen is final (BAD_REQUE
             TRANSIENT above.
 """
 
+from collections.abc import Mapping
 from typing import Final
 
 import msgspec
 from msgspec import Struct
 
-from adapters.calling import by_status, declined
-from adapters.port import ErrorClass, SendResult
+from adapters.calling import by_status, declined, seconds_of
+from adapters.google_business.limits import LABEL
+from adapters.port import ErrorClass, Failure
+from adapters.wire import decoded
 
 _AUTH, _BAD, _AWAY = ErrorClass.AUTH, ErrorClass.BAD_REQUEST, ErrorClass.TRANSIENT
 _DOWN: Final = (_AWAY, "Google is temporarily not available.")
@@ -50,7 +53,7 @@ class _Error(Struct):
 
 
 class _Body(Struct):
-    error: _Error
+    error: _Error | str
 
 
 _body: Final = msgspec.json.Decoder(_Body)
@@ -65,14 +68,15 @@ def classify(code: str, *, status: int = 400) -> tuple[ErrorClass, str]:
     return (_AWAY if status >= 500 else _BAD), sentence
 
 
-def read_failure(status: int, body: bytes, wait: float | None) -> SendResult:
-    """What an answer that is no success means. `wait`: its Retry-After in seconds."""
-    try:
-        error = _body.decode(body).error
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        return by_status(status, wait)
+def read_failure(status: int, body: bytes, headers: Mapping[str, str]) -> Failure:
+    """What an answer that is no success means; OAuth's have the word alone: `{"error": "invalid_grant"}`."""
+    wait = seconds_of(headers.get("retry-after"))
+    read = decoded(_body, body)
+    error = _Error() if read is None else read.error
+    if isinstance(error, str):
+        error = _Error(status=error)
     if not error.status:
-        return by_status(status, wait)
+        return by_status(status, wait, LABEL)
     error_class, sentence = classify(error.status, status=status)
     if error_class is _BAD and error.message:
         sentence = f"{sentence} ({error.message[:300]})"

@@ -19,13 +19,15 @@ from collections.abc import Callable
 from math import inf
 from typing import Any, Final
 
-import httpx
 import jwt
 import structlog
 import trio
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
 
-from adapters.guard import Guard, guarded_client
+from adapters.client import PlatformClient
+from adapters.google_business.limits import LABEL
+from adapters.guard import Guard
+from adapters.port import Declined
 from adapters.wire import decode_json
 from engine.errors import InvalidInput
 
@@ -119,9 +121,10 @@ class PublicKeys:
 
     async def run(self, guard: Guard, stopping: trio.Event) -> None:
         """Keeps all keys fresh until `stopping`."""
-        timeout = httpx.Timeout(_CALL_SECONDS_MAX, connect=5.0)
         async with (
-            guarded_client(guard, connections_max=_AT_ONCE + 1, timeout=timeout) as client,
+            PlatformClient(
+                guard, LABEL, connections_max=_AT_ONCE + 1, seconds_max=_CALL_SECONDS_MAX
+            ) as client,
             trio.open_nursery() as nursery,
         ):
             room = trio.CapacityLimiter(_AT_ONCE)
@@ -157,18 +160,16 @@ class PublicKeys:
         return due
 
     async def _refresh(
-        self, client: httpx.AsyncClient, url: str, ring: _Ring, room: trio.CapacityLimiter
+        self, client: PlatformClient, url: str, ring: _Ring, room: trio.CapacityLimiter
     ) -> None:
+        async with room:
+            answer = await client.ask("GET", url, answer_bytes_max=_SET_BYTES_MAX)
         try:
-            async with room:
-                with trio.fail_after(_CALL_SECONDS_MAX):
-                    answer = await client.get(url, extensions={"body_bytes_max": _SET_BYTES_MAX})
-            if answer.status_code != 200:
-                raise InvalidInput(f"HTTP {answer.status_code}")
+            if isinstance(answer, Declined):
+                raise InvalidInput(answer.message)
             keys = read_set(answer.content)
-        except (httpx.HTTPError, httpx.InvalidURL, UnicodeError, trio.TooSlowError, InvalidInput) as error:
-            reason = error.message if isinstance(error, InvalidInput) else type(error).__name__
-            _log.warning("google.keys_not_fetched", url=url, reason=reason, kept=len(ring.keys))
+        except InvalidInput as error:
+            _log.warning("google.keys_not_fetched", url=url, reason=error.message, kept=len(ring.keys))
             later = ASK_SECONDS if ring.keys else FIRST_SECONDS
         else:
             _log.info("google.keys_fetched", url=url, keys=len(keys))

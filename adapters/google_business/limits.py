@@ -3,6 +3,8 @@ confirm them is closed; the ones below the line come from its last documentation
 
 from typing import Final
 
+LABEL: Final = "Google"
+
 TEXT_MAX: Final = 3_072
 SUGGESTIONS_MAX: Final = 13
 # ------------------------------------------------------------------
@@ -19,6 +21,9 @@ ANSWER_BYTES_MAX: Final = 4_096
 
 MESSAGES_PER_SECOND: Final = 20
 """Of an agent. The sheet has no number: a pace that no emulator minds."""
+MESSAGES_PER_SECOND_MOST: Final = 1_000
+CONCURRENCY: Final = 16
+"""20 messages a second at the half of a second that a call takes, and some."""
 ANSWERS_PER_SECOND: Final = 1
 """Of a profile. Google is said to take ten edits a minute (unconfirmed): what is refused teaches a slower
 pace, and nobody writes sixty public answers a minute."""

@@ -20,13 +20,16 @@ Source      The Google Business sheet, B2 and B4.
 
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
-from typing import Any, Final
+from typing import Final
 
 import trio
 
+from adapters.calling import declined
+from adapters.client import Connected
 from adapters.google_business.calling import GoogleCalls
 from adapters.google_business.naming import answer_id, last_part, micros, version
 from adapters.port import Account, Declined, ErrorClass
+from adapters.wire import Json
 from engine.domain.content import compact
 from engine.domain.inbound import (
     Announced,
@@ -39,8 +42,6 @@ from engine.domain.inbound import (
     Unsupported,
 )
 
-Json = dict[str, Any]
-
 RATINGS: Final = {"ONE": 1, "TWO": 2, "THREE": 3, "FOUR": 4, "FIVE": 5}
 ANONYMOUS: Final = "Anonymous reviewer"
 
@@ -52,24 +53,19 @@ upon which Pub/Sub sends fewer at a time."""
 MISSING_SECONDS: Final = 600.0
 """A review that was announced so recently and is not found is not believed to be deleted: another of Google's
 machines may not know it yet."""
+AGAIN_SECONDS: Final = 10.0
+"""What Pub/Sub is asked to wait; it begins with as much by itself."""
 _ACCOUNTS_MAX: Final = 10_000
 
 
-class ReviewReader:
+class ReviewReader(Connected[GoogleCalls]):
     """Implements `adapters.port.OpenReader`."""
 
     def __init__(self, platform: str, calls: GoogleCalls, wall_ms: Callable[[], int]) -> None:
         self.platform = platform
-        self._calls = calls
+        super().__init__(calls)
         self._wall_ms = wall_ms
         self._rooms: OrderedDict[tuple[int, int], trio.CapacityLimiter] = OrderedDict()
-
-    async def __aenter__(self) -> "ReviewReader":
-        await self._calls.__aenter__()
-        return self
-
-    async def __aexit__(self, *_: object) -> None:
-        await self._calls.__aexit__()
 
     async def read(self, announced: Announced, account: Account) -> Sequence[InboundEvent] | Declined:
         room = self._room_of(account)
@@ -77,19 +73,17 @@ class ReviewReader:
             room.acquire_nowait()
         except trio.WouldBlock:
             sentence = f"{READS_AT_ONCE} reviews of this account are being read already."
-            return _declined(ErrorClass.RATE_ACCOUNT, "reads_at_once", sentence)
+            return _later(ErrorClass.RATE_ACCOUNT, "reads_at_once", sentence)
         try:
             with trio.move_on_after(READ_SECONDS_MAX):
                 return await self._read(announced, account)
         finally:
             room.release()
-        return _declined(
-            ErrorClass.TRANSIENT, "too_late", "Google took too long to say what the review says."
-        )
+        return _later(ErrorClass.TRANSIENT, "too_late", "Google took too long to say what the review says.")
 
     async def _read(self, announced: Announced, account: Account) -> Sequence[InboundEvent] | Declined:
         key = _key_of(announced)
-        found = await self._calls.read(account, f"{account.external_id}/{key}")
+        found = await self._client.read(account, f"{account.external_id}/{key}")
         if not isinstance(found, Declined):
             return events_of(found, key) or [_odd(announced, found, "a review that is not understood")]
         match found.error_class:
@@ -97,7 +91,7 @@ class ReviewReader:
                 at = announced.at or self._wall_ms()
                 if self._wall_ms() - at < MISSING_SECONDS * 1_000:
                     sentence = "The review that was announced just now cannot be found yet."
-                    return _declined(ErrorClass.TRANSIENT, found.platform_code, sentence)
+                    return _later(ErrorClass.TRANSIENT, found.platform_code, sentence)
                 return [deleted(key, at)]
             case ErrorClass.BAD_REQUEST:
                 return [_odd(announced, announced.raw, found.message)]
@@ -201,6 +195,10 @@ def _answer_of(review: Json, key: str, contact: Contact) -> MessageEchoed | None
     )
 
 
+def _later(error_class: ErrorClass, code: str, sentence: str) -> Declined:
+    return declined(error_class, code, sentence, wait=AGAIN_SECONDS)
+
+
 def _key_of(announced: Announced) -> str:
     assert announced.contact is not None, "a review has a name"
     return announced.contact.keys[0]
@@ -215,7 +213,3 @@ def _odd(announced: Announced, raw: Json, reason: str) -> Unsupported:
         raw=raw or announced.raw,
         reason=reason,
     )
-
-
-def _declined(error_class: ErrorClass, code: str, sentence: str) -> Declined:
-    return Declined(error_class=error_class, platform_code=code, message=sentence, retry_after_seconds=10.0)

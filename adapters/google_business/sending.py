@@ -9,9 +9,11 @@ Promises    `send` raises nothing but Cancelled; Unanswered once a request may h
 Source      The Google Business sheet, A4, B4 and B5.
 """
 
-from typing import Any, Final
+from typing import Final
 from urllib.parse import quote
 
+from adapters.calling import declined
+from adapters.client import CALL_SECONDS_MAX, Connected
 from adapters.degrading import LOCATED, located
 from adapters.fitting import Problems, unfit
 from adapters.google_business import limits
@@ -32,36 +34,28 @@ from adapters.port import (
     Turn,
     Unanswered,
 )
+from adapters.wire import Json
 from engine.domain.content import compact
 from engine.domain.outbound import MarkRead, OutboxItem, Send, SendLocation, SendMedia, SendText
 from engine.errors import InvalidInput
 
-Json = dict[str, Any]
-
 PUBLIC: Final = "Sent as the public answer under the review."
 REPLACES: Final = "Sent as the public answer under the review, in place of the earlier one."
 
-_CALL_SECONDS_MAX: Final = 30.0
 _CONNECTIONS_MAX: Final = 64
+"""Over all accounts: four agents at full concurrency."""
 _REPLYING: Final = "reviews/"
 
 
-class GoogleSender:
+class GoogleSender(Connected[GoogleCalls]):
     """Implements `adapters.port.OpenSender` for accounts of both kinds."""
 
     def __init__(self, platform: str, tools: Tools) -> None:
         self.platform = platform
         self._tools = tools
-        self._calls = GoogleCalls(
-            tools.guard, connections_max=_CONNECTIONS_MAX, seconds_max=_CALL_SECONDS_MAX
+        super().__init__(
+            GoogleCalls(tools.guard, connections_max=_CONNECTIONS_MAX, seconds_max=CALL_SECONDS_MAX)
         )
-
-    async def __aenter__(self) -> "GoogleSender":
-        await self._calls.__aenter__()
-        return self
-
-    async def __aexit__(self, *_: object) -> None:
-        await self._calls.__aexit__()
 
     def limits(self, account: Account) -> Limits:
         if is_location(account.external_id):
@@ -69,10 +63,12 @@ class GoogleSender:
             return Limits(
                 messages_per_second=limits.ANSWERS_PER_SECOND, pair_seconds=0.0, pair_burst=1, concurrency=1
             )
-        given = account.settings.get("messages_per_second")
-        usable = isinstance(given, int) and not isinstance(given, bool) and given >= 1
-        pace = given if usable and isinstance(given, int) else limits.MESSAGES_PER_SECOND
-        return Limits(messages_per_second=pace, pair_seconds=0.0, pair_burst=1, concurrency=16)
+        pace = account.number(
+            "messages_per_second", limits.MESSAGES_PER_SECOND, limits.MESSAGES_PER_SECOND_MOST
+        )
+        return Limits(
+            messages_per_second=pace, pair_seconds=0.0, pair_burst=1, concurrency=limits.CONCURRENCY
+        )
 
     def fit(self, send: Send) -> Fitted:
         """As an agent's message; a profile's answers are fitted by `fit_for`."""
@@ -100,7 +96,7 @@ class GoogleSender:
             **compose(send, self._file_url(send, account)),
         }
         path = f"conversations/{quote(item.recipient, safe='')}/messages"
-        result = await self._calls.call(account, "POST", path, body, turn)
+        result = await self._client.call(account, "POST", path, body, turn)
         if isinstance(result, Answered):
             # Some answer names the message, and it is the one that we gave.
             return Accepted(platform_id=name) if result.body else _nothing()
@@ -114,7 +110,7 @@ class GoogleSender:
             return Accepted(platform_id="")
         path = f"conversations/{quote(item.recipient, safe='')}/events?eventId={our_uuid(item.id)}"
         body = {"eventType": "TYPING_STARTED", "representative": _representative(item, account)}
-        result = await self._calls.call(account, "POST", path, body, turn)
+        result = await self._client.call(account, "POST", path, body, turn)
         return Accepted(platform_id="") if isinstance(result, Answered) else result
 
     def _file_url(self, send: Send, account: Account) -> str | None:
@@ -131,11 +127,9 @@ class GoogleSender:
         assert isinstance(send, SendText)
         if not item.recipient.startswith(_REPLYING):
             sentence = "Only reviews can be answered from here; a question is answered on the profile."
-            return Declined(
-                error_class=ErrorClass.RECIPIENT, platform_code="not_answerable", message=sentence
-            )
+            return declined(ErrorClass.RECIPIENT, "not_answerable", sentence)
         path = f"{account.external_id}/{item.recipient}/reply"
-        result = await self._calls.call(account, "PUT", path, {"comment": send.body}, turn)
+        result = await self._client.call(account, "PUT", path, {"comment": send.body}, turn)
         if not isinstance(result, Answered):
             return result
         if not result.body:
@@ -160,7 +154,7 @@ def fit_answer(send: Send) -> Fitted:
         return Fitted(send=send)
     if isinstance(send, SendLocation):
         return Fitted(send=fit_answer(located(send)).send, note=LOCATED)
-    problems = Problems()
+    problems = Problems(limits.LABEL)
     if isinstance(send, SendText):
         problems.text(
             "body",
@@ -171,8 +165,7 @@ def fit_answer(send: Send) -> Fitted:
         )
     else:
         problems.add("type", "A review is answered in public and with words alone: send a text.")
-    if problems.fields:
-        raise InvalidInput("Google would not accept this answer", fields=problems.fields)
+    problems.refuse()
     return Fitted(send=send)
 
 

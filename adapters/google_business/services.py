@@ -36,10 +36,9 @@ def _is_profile(account: Account) -> bool:
 
 def keys_url(account: Account) -> str:
     """Where the keys of the account's pushes are: Google's, or those of who plays it."""
-    given, base = account.settings.get("keys_url"), account.settings.get("base_url")
-    if given:
+    if given := account.settings.get("keys_url"):
         return str(given)
-    return f"{str(base).rstrip('/')}/oauth2/v3/certs" if base else CERTS_URL
+    return f"{account.base_url('')}/oauth2/v3/certs" if account.settings.get("base_url") else CERTS_URL
 
 
 async def _use(keys: PublicKeys, account: Account, stopping: trio.Event) -> None:

@@ -17,18 +17,19 @@ Source      The Google Business sheet, A4, B4 and B5; the address is unconfirmed
 import time
 from collections import OrderedDict
 from collections.abc import Mapping
-from typing import Any, Final
+from typing import Final
 
-import httpx
 import jwt
 import msgspec
 import trio
-from msgspec import Struct
+from msgspec import Struct, structs
 
-from adapters.calling import NEVER_SENT, by_status, declined, never_sent, seconds_of
-from adapters.google_business.errors import classify
+from adapters.calling import declined, is_token, no_token, not_understood, token_problem
+from adapters.client import PlatformClient
+from adapters.google_business.limits import LABEL
 from adapters.google_business.naming import is_location
 from adapters.port import Account, Declined, ErrorClass
+from adapters.wire import decoded
 from engine.domain.platforms import Field
 
 TOKEN_URL: Final = "https://oauth2.googleapis.com/token"  # noqa: S105  an address
@@ -52,17 +53,12 @@ _LIFE_SECONDS: Final = 3_600
 """What Google gives and takes for an assertion at most."""
 _KEPT_MAX: Final = 10_000
 _CALL_SECONDS_MAX: Final = 10.0
-_BOUNDED: Final[dict[str, Any]] = {"body_bytes_max": 65_536}
 _JWT_BEARER: Final = "urn:ietf:params:oauth:grant-type:jwt-bearer"
 
 
 class _Granted(Struct):
     access_token: str
     expires_in: int = _LIFE_SECONDS
-
-
-class _Refused(Struct):
-    error: str
 
 
 class _Key(Struct):
@@ -72,7 +68,6 @@ class _Key(Struct):
 
 
 _granted: Final = msgspec.json.Decoder(_Granted)
-_refused: Final = msgspec.json.Decoder(_Refused)
 _key: Final = msgspec.json.Decoder(_Key)
 
 
@@ -87,7 +82,7 @@ class _Kept:
 
 
 class AccessTokens:
-    def __init__(self, client: httpx.AsyncClient) -> None:
+    def __init__(self, client: PlatformClient) -> None:
         self._client = client
         self._kept: OrderedDict[tuple[int, int], _Kept] = OrderedDict()
 
@@ -95,7 +90,7 @@ class AccessTokens:
         """A token that holds for some minutes."""
         credentials = account.credentials
         if not (credentials.get("service_account") or credentials.get("refresh_token")):
-            return _as_given(credentials.get("access_token", ""))
+            return token_problem(account) or credentials["access_token"]
         key = (account.tenant_id, account.channel_id)
         kept = self._kept.setdefault(key, _Kept())
         self._kept.move_to_end(key)
@@ -122,37 +117,20 @@ class AccessTokens:
         return True
 
     async def _exchange(self, account: Account) -> _Granted | Declined:
-        base = account.settings.get("base_url")
-        url = f"{str(base).rstrip('/')}/token" if base else TOKEN_URL
+        url = f"{account.base_url('')}/token" if account.settings.get("base_url") else TOKEN_URL
         form = _form_of(account, url)
         if isinstance(form, Declined):
             return form
-        try:
-            with trio.fail_after(_CALL_SECONDS_MAX):
-                answer = await self._client.post(url, data=form, extensions=_BOUNDED)
-        except NEVER_SENT as error:
-            return never_sent(error)
-        except (httpx.HTTPError, httpx.StreamError, trio.TooSlowError) as error:
-            sentence = f"Google gave no access token ({type(error).__name__})."
-            return declined(ErrorClass.UNREACHABLE, "unreachable", sentence)
-        if answer.is_success:
-            try:
-                granted = _granted.decode(answer.content)
-            except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-                return _not_understood()
-            given = _as_given(granted.access_token)
-            return granted if isinstance(given, str) else given
-        wait = seconds_of(answer.headers.get("retry-after"))
-        try:
-            code = _refused.decode(answer.content).error
-        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-            failure = by_status(answer.status_code, wait)
-            return failure if isinstance(failure, Declined) else _not_understood()
-        error_class, sentence = classify(code, status=answer.status_code)
-        if error_class is ErrorClass.BAD_REQUEST:
+        answer = await self._client.ask("POST", url, data=form, seconds_max=_CALL_SECONDS_MAX)
+        if isinstance(answer, Declined):
+            if answer.error_class is not ErrorClass.BAD_REQUEST:
+                return answer
             # The message is not to blame: without another grant nothing can be sent at all.
-            error_class = ErrorClass.AUTH
-        return declined(error_class, code[:60], sentence, wait=wait)
+            return structs.replace(answer, error_class=ErrorClass.AUTH)
+        granted = decoded(_granted, answer.content)
+        if granted is None:
+            return not_understood(LABEL)
+        return granted if is_token(granted.access_token) else no_token()
 
 
 def _form_of(account: Account, url: str) -> dict[str, str] | Declined:
@@ -181,14 +159,3 @@ def _form_of(account: Account, url: str) -> dict[str, str] | Declined:
         sentence = "The service account's key file cannot be read: it is the JSON that Google hands out."
         return declined(ErrorClass.AUTH, "no_token", sentence)
     return {"grant_type": _JWT_BEARER, "assertion": assertion}
-
-
-def _as_given(token: str) -> str | Declined:
-    if token and token.isascii() and token.isprintable() and " " not in token:
-        return token
-    return declined(ErrorClass.AUTH, "no_token", "The account has no access token that can be used.")
-
-
-def _not_understood() -> Declined:
-    sentence = "Google's answer to the request for a token cannot be understood."
-    return declined(ErrorClass.UNREACHABLE, "not_understood", sentence)

@@ -3,68 +3,34 @@ to."""
 
 from typing import Final
 
-from adapters.degrading import LOCATED
-from adapters.meta.sending import BUTTONS_MAX, CALLS_PER_SECOND, CARDS_MAX, QUICK_REPLIES_MAX, Dialect
-from engine.domain.platforms import BASE_URL, Capabilities, Connection, Field, Platform
+from msgspec import structs
 
-_MEGABYTE: Final = 1_000_000
-_BYTES_MAX: Final = {
-    "image": 8 * _MEGABYTE,
-    "video": 25 * _MEGABYTE,
-    "audio": 25 * _MEGABYTE,
-    "voice": 25 * _MEGABYTE,
-    "document": 25 * _MEGABYTE,
-}
-"""Section 5: 25 MB, and 8 MB for pictures that the platform fetches."""
+from adapters.meta import graph, limits
+from adapters.meta.composing import Dialect
+from adapters.meta.describing import APP_CREDENTIALS, MESSAGING, MESSAGING_SETTINGS, PROOF_HEADERS, rates
+from engine.domain.platforms import Connection, Field, Platform
 
 PLATFORM: Final = Platform(
     name="facebook",
     aliases=("messenger",),
     label="Messenger",
-    capabilities=Capabilities(
+    proof_headers=PROOF_HEADERS,
+    capabilities=structs.replace(
+        MESSAGING,
         receives=(
             "text", "image", "video", "audio", "document", "sticker", "location", "interactive", "reaction",
             "order", "system",
         ),
-        sends=("text", *_BYTES_MAX, "interactive", "reaction"),
         statuses=("sent", "delivered", "read"),
-        degrades={"location": LOCATED},
-        media_bytes_max=_BYTES_MAX,
-        interactive=("buttons", "list", "quick_replies"),
-        buttons=f"{BUTTONS_MAX} buttons, {QUICK_REPLIES_MAX} quick replies, lists of {CARDS_MAX - 1} cards",
-        edits=True,
-        echoes=True,
-        typing=True,
-        read_marks=True,
-        profiles=True,
-        window_seconds=24 * 3_600,
-        human_window_seconds=7 * 24 * 3_600,
-        limits=f"{CALLS_PER_SECOND}/s per page, 10/s audio and video",
+        limits=rates("page"),
     ),
     connection=Connection(
         account=Field(name="page_id", label="The Page's id."),
         credentials=(
             Field(name="access_token", label="The Page's access token.", required=True),
-            Field(name="app_secret", label="What webhooks are signed with.", required=True, signs=True),
-            Field(name="app_secret_previous", label="Counts beside the new one during a change.", signs=True),
-            Field(name="verify_token", label="For the webhook's handshake.", generated=True),
+            *APP_CREDENTIALS,
         ),
-        settings=(
-            BASE_URL,
-            Field(name="api_version", label="Of the Graph API.", pattern=r"^v[0-9]{1,3}\.[0-9]{1,2}$"),
-            Field(
-                name="messages_per_second",
-                label="A lower limit than the platform's own.",
-                kind="number",
-                least=1,
-                most=CALLS_PER_SECOND,
-            ),
-            Field(
-                name="human_agent",
-                label="The app has the Human Agent permission: people may answer for 7 days.",
-                kind="flag",
-            ),
-        ),
+        settings=MESSAGING_SETTINGS,
         guide="Enter both in the app's dashboard at Meta under Messenger, and subscribe the Page.",
     ),
 )  # fmt: skip
@@ -75,9 +41,9 @@ DIALECT: Final = Dialect(
     text_max=1_999,
     text_unit="characters",
     text_length=len,
-    media_bytes_max=_BYTES_MAX,
+    media_bytes_max=limits.FILE_BYTES_MAX,
     uploads=True,
     metadata=True,
-    base_url_of=lambda account: str(account.settings.get("base_url") or "https://graph.facebook.com"),
+    base_url_of=lambda account: graph.BASE_URL,
     node_of=lambda account: account.external_id,
 )

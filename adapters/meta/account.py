@@ -1,65 +1,55 @@
-"""Does an account work? And who is a customer? One harmless read each."""
+"""Does an account work? And who is a customer? One harmless read each.
+
+Promises    As `adapters.checking`: what passes by itself raises Unavailable.
+"""
 
 from collections.abc import Mapping
+from functools import partial
 from typing import Any, Final
 
-import httpx
 import msgspec
-import trio
 
 from adapters.calling import token_problem
-from adapters.guard import Guard, guarded_client
+from adapters.checking import SECONDS_MAX, lasting, unreadable
+from adapters.client import PlatformClient
+from adapters.guard import Guard
+from adapters.meta.composing import Dialect
 from adapters.meta.errors import read_failure
-from adapters.meta.sending import Dialect, bearer, graph_url
-from adapters.port import Account, Checked, Declined, ErrorClass, Profile
-from engine.errors import Unavailable
+from adapters.meta.graph import bearer, graph_url
+from adapters.port import Account, Checked, Declined, Profile
+from adapters.wire import Json, decoded
 
-_SECONDS_MAX: Final = 15.0
-_facts = msgspec.json.Decoder(dict[str, Any])
+_facts: Final = msgspec.json.Decoder(dict[str, Any])
+_ADDRESS_MAX: Final = 2_048
+"""Of a picture: what browsers take for certain."""
 
 
 async def read_node(
     dialect: Dialect, account: Account, guard: Guard, node: str, fields: str
-) -> dict[str, Any] | Declined:
-    """GET a node's fields. As `call`."""
-    return await call(dialect, account, guard, graph_url(dialect, account, node), {"fields": fields})
+) -> Json | Declined:
+    """A node's fields."""
+    url = graph_url(account, node, base_url=dialect.base_url_of(account))
+    return await read(dialect, account, guard, url, {"fields": fields})
 
 
-async def call(
+async def read(
     dialect: Dialect, account: Account, guard: Guard, url: str, parameters: Mapping[str, str]
-) -> dict[str, Any] | Declined:
-    """GET with the account's token. Raises Unavailable when the platform cannot be reached or has trouble of
-    its own."""
+) -> Json | Declined:
+    """What the platform says with the account's token; a refusal that a person has to act on. Raises
+    Unavailable."""
     if (problem := token_problem(account)) is not None:
         return problem
-    timeout = httpx.Timeout(_SECONDS_MAX, connect=5.0)
-    try:
-        async with guarded_client(guard, connections_max=1, timeout=timeout) as client:
-            with trio.fail_after(_SECONDS_MAX):
-                answer = await client.get(
-                    url,
-                    params=dict(parameters),
-                    headers=bearer(account),
-                    extensions={"body_bytes_max": 65_536},
-                )
-    except (httpx.HTTPError, httpx.InvalidURL, UnicodeError, trio.TooSlowError) as error:
-        raise Unavailable(
-            f"{dialect.label} cannot be reached ({type(error).__name__}).",
-            code="platform_unavailable",
-            retry_after_seconds=5.0,
-        ) from error
-    if not answer.is_success:
-        failure = read_failure(answer.status_code, answer.content, answer.headers)
-        if isinstance(failure, Declined):
-            if failure.error_class in (ErrorClass.TRANSIENT, ErrorClass.RATE_ACCOUNT):
-                raise Unavailable(failure.message, code="platform_unavailable", retry_after_seconds=5.0)
-            return failure
-    else:
-        try:
-            return _facts.decode(answer.content)
-        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-            pass
-    raise Unavailable(f"{dialect.label}'s answer cannot be understood.", code="platform_unavailable")
+    failure = partial(read_failure, label=dialect.label)
+    async with PlatformClient(
+        guard, dialect.label, failure, connections_max=1, seconds_max=SECONDS_MAX
+    ) as client:
+        answer = await client.ask("GET", url, params=parameters, headers=bearer(account))
+    if isinstance(answer, Declined):
+        return lasting(answer)
+    found = decoded(_facts, answer.content)
+    if found is None:
+        raise unreadable(dialect.label)
+    return found
 
 
 async def check_account(
@@ -92,5 +82,5 @@ async def read_profile(
     picture = found.get("profile_pic")
     if not isinstance(name, str):
         return None
-    usable = isinstance(picture, str) and picture.startswith("https://") and len(picture) <= 2_048
+    usable = isinstance(picture, str) and picture.startswith("https://") and len(picture) <= _ADDRESS_MAX
     return Profile(name=name, avatar_url=picture if usable else None)

@@ -6,13 +6,12 @@ Promises    Every code has a class. One that nobody has seen is final (BAD_REQUE
             TRANSIENT above; `is_transient` in the answer makes any TRANSIENT.
 """
 
-from typing import Any, Final
+from collections.abc import Mapping
+from typing import Final
 
-import msgspec
-from msgspec import Struct
-
-from adapters.calling import RETRY_SECONDS_MAX, by_status, declined
-from adapters.port import ErrorClass, SendResult
+from adapters.calling import by_status, declined
+from adapters.meta.graph import read_error, retry_after
+from adapters.port import ErrorClass, Failure
 
 _AUTH, _BAD, _RATE = ErrorClass.AUTH, ErrorClass.BAD_REQUEST, ErrorClass.RATE_ACCOUNT
 _TRANSIENT, _RECIPIENT, _LONG = ErrorClass.TRANSIENT, ErrorClass.RECIPIENT, ErrorClass.WAIT_LONG
@@ -45,20 +44,6 @@ CODES: Final[dict[str, tuple[ErrorClass, str]]] = {
 }  # fmt: skip
 
 
-class _Error(Struct):
-    code: int
-    message: str | None = None
-    error_subcode: int | None = None
-    is_transient: bool = False
-
-
-class _Body(Struct):
-    error: _Error
-
-
-_body: Final = msgspec.json.Decoder(_Body)
-
-
 def classify(code: str, *, status: int = 400) -> tuple[ErrorClass, str]:
     """The class and the sentence of `CODE` or `CODE/SUBCODE`."""
     known = CODES.get(code) or CODES.get(code.partition("/")[0])
@@ -71,14 +56,13 @@ def classify(code: str, *, status: int = 400) -> tuple[ErrorClass, str]:
     return (_TRANSIENT if status >= 500 else _BAD), sentence
 
 
-def read_failure(status: int, body: bytes, headers: Any) -> SendResult:
+def read_failure(status: int, body: bytes, headers: Mapping[str, str], label: str) -> Failure:
     """What an answer that is no success means: the error's code decides, the status only in its
     absence."""
     wait = retry_after(headers)
-    try:
-        error = _body.decode(body).error
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        return by_status(status, wait)
+    error = read_error(body)
+    if error is None:
+        return by_status(status, wait, label)
     code = f"{error.code}/{error.error_subcode}" if error.error_subcode else str(error.code)
     error_class, sentence = classify(code, status=status)
     if error.is_transient and error_class is _BAD:
@@ -86,43 +70,3 @@ def read_failure(status: int, body: bytes, headers: Any) -> SendResult:
     if error_class is _BAD and error.message:
         sentence = f"{sentence} ({error.message[:300]})"
     return declined(error_class, code, sentence, wait=wait)
-
-
-# ------------------------------------------------------------------ what the headers say of the account's use
-
-
-def retry_after(headers: Any) -> float | None:
-    """Seconds from Retry-After, else what the usage header estimates; a day at most."""
-    given = headers.get("retry-after")
-    try:
-        seconds = float(given) if given is not None else usage(headers)[1] * 60.0
-    except ValueError:
-        return None
-    return min(seconds, RETRY_SECONDS_MAX) if seconds > 0 else None
-
-
-def usage(headers: Any) -> tuple[float, float]:
-    """The share of the account's calls that is used up, in percent, and the minutes until there are some
-    again; zeros where the platform says nothing. Headers `X-Business-Use-Case-Usage`, {id: [{call_count,
-    total_cputime, total_time, estimated_time_to_regain_access}]}, and `X-App-Usage`, the same without the
-    lists."""
-    percent = minutes = 0.0
-    for name in ("x-business-use-case-usage", "x-app-usage"):
-        try:
-            found = msgspec.json.decode(headers.get(name) or "{}")
-        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-            continue
-        values = list(found.values()) if isinstance(found, dict) else []
-        uses = [each for value in values if isinstance(value, list) for each in value]
-        for use in (found, *uses):
-            if not isinstance(use, dict):
-                continue
-            for member in ("call_count", "total_cputime", "total_time"):
-                percent = max(percent, _number(use.get(member)))
-            minutes = max(minutes, _number(use.get("estimated_time_to_regain_access")))
-    return percent, minutes
-
-
-def _number(value: Any) -> float:
-    usable = isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value <= 1e9
-    return float(value) if usable else 0.0

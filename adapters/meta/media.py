@@ -1,20 +1,15 @@
 """Files that customers send: signed addresses at the platform's own servers, which end soon (sheets, 4)."""
 
 from adapters.calling import no_source
+from adapters.client import Unconnected
 from adapters.port import Account, Declined, FoundMedia
 
 
-class AddressedMedia:
+class AddressedMedia(Unconnected):
     """Implements `adapters.port.OpenMediaSource`: the webhook's address is the file's; nothing to look up."""
 
     def __init__(self, platform: str) -> None:
         self.platform = platform
-
-    async def __aenter__(self) -> "AddressedMedia":
-        return self
-
-    async def __aexit__(self, *_: object) -> None:
-        return None
 
     async def look_up(
         self, source_id: str | None, source_url: str | None, account: Account

@@ -3,9 +3,10 @@
 describing  what the platform can do and what an account is made of
 receiver    form posts into events                 signing   whose token signed the address and the form
 forms       the strict reading of forms            optout    STOP, START, HELP and their kin
-sending     sends into calls, answers into results senders   what kinds of senders there are, and their pace
-segments    how many parts a text has              errors    what codes mean
-media       files that customers send              account   does it work?
+sending     sends into calls, answers into results composing parameters of messages, and what does not fit
+senders     kinds of senders, and their pace       segments  how many parts a text has
+errors      what codes mean                        media     files that customers send
+account     does it work?
 """
 
 from typing import TYPE_CHECKING

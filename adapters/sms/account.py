@@ -7,24 +7,23 @@ import base64
 from typing import Any, Final
 from urllib.parse import quote
 
-import httpx
 import msgspec
-import trio
 
 from adapters.calling import declined
-from adapters.guard import Guard, guarded_client
+from adapters.checking import SECONDS_MAX, lasting, unreadable
+from adapters.client import PlatformClient
+from adapters.guard import Guard
 from adapters.port import Account, Checked, Declined, ErrorClass
-from adapters.sms.errors import read_failure
-from engine.errors import Unavailable
+from adapters.sms.errors import LABEL, read_failure
+from adapters.wire import decoded
 
 API_HOST: Final = "api.twilio.com"
 API_VERSION: Final = "2010-04-01"
-_SECONDS_MAX: Final = 15.0
-_facts = msgspec.json.Decoder(dict[str, Any])
+_facts: Final = msgspec.json.Decoder(dict[str, Any])
 
 
 def base_url(account: Account) -> str:
-    return str(account.settings.get("base_url") or f"https://{API_HOST}").rstrip("/")
+    return account.base_url(f"https://{API_HOST}")
 
 
 def account_url(account: Account, *path: str) -> str:
@@ -52,37 +51,20 @@ def credentials_problem(account: Account) -> Declined | None:
 
 
 async def check_account(account: Account, guard: Guard) -> Checked:
-    """Raises Unavailable when Twilio cannot be reached or has trouble of its own."""
+    """As `adapters.port.Adapter.check` promises."""
     if (problem := credentials_problem(account)) is not None:
         return Checked(ok=False, detail=problem.message)
-    timeout = httpx.Timeout(_SECONDS_MAX, connect=5.0)
-    try:
-        async with guarded_client(guard, connections_max=1, timeout=timeout) as client:
-            with trio.fail_after(_SECONDS_MAX):
-                answer = await client.get(
-                    account_url(account),
-                    headers=authorization(account),
-                    extensions={"body_bytes_max": 65_536},
-                )
-    except (httpx.HTTPError, httpx.InvalidURL, UnicodeError, trio.TooSlowError) as error:
-        raise _unavailable(f"Twilio cannot be reached ({type(error).__name__}).") from error
-    if not answer.is_success:
-        failure = read_failure(answer.status_code, answer.content, answer.headers.get("retry-after"))
-        if not isinstance(failure, Declined):
-            raise _unavailable("Twilio has trouble of its own.")
-        if failure.error_class in (ErrorClass.TRANSIENT, ErrorClass.RATE_ACCOUNT):
-            raise _unavailable(failure.message)
-        return Checked(ok=False, detail=failure.message)
-    try:
-        facts = _facts.decode(answer.content)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        raise _unavailable("Twilio's answer cannot be understood.") from None
+    async with PlatformClient(
+        guard, LABEL, read_failure, connections_max=1, seconds_max=SECONDS_MAX
+    ) as client:
+        answer = await client.ask("GET", account_url(account), headers=authorization(account))
+    if isinstance(answer, Declined):
+        return Checked(ok=False, detail=lasting(answer).message)
+    facts = decoded(_facts, answer.content)
+    if facts is None:
+        raise unreadable(LABEL)
     status = facts.get("status")
     if status != "active":
         return Checked(ok=False, detail=f"The account at Twilio is {str(status)[:40]}, not active.")
     known = {name: facts[name] for name in ("friendly_name", "type") if isinstance(facts.get(name), str)}
     return Checked(ok=True, detail="Twilio accepts the credentials for this account.", facts=known)
-
-
-def _unavailable(sentence: str) -> Unavailable:
-    return Unavailable(sentence, code="platform_unavailable", retry_after_seconds=5.0)

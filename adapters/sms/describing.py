@@ -3,8 +3,8 @@
 from typing import Final
 
 from adapters.degrading import LOCATED, NUMBERED
-from adapters.sms.senders import ONE_WAY, SEGMENTS_PER_SECOND, SENDER
-from adapters.sms.sending import MEDIA_BYTES_MAX
+from adapters.sms.composing import MEDIA_BYTES_MAX
+from adapters.sms.senders import ONE_WAY, SEGMENTS_PER_SECOND, SEGMENTS_PER_SECOND_MOST, SENDER
 from engine.domain.platforms import BASE_URL, Capabilities, Connection, Field, Platform
 
 _MEDIA: Final = ("image", "video", "audio", "document")
@@ -14,6 +14,8 @@ PLATFORM: Final = Platform(
     name="sms",
     aliases=("twilio",),
     label="SMS (Twilio)",
+    # The address is signed too; where no public URL is set, the host is what is known of it.
+    proof_headers=("x-twilio-signature", "host"),
     by_phone=True,
     capabilities=Capabilities(
         receives=("text", *_MEDIA),
@@ -63,7 +65,7 @@ PLATFORM: Final = Platform(
                 label="The sender's own rate.",
                 kind="number",
                 least=1,
-                most=1_000,
+                most=SEGMENTS_PER_SECOND_MOST,
             ),
         ),
         guide="Enter it at Twilio as the number's or service's webhook for incoming messages, with POST.",

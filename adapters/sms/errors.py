@@ -4,17 +4,21 @@ Source      The sheet, section 7. The code decides, the HTTP status only where t
 Promises    Every code has a class. One that nobody has seen is final (BAD_REQUEST).
 """
 
+from collections.abc import Mapping
 from typing import Final
 
 import msgspec
 from msgspec import Struct
 
-from adapters.calling import declined
-from adapters.port import RETRYABLE, Declined, ErrorClass, SendResult, Unanswered
+from adapters.calling import by_status, declined, seconds_of
+from adapters.port import RETRYABLE, ErrorClass, Failure, Unanswered
+from adapters.wire import decoded
 from engine.domain.inbound import PlatformError
 
 _AUTH, _BAD, _ACCOUNT = ErrorClass.AUTH, ErrorClass.BAD_REQUEST, ErrorClass.ACCOUNT
 _RATE, _TRANSIENT, _RECIPIENT = ErrorClass.RATE_ACCOUNT, ErrorClass.TRANSIENT, ErrorClass.RECIPIENT
+
+LABEL: Final = "Twilio"
 
 CODES: Final[dict[str, tuple[ErrorClass, str]]] = {
     "20003": (_AUTH, "Twilio does not accept the account's token or key. Connect the account again."),
@@ -54,13 +58,13 @@ CODES: Final[dict[str, tuple[ErrorClass, str]]] = {
 
 class _ErrorBody(Struct):
     code: int
-    message: str | None = None
 
 
-_error_body = msgspec.json.Decoder(_ErrorBody)
+_error_body: Final = msgspec.json.Decoder(_ErrorBody)
 
 
 def classify(code: str) -> tuple[ErrorClass, str]:
+    """The class and the sentence of a code in digits."""
     return CODES.get(code) or (_BAD, f"Twilio did not accept the message (code {code[:20]}).")
 
 
@@ -81,31 +85,17 @@ def status_error(code: str | None, status: str) -> PlatformError:
     )
 
 
-def read_failure(status: int, body: bytes, retry_after: str | None) -> SendResult:
+def read_failure(status: int, body: bytes, headers: Mapping[str, str]) -> Failure:
     """What an answer that is no success means.
 
     Twilio takes no key against doubling, so what may have been taken must not look refused: a 5xx is
     Unanswered, unless it is 503, which says that the request was not worked on (RFC 9110, 15.6.4).
     """
-    wait = float(retry_after) if retry_after is not None and retry_after.isdecimal() else None
+    wait = seconds_of(headers.get("retry-after"))
     if status >= 500 and status != 503:
-        return Unanswered(reason=f"http_{status}")
-    try:
-        error = _error_body.decode(body)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        return _by_status(status, wait)
-    if status == 429 and str(error.code) not in CODES:
-        return _by_status(status, wait)
+        return Unanswered(reason=f"HTTP {status}")
+    error = decoded(_error_body, body)
+    if error is None or (status == 429 and str(error.code) not in CODES):
+        return by_status(status, wait, LABEL)
     error_class, sentence = classify(str(error.code))
     return declined(error_class, str(error.code), sentence, wait=wait)
-
-
-def _by_status(status: int, wait: float | None) -> Declined:
-    code = f"http_{status}"
-    if status == 503 or status == 408:
-        return declined(_TRANSIENT, code, "Twilio is temporarily not available.", wait=wait)
-    if status == 429:
-        return declined(_RATE, code, "Twilio is asked too often at the moment.", wait=wait)
-    if status in (401, 403):
-        return declined(_AUTH, code, "Twilio does not accept the account's token or key.")
-    return declined(_BAD, code, f"Twilio did not accept the request ({status}).")

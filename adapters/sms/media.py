@@ -3,11 +3,12 @@
 import httpx
 
 from adapters.calling import no_source
+from adapters.client import Unconnected
 from adapters.port import Account, Declined, FoundMedia
 from adapters.sms.account import API_HOST, authorization, base_url
 
 
-class TwilioMedia:
+class TwilioMedia(Unconnected):
     """Implements `adapters.port.OpenMediaSource`: the webhook's address is the file's; nothing to look up.
 
     The account's credentials go to Twilio alone; the store that it redirects to does not get them, since a
@@ -15,12 +16,6 @@ class TwilioMedia:
     """
 
     platform = "sms"
-
-    async def __aenter__(self) -> "TwilioMedia":
-        return self
-
-    async def __aexit__(self, *_: object) -> None:
-        return None
 
     async def look_up(
         self, source_id: str | None, source_url: str | None, account: Account

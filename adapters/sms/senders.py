@@ -5,7 +5,7 @@ Source      The sheet, sections 0 and 7. The rates of toll-free numbers and name
 """
 
 import re
-from typing import Any, Final
+from typing import Final
 
 from adapters.degrading import located, numbered
 from adapters.port import Account, Limits
@@ -14,6 +14,7 @@ from engine.domain.outbound import Send, SendInteractive, SendLocation, SendText
 
 LONG_CODE, TOLL_FREE, SHORT_CODE, NAME = "long_code", "toll_free", "short_code", "alphanumeric"
 SEGMENTS_PER_SECOND: Final = {LONG_CODE: 1, TOLL_FREE: 3, SHORT_CODE: 100, NAME: 10}
+SEGMENTS_PER_SECOND_MOST: Final = 1_000
 CONCURRENCY: Final = 16
 """100 messages a second at the tenth of a second that a call takes, and some."""
 
@@ -64,10 +65,9 @@ def addressed(account: Account, recipient: str) -> dict[str, str]:
 
 def limits_of(account: Account) -> Limits:
     """Segments count, not messages: one of ten is ten at the operator."""
-    given: Any = account.settings.get("segments_per_second")
-    usable = isinstance(given, int) and not isinstance(given, bool) and 1 <= given <= 1_000
+    usual = SEGMENTS_PER_SECOND[sender_type(account)]
     return Limits(
-        messages_per_second=given if usable else SEGMENTS_PER_SECOND[sender_type(account)],
+        messages_per_second=account.number("segments_per_second", usual, SEGMENTS_PER_SECOND_MOST),
         pair_seconds=0.0,
         pair_burst=1,
         concurrency=CONCURRENCY,

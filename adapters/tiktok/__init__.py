@@ -4,8 +4,9 @@ describing  what the platform can do and what an account is made of
 receiver    signature, webhooks into events             shapes   what a message says
 reading     what webhooks do not say
 sending     sends into calls, answers into results      errors   what codes mean
-calling     one call of the Business API                media    files both ways
-account     does it work?                              tokens   new ones before the old ones end
+composing   bodies of messages, and what does not fit   media    files both ways
+calling     calls of the Business API                   limits   the platform's numbers
+account     does it work?                               tokens   new ones before the old ones end
 """
 
 from typing import TYPE_CHECKING

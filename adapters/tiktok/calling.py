@@ -1,71 +1,66 @@
-"""One call of the Business API, and what it came to.
+"""Calls of the Business API, and what they came to.
 
-Promises    `call` raises nothing but Cancelled. With a `turn` it writes the request at its turn. For a call
-            that sends nothing, `again` makes what nobody can know a refusal that is tried again.
-Source      The TikTok sheet, section 5.
+Promises    As `adapters.client`; a success is one by its code too, since HTTP's status is 200 for most
+            errors.
+Source      The TikTok sheet, sections 5 and 6.
 """
 
 from typing import Any, Final
 
 import httpx
 import msgspec
-import trio
+from msgspec import Struct
 
-from adapters.calling import NEVER_SENT, declined, never_sent
-from adapters.port import Account, Declined, ErrorClass, SendResult, Turn, Unanswered
+from adapters.calling import repeatable
+from adapters.client import CALL_SECONDS_MAX, PlatformClient
+from adapters.guard import Guard
+from adapters.port import Account, Declined, Failure, Unanswered
 from adapters.tiktok import limits
-from adapters.tiktok.errors import read_answer
-from adapters.turns import written_in
+from adapters.tiktok.errors import OK, read_failure
+from adapters.wire import decoded
 
-CALL_SECONDS_MAX: Final = 30.0
 UPLOAD_SECONDS_MAX: Final = 60.0
 """3 MB at 50 kB/s."""
-ANSWER_BYTES_MAX: Final = 65_536
-"""Answers are a few hundred bytes; a hundred conversations have twenty thousand."""
+
+
+class _Envelope(Struct):
+    """The shape of every answer; `data` is read by whoever asked."""
+
+    code: int
+    data: msgspec.Raw = msgspec.Raw(b"{}")
+
+
+_envelope: Final = msgspec.json.Decoder(_Envelope)
+
+
+class TikTokClient(PlatformClient):
+    """Calls whose answers are the envelope's `data`."""
+
+    def __init__(self, guard: Guard, *, connections_max: int, seconds_max: float = CALL_SECONDS_MAX) -> None:
+        super().__init__(
+            guard, limits.LABEL, read_failure, connections_max=connections_max, seconds_max=seconds_max
+        )
+
+    async def data(self, method: str, url: str, **request: Any) -> msgspec.Raw | Failure:
+        """`call`, and the data of its answer as JSON."""
+        answer = await self.call(method, url, **request)
+        if not isinstance(answer, httpx.Response):
+            return answer
+        read = decoded(_envelope, answer.content)
+        if read is None:
+            return Unanswered(reason="a success that cannot be read")
+        if read.code != OK:
+            return read_failure(answer.status_code, answer.content, answer.headers)
+        return read.data
+
+    async def ask_data(self, method: str, url: str, **request: Any) -> msgspec.Raw | Declined:
+        """`data` for what may be repeated without harm: what nobody can know is tried again."""
+        return repeatable(await self.data(method, url, **request), self.label)
 
 
 def api_url(account: Account, path: str) -> str:
-    base = str(account.settings.get("base_url") or limits.BASE_URL).rstrip("/")
-    return f"{base}/open_api/{limits.API_VERSION}/{path}/"
+    return f"{account.base_url(limits.BASE_URL)}/open_api/{limits.API_VERSION}/{path}/"
 
 
 def token_header(account: Account) -> dict[str, str]:
     return {"Access-Token": account.credentials.get("access_token", "")}
-
-
-async def call(
-    client: httpx.AsyncClient,
-    method: str,
-    url: str,
-    *,
-    turn: Turn | None = None,
-    seconds_max: float = CALL_SECONDS_MAX,
-    body_bytes_max: int = ANSWER_BYTES_MAX,
-    **request: Any,
-) -> msgspec.Raw | SendResult:
-    """The answer's `data` as JSON, or why there is none."""
-    extensions: dict[str, Any] = {"body_bytes_max": body_bytes_max}
-    if turn is not None:
-        extensions |= written_in(turn)
-    try:
-        with trio.fail_after(seconds_max):
-            answer = await client.request(
-                method,
-                url,
-                timeout=httpx.Timeout(seconds_max, connect=5.0),
-                extensions=extensions,
-                **request,
-            )
-    except NEVER_SENT as error:
-        return never_sent(error)
-    except (httpx.HTTPError, httpx.StreamError, trio.TooSlowError) as error:
-        return Unanswered(reason=type(error).__name__)
-    read = read_answer(answer.status_code, answer.content, answer.headers)
-    return read if isinstance(read, SendResult) else read.data
-
-
-def again(result: SendResult) -> Declined:
-    """What no answer means for a call that sends no message: it is tried again."""
-    if isinstance(result, Declined):
-        return result
-    return declined(ErrorClass.UNREACHABLE, "unreachable", "The platform's answer cannot be understood.")

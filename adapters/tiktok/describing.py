@@ -8,7 +8,8 @@ from engine.domain.platforms import BASE_URL, Capabilities, Connection, Field, P
 
 PLATFORM: Final = Platform(
     name="tiktok",
-    label="TikTok",
+    label=limits.LABEL,
+    proof_headers=("tiktok-signature",),
     capabilities=Capabilities(
         receives=("text", "image", "video", "sticker", "system"),
         sends=("text", "image", "interactive"),
@@ -21,7 +22,7 @@ PLATFORM: Final = Platform(
         typing=True,
         read_marks=True,
         takes_our_id=False,
-        window_seconds=48 * 3_600,
+        window_seconds=limits.WINDOW_SECONDS,
         window_messages_max=limits.WINDOW_MESSAGES_MAX,
         limits=f"{limits.CALLS_PER_SECOND}/s per app",
     ),

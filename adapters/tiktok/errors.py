@@ -13,7 +13,9 @@ import msgspec
 from msgspec import Struct
 
 from adapters.calling import by_status, declined, seconds_of
-from adapters.port import ErrorClass, SendResult
+from adapters.port import ErrorClass, Failure
+from adapters.tiktok.limits import LABEL
+from adapters.wire import decoded
 
 OK: Final = 0
 
@@ -38,15 +40,12 @@ _AWAY_CODES: Final = frozenset({50000, 50001, 50002})
 _AWAY_FAMILY: Final = range(51000, 52000)
 
 
-class Envelope(Struct):
-    """The shape of every answer; `data` is read by whoever asked."""
-
+class _Error(Struct):
     code: int
     message: str = ""
-    data: msgspec.Raw = msgspec.Raw(b"{}")
 
 
-_envelope: Final = msgspec.json.Decoder(Envelope)
+_error: Final = msgspec.json.Decoder(_Error)
 
 
 def classify(code: str) -> tuple[ErrorClass, str]:
@@ -59,22 +58,15 @@ def classify(code: str) -> tuple[ErrorClass, str]:
     return ErrorClass.BAD_REQUEST, f"The platform did not accept the message (code {code[:40]})."
 
 
-def read_answer(status: int, body: bytes, headers: Mapping[str, str]) -> Envelope | SendResult:
-    """The envelope of a success; what anything else means."""
+def read_failure(status: int, body: bytes, headers: Mapping[str, str]) -> Failure:
+    """What an answer means whose HTTP status is no success, or whose code is not `OK`."""
     wait = seconds_of(headers.get("retry-after"))
-    try:
-        answer = _envelope.decode(body)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        if 200 <= status < 300:
-            status = 500  # a success that cannot be read: nobody knows
-        return by_status(status, wait)
-    if answer.code == OK and 200 <= status < 300:
-        return answer
-    if answer.code == OK:
-        return by_status(status, wait)
-    error_class, sentence = classify(str(answer.code))
+    error = decoded(_error, body)
+    if error is None or error.code == OK:
+        return by_status(status, wait, LABEL)
+    error_class, sentence = classify(str(error.code))
     if status == 429 or (error_class is ErrorClass.BAD_REQUEST and status >= 500):
         error_class, sentence = _SLOW if status == 429 else _AWAY
-    if error_class is ErrorClass.BAD_REQUEST and answer.message:
-        sentence = f"{sentence} ({answer.message[:300]})"
-    return declined(error_class, str(answer.code), sentence, wait=wait)
+    if error_class is ErrorClass.BAD_REQUEST and error.message:
+        sentence = f"{sentence} ({error.message[:300]})"
+    return declined(error_class, str(error.code), sentence, wait=wait)

@@ -2,11 +2,13 @@
 
 from typing import Final
 
+LABEL: Final = "TikTok"
 BASE_URL: Final = "https://business-api.tiktok.com"
 API_VERSION: Final = "v1.3"
 
+WINDOW_SECONDS: Final = 48 * 3_600
 WINDOW_MESSAGES_MAX: Final = 10
-"""Messages of the business in the 48 hours after each message of the person."""
+"""Messages of the business in the window after each message of the person."""
 
 CALLS_PER_SECOND: Final = 10
 """For each app and endpoint; unconfirmed, so the channel's setting `messages_per_second` may raise it."""

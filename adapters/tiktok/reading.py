@@ -11,24 +11,22 @@ Source      The TikTok sheet, sections 4 and 8; that conversations have `update_
             unconfirmed there.
 """
 
-import time
 from collections.abc import Callable, Sequence
-from typing import Any, Final
+from typing import Final
 
-import httpx
-import msgspec
 import trio
 
-from adapters.calling import declined, token_problem
-from adapters.guard import Guard, guarded_client
+from adapters.calling import declined, not_understood, token_problem
+from adapters.client import Connected
+from adapters.clock import wall_ms
+from adapters.guard import Guard
 from adapters.port import Account, Declined, ErrorClass
-from adapters.tiktok.calling import again, api_url, call, token_header
+from adapters.tiktok.calling import TikTokClient, api_url, token_header
+from adapters.tiktok.limits import LABEL
 from adapters.tiktok.receiver import message_of
-from adapters.wire import decode_json, moment, usable_id
+from adapters.wire import Json, decode_json, moment, usable_id
 from engine.domain.inbound import Announced, InboundEvent, MessageReceived, Unsupported
 from engine.errors import InvalidInput
-
-Json = dict[str, Any]
 
 READ_SECONDS_MAX: Final = 8.0
 """Less than the ten seconds that a delivery may wait."""
@@ -43,21 +41,14 @@ _LIST_BYTES_MAX: Final = 1_000_000
 """Twenty texts of 6,000 characters in a script of three bytes each, with room."""
 
 
-class TikTokReader:
-    """Implements `adapters.port.OpenReader`. `wall_ms` is the wall clock."""
+class TikTokReader(Connected[TikTokClient]):
+    """Implements `adapters.port.OpenReader`. `now_ms` is the wall clock."""
 
     platform = "tiktok"
 
-    def __init__(self, guard: Guard, wall_ms: Callable[[], int] | None = None) -> None:
-        self._wall_ms = wall_ms or _wall_ms
-        timeout = httpx.Timeout(READ_SECONDS_MAX, connect=5.0)
-        self._client = guarded_client(guard, connections_max=_CONNECTIONS_MAX, timeout=timeout)
-
-    async def __aenter__(self) -> "TikTokReader":
-        return self
-
-    async def __aexit__(self, *_: object) -> None:
-        await self._client.aclose()
+    def __init__(self, guard: Guard, now_ms: Callable[[], int] = wall_ms) -> None:
+        self._wall_ms = now_ms
+        super().__init__(TikTokClient(guard, connections_max=_CONNECTIONS_MAX, seconds_max=READ_SECONDS_MAX))
 
     async def read(self, announced: Announced, account: Account) -> Sequence[InboundEvent] | Declined:
         if (problem := token_problem(account)) is not None:
@@ -103,25 +94,22 @@ class TikTokReader:
         return sorted(changed, key=lambda key: -changed[key])[:CONVERSATIONS_MAX]
 
     async def _list(self, account: Account, path: str, member: str, **query: str) -> list[Json] | Declined:
-        answer = await call(
-            self._client,
+        answer = await self._client.ask_data(
             "GET",
             api_url(account, f"business/message/{path}"),
-            seconds_max=READ_SECONDS_MAX,
             params={"business_id": account.external_id, **query},
             headers=token_header(account),
-            body_bytes_max=_LIST_BYTES_MAX,
+            answer_bytes_max=_LIST_BYTES_MAX,
         )
-        if not isinstance(answer, msgspec.Raw):
-            return again(answer)
+        if isinstance(answer, Declined):
+            return answer
         try:
             data = decode_json(bytes(answer))
         except InvalidInput:
             data = None
         items = data.get(member) if isinstance(data, dict) else None
         if not isinstance(items, list):
-            sentence = "TikTok's list cannot be understood."
-            return declined(ErrorClass.UNREACHABLE, "not_understood", sentence)
+            return not_understood(LABEL)
         return [each for each in items if isinstance(each, dict)]
 
 
@@ -134,7 +122,3 @@ def _of_people(messages: Sequence[Json], account: Account, since: int) -> list[M
         and each.contact is not None
         and (each.at or 0) >= since
     ]
-
-
-def _wall_ms() -> int:
-    return time.time_ns() // 1_000_000

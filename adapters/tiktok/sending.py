@@ -1,8 +1,6 @@
 """The outbound half of TikTok: a send becomes one call, an answer one result.
 
 Promises    `fit` knows the limits of the sheet's section 5; `send` raises nothing but Cancelled.
-Choices     Up to three go out as a card of buttons under a title of 40 characters; what is longer, and lists,
-            as text with numbered lines. A click comes back as the button's words.
 Quotes      Only a text can quote; with a picture or a card the quote is left out.
 Signals     One call each, since ten a second are few: typing does not mark as read too.
 Pictures    Are not for every country: where the platform says so for the conversation, the send is refused
@@ -16,14 +14,12 @@ import time
 from collections import OrderedDict
 from typing import Any, Final
 
-import httpx
 import msgspec
 from msgspec import Struct
 
 from adapters.calling import declined, token_problem
-from adapters.degrading import LOCATED, NUMBERED, located, numbered
-from adapters.fitting import Problems, unfit
-from adapters.guard import guarded_client
+from adapters.client import Connected
+from adapters.fitting import unfit
 from adapters.port import (
     Accepted,
     Account,
@@ -36,26 +32,15 @@ from adapters.port import (
     Turn,
     Unanswered,
 )
-from adapters.tiktok import limits
-from adapters.tiktok.calling import CALL_SECONDS_MAX, api_url, call, token_header
+from adapters.tiktok import composing, limits
+from adapters.tiktok.calling import TikTokClient, api_url, token_header
 from adapters.tiktok.media import Uploads
-from engine.domain.outbound import (
-    MarkRead,
-    MediaRef,
-    OutboxItem,
-    Send,
-    SendInteractive,
-    SendLocation,
-    SendMedia,
-    SendReaction,
-    SendTemplate,
-    SendText,
-)
+from adapters.wire import Json, decoded
+from engine.domain.outbound import MarkRead, MediaRef, OutboxItem, Send, SendInteractive, SendMedia, SendText
 from engine.errors import InvalidInput
 
-Json = dict[str, Any]
-
 _CONNECTIONS_MAX: Final = 256
+"""Over all accounts: sixteen at full concurrency."""
 _ABLE_SECONDS: Final = 3_600.0
 """What a conversation can take is asked for again after an hour: people move, and rules change."""
 _ABLE_MAX: Final = 10_000
@@ -78,44 +63,32 @@ class _Abilities(Struct):
     capability_infos: list[_Ability]
 
 
-class TikTokSender:
+_sent: Final = msgspec.json.Decoder(_Sent)
+_abilities: Final = msgspec.json.Decoder(_Abilities)
+
+
+class TikTokSender(Connected[TikTokClient]):
     """Implements `adapters.port.OpenSender` for all accounts."""
 
     platform = "tiktok"
 
     def __init__(self, tools: Tools) -> None:
-        timeout = httpx.Timeout(CALL_SECONDS_MAX, connect=5.0)
-        self._client = guarded_client(tools.guard, connections_max=_CONNECTIONS_MAX, timeout=timeout)
+        super().__init__(TikTokClient(tools.guard, connections_max=_CONNECTIONS_MAX))
         self._uploads = Uploads(tools.media, self._client)
         self._able: OrderedDict[tuple[int, int, str], tuple[bool, float]] = OrderedDict()
 
-    async def __aenter__(self) -> "TikTokSender":
-        return self
-
-    async def __aexit__(self, *_: object) -> None:
-        await self._client.aclose()
-
     def limits(self, account: Account) -> Limits:
-        given = account.settings.get("messages_per_second")
-        usable = isinstance(given, int) and not isinstance(given, bool)
         return Limits(
-            messages_per_second=given
-            if usable and isinstance(given, int) and 1 <= given <= limits.CALLS_PER_SECOND_MOST
-            else limits.CALLS_PER_SECOND,
+            messages_per_second=account.number(
+                "messages_per_second", limits.CALLS_PER_SECOND, limits.CALLS_PER_SECOND_MOST
+            ),
             pair_seconds=0.0,
             pair_burst=1,
             concurrency=limits.CONCURRENCY,
         )
 
     def fit(self, send: Send) -> Fitted:
-        fitted = _degraded(send)
-        problems = _Problems()
-        if isinstance(send, SendInteractive):
-            problems.look_at_choices(send)
-        problems.look_at(fitted.send)
-        if problems.fields:
-            raise InvalidInput("TikTok would not accept this message", fields=problems.fields)
-        return fitted
+        return composing.fit(send)
 
     async def send(self, item: OutboxItem, account: Account, turn: Turn) -> SendResult:
         try:
@@ -135,7 +108,7 @@ class TikTokSender:
                     body["referenced_message_info"] = {"referenced_message_id": item.reply_to}
                 return await self._message(item, account, body, turn)
             case SendInteractive():
-                body = {"message_type": "TEMPLATE", "template": _card(send)}
+                body = {"message_type": "TEMPLATE", "template": composing.card(send)}
                 return await self._message(item, account, body, turn)
             case _:
                 raise AssertionError(f"{type(send).__name__} does not fit")
@@ -161,8 +134,8 @@ class TikTokSender:
             return media_id
         body: Json = {"message_type": "IMAGE", "image": {"media_id": media_id}}
         result = await self._message(item, account, body, turn)
-        if isinstance(result, Declined) and result.error_class is ErrorClass.BAD_REQUEST:
-            self._uploads.forget(ref, account)
+        if isinstance(result, Declined):
+            self._uploads.forget(ref, account, result)
         return result
 
     async def _post(self, item: OutboxItem, account: Account, body: Json, turn: Turn) -> SendResult:
@@ -172,20 +145,19 @@ class TikTokSender:
             "recipient": item.recipient,
             **body,
         }
-        answer = await call(
-            self._client,
+        answer = await self._client.data(
             "POST",
             api_url(account, "business/message/send"),
+            json=addressed,
+            headers=token_header(account),
             turn=turn,
-            content=msgspec.json.encode(addressed),
-            headers={**token_header(account), "Content-Type": "application/json"},
         )
         if not isinstance(answer, msgspec.Raw):
             return answer
-        try:
-            return Accepted(platform_id=msgspec.json.decode(answer, type=_Sent).message.message_id)
-        except (msgspec.DecodeError, UnicodeDecodeError):
+        sent = decoded(_sent, answer)
+        if sent is None:
             return Unanswered(reason="a success that cannot be read")
+        return Accepted(platform_id=sent.message.message_id)
 
     async def _takes_pictures(self, conversation_id: str, account: Account) -> bool:
         """False only when the platform says so; without an answer the send itself will tell."""
@@ -193,8 +165,7 @@ class TikTokSender:
         known = self._able.get(key)
         if known is not None and known[1] > time.monotonic():
             return known[0]
-        answer = await call(
-            self._client,
+        answer = await self._client.ask_data(
             "GET",
             api_url(account, "business/message/capabilities/get"),
             params={
@@ -205,98 +176,14 @@ class TikTokSender:
             },
             headers=token_header(account),
         )
-        if not isinstance(answer, msgspec.Raw):
-            return True
-        try:
-            found = msgspec.json.decode(answer, type=_Abilities).capability_infos
-        except (msgspec.DecodeError, UnicodeDecodeError):
+        found = None if isinstance(answer, Declined) else decoded(_abilities, answer)
+        if found is None:
             return True
         able = not any(
-            each.capability_type == "IMAGE_SEND" and each.capability_result is False for each in found
+            each.capability_type == "IMAGE_SEND" and each.capability_result is False
+            for each in found.capability_infos
         )
         self._able[key] = (able, time.monotonic() + _ABLE_SECONDS)
         if len(self._able) > _ABLE_MAX:
             self._able.popitem(last=False)
         return able
-
-
-# ------------------------------------------------------------------ the message
-
-
-def _degraded(send: Send) -> Fitted:
-    match send:
-        case SendLocation():
-            return Fitted(send=located(send), note=LOCATED)
-        case SendInteractive() if not _is_card(send):
-            return Fitted(send=numbered(send), note=NUMBERED)
-        case _:
-            return Fitted(send=send)
-
-
-def _title(send: SendInteractive) -> str:
-    return "\n".join(part for part in (send.header, send.body, send.footer) if part)
-
-
-def _is_card(send: SendInteractive) -> bool:
-    return (
-        send.kind in ("buttons", "quick_replies")
-        and len(send.options) <= limits.BUTTONS_MAX
-        and len(_title(send)) <= limits.CARD_TITLE_MAX
-        and all(
-            len(each.title) <= limits.LINK_TITLE_MAX
-            and len(each.id) <= limits.BUTTON_ID_MAX
-            and not each.description
-            for each in send.options
-        )
-    )
-
-
-def _card(send: SendInteractive) -> Json:
-    """Short words stand on buttons, longer ones as links."""
-    short = all(len(each.title) <= limits.BUTTON_TITLE_MAX for each in send.options)
-    return {
-        "type": "QA_BUTTON_CARD" if short else "QA_LINK_CARD",
-        "title": _title(send),
-        "buttons": [{"type": "REPLY", "title": each.title, "id": each.id} for each in send.options],
-    }
-
-
-class _Problems(Problems):
-    def look_at(self, send: Send) -> None:
-        match send:
-            case SendText():
-                self.text("body", send.body, limits.TEXT_MAX)
-            case SendMedia():
-                self._media(send.media)
-            case SendTemplate():
-                self.add("template", "TikTok has no approved templates; send text, choices or a picture.")
-            case SendReaction():
-                self.add("emoji", "TikTok lets businesses send no reactions.")
-            case SendLocation():
-                raise AssertionError("a location is degraded before")
-            case SendInteractive() | MarkRead():
-                pass
-
-    def _media(self, media: MediaRef) -> None:
-        if media.kind != "image":
-            self.add("kind", "TikTok takes pictures and no other files.")
-            return
-        if (media.storage_key is None) == (media.link is None):
-            self.add("attachment", "Either a stored file or a link.")
-        if media.link is not None and not media.link.startswith(("https://", "http://")):
-            self.add("link", "An http or https address.")
-        if media.media_type is not None and media.media_type.split(";")[0] not in limits.IMAGE_TYPES:
-            self.add("media_type", "TikTok takes JPG and PNG pictures.")
-        if media.caption:
-            self.add("caption", "TikTok shows no words with a picture; send them as a message of their own.")
-
-    def look_at_choices(self, send: SendInteractive) -> None:
-        """What no way of sending them repairs."""
-        self.text("body", send.body, limits.TEXT_MAX)
-        if not send.options:
-            self.add("options", "At least one.")
-        if len({option.id for option in send.options}) != len(send.options):
-            self.add("options", "Ids must differ.")
-        for index, option in enumerate(send.options):
-            self.text(f"options.{index}.title", option.title, limits.TEXT_MAX)
-            self.text(f"options.{index}.id", option.id, limits.TEXT_MAX)

@@ -3,7 +3,8 @@
 describing  what the platform can do and what an account is made of
 receiver    handshake, signature, webhooks into events      payloads  their wire types
 sending     sends into calls, answers into results          errors    what codes mean
-media       files both ways                                 account   does it work?
+composing   bodies of messages, and what does not fit       media     files both ways
+account     does it work?                                   limits    the platform's numbers
 """
 
 from typing import TYPE_CHECKING

@@ -2,14 +2,16 @@
 
 from typing import Final
 
+from adapters.meta.describing import APP_CREDENTIALS, PROOF_HEADERS, VERSION_SETTING
 from adapters.whatsapp import limits
 from engine.domain.platforms import BASE_URL, Capabilities, Connection, Field, Platform
 
-_MEDIA: Final = ("image", "video", "audio", "voice", "document", "sticker")
+_MEDIA: Final = tuple(limits.UPLOAD_BYTES_MAX)
 
 PLATFORM: Final = Platform(
     name="whatsapp",
-    label="WhatsApp",
+    label=limits.LABEL,
+    proof_headers=PROOF_HEADERS,
     by_phone=True,
     capabilities=Capabilities(
         receives=(
@@ -35,21 +37,17 @@ PLATFORM: Final = Platform(
         parent=Field(name="waba_id", label="The WhatsApp Business Account above it."),
         credentials=(
             Field(name="access_token", label="The token that sends.", required=True),
-            Field(name="app_secret", label="What webhooks are signed with.", required=True, signs=True),
-            Field(name="app_secret_previous", label="Counts beside the new one during a change.", signs=True),
-            Field(name="verify_token", label="For the webhook's handshake.", generated=True),
+            *APP_CREDENTIALS,
         ),
         settings=(
             BASE_URL,
-            Field(
-                name="api_version", label="Of the Graph API.", pattern=r"^v[0-9]{1,3}\.[0-9]{1,2}$"
-            ),
+            VERSION_SETTING,
             Field(
                 name="messages_per_second",
                 label="The number's limit at the platform.",
                 kind="number",
                 least=1,
-                most=1_000,
+                most=limits.MESSAGES_PER_SECOND_MOST,
             ),
         ),
         guide="Enter both in the app's dashboard at Meta under WhatsApp, Configuration.",

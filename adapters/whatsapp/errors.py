@@ -7,19 +7,20 @@ Promises    Every code has a class. One that nobody has seen is final (BAD_REQUE
             helps nobody either.
 """
 
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, Final
 
-import msgspec
-from msgspec import Struct
-
-from adapters.port import RETRYABLE, Declined, ErrorClass, SendResult, Unanswered
+from adapters.calling import by_status, declined
+from adapters.meta.graph import read_error, retry_after
+from adapters.port import RETRYABLE, ErrorClass, Failure
+from adapters.whatsapp.limits import LABEL
 from engine.domain.inbound import PlatformError
 
 _AUTH, _BAD = ErrorClass.AUTH, ErrorClass.BAD_REQUEST
 _RATE, _SPAM, _TRANSIENT = ErrorClass.RATE_ACCOUNT, ErrorClass.SPAM_PAUSE, ErrorClass.TRANSIENT
 _RECIPIENT, _LONG, _ACCOUNT = ErrorClass.RECIPIENT, ErrorClass.WAIT_LONG, ErrorClass.ACCOUNT
 
-CODES: dict[int, tuple[ErrorClass, str]] = {
+CODES: Final[dict[int, tuple[ErrorClass, str]]] = {
     0: (_AUTH, "WhatsApp does not accept this account's access token."),
     1: (_TRANSIENT, "WhatsApp had an unknown error."),
     2: (_TRANSIENT, "WhatsApp is temporarily not available."),
@@ -80,36 +81,6 @@ CODES: dict[int, tuple[ErrorClass, str]] = {
     137000: (_RECIPIENT, "The customer's identity has changed and must be acknowledged first."),
 }
 
-_UNKNOWN_SENTENCE = "WhatsApp did not accept the message (code {code})."
-
-
-class _ErrorData(Struct):
-    details: str | None = None
-
-
-class _Error(Struct):
-    code: int
-    message: str | None = None
-    error_data: _ErrorData | None = None
-
-
-class _ErrorBody(Struct):
-    error: _Error
-
-
-_error_body = msgspec.json.Decoder(_ErrorBody)
-
-
-class _BareCode(Struct):
-    code: int
-
-
-class _BareError(Struct):
-    error: _BareCode
-
-
-_bare_error = msgspec.json.Decoder(_BareError)
-
 
 def classify(code: int, *, text: str = "", status: int = 400) -> tuple[ErrorClass, str]:
     """The class of an error code and its sentence. `text` matters for code 1 alone (sheet, 6.3)."""
@@ -122,7 +93,7 @@ def classify(code: int, *, text: str = "", status: int = 400) -> tuple[ErrorClas
         return _AUTH, "The token lacks a permission that sending needs."
     if 133_000 <= code <= 133_999:
         return _ACCOUNT, "The number is not registered properly with WhatsApp."
-    return (_TRANSIENT if status >= 500 else _BAD), _UNKNOWN_SENTENCE.format(code=code)
+    return (_TRANSIENT if status >= 500 else _BAD), f"WhatsApp did not accept the message (code {code})."
 
 
 def webhook_error(error: Any) -> PlatformError:
@@ -135,59 +106,15 @@ def webhook_error(error: Any) -> PlatformError:
     return PlatformError(platform_code=str(code), message=sentence, retryable=error_class in RETRYABLE)
 
 
-def read_failure(status: int, body: bytes, retry_after: str | None) -> SendResult:
-    """What an answer that is no success means. The error code decides, the status only in its absence:
-
-    - 5xx without an error body comes from something in front of the platform, and whether the request went
-      through is anybody's guess: unanswered. 503 is the exception: it says that the request was not worked on
-      (RFC 9110, 15.6.4).
-    - 408 likewise says that the request did not arrive as a whole.
-    - 4xx without an error body was refused before it was read.
-    """
-    wait = _seconds(retry_after)
-    try:
-        error = _error_body.decode(body).error
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        try:
-            error = _Error(code=_bare_error.decode(body).error.code)
-        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-            return _by_status(status, wait)
+def read_failure(status: int, body: bytes, headers: Mapping[str, str]) -> Failure:
+    """What an answer that is no success means. The error code decides, the status only in its absence."""
+    wait = retry_after(headers)
+    error = read_error(body)
+    if error is None:
+        return by_status(status, wait, LABEL)
     error_class, sentence = classify(error.code, text=error.message or "", status=status)
-    details = error.error_data.details if error.error_data is not None else None
-    if error_class is _BAD and details:
+    if error_class is _BAD and error.details:
         # Bad requests are ours or the caller's to repair, and only the platform's detail says which part is
         # meant.
-        sentence = f"{sentence} ({details[:300]})"
-    return Declined(
-        error_class=error_class, platform_code=str(error.code), message=sentence, retry_after_seconds=wait
-    )
-
-
-def _by_status(status: int, wait: float | None) -> SendResult:
-    if status == 429:
-        error_class, sentence = _RATE, "WhatsApp asks to slow down."
-    elif status in (401, 403):
-        error_class, sentence = _AUTH, "WhatsApp does not accept this account's credentials."
-    elif status in (408, 425, 503):
-        error_class, sentence = _TRANSIENT, "WhatsApp is temporarily not available."
-    elif 300 <= status < 400 or status == 404:
-        error_class, sentence = _ACCOUNT, "The account's address at WhatsApp is wrong: check the number's id."
-    elif 400 <= status < 500:
-        error_class, sentence = _BAD, f"WhatsApp did not accept the message (HTTP {status})."
-    else:
-        return Unanswered(reason=f"HTTP {status} without an error that can be read")
-    return Declined(
-        error_class=error_class, platform_code=f"http_{status}", message=sentence, retry_after_seconds=wait
-    )
-
-
-def _seconds(retry_after: str | None) -> float | None:
-    """Retry-After in its seconds form (RFC 9110, 10.2.3), at most a day; the date form is not used by this
-    platform."""
-    if retry_after is None:
-        return None
-    try:
-        seconds = float(retry_after)
-    except ValueError:
-        return None
-    return min(seconds, 86_400.0) if seconds >= 0 else None
+        sentence = f"{sentence} ({error.details[:300]})"
+    return declined(error_class, str(error.code), sentence, wait=wait)

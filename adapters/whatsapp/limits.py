@@ -4,21 +4,20 @@ from typing import Final
 
 from adapters.port import Account, Limits
 
-API_VERSION: Final = "v25.0"
-"""A part of every path (5.1); a channel's setting `api_version` overrides it."""
-BASE_URL: Final = "https://graph.facebook.com"
-"""A channel's setting `base_url` overrides it, for stand-ins of the platform."""
+LABEL: Final = "WhatsApp"
 
 MESSAGES_PER_SECOND: Final = 80
-"""Per number (6.1). Upgraded numbers reach 1000, coexistence numbers 20: the setting
-`messages_per_second`."""
+"""Per number (6.1). Coexistence numbers have 20: the setting `messages_per_second`."""
+MESSAGES_PER_SECOND_MOST: Final = 1_000
+"""Of a number that was upgraded (6.1)."""
 PAIR_SECONDS: Final = 6.0
 PAIR_BURST: Final = 45
 """One message per 6 s to one user, bursts up to 45 that are paid back (6.1)."""
 CONCURRENCY: Final = 32
 """80 messages a second at the 0.3 to 0.4 s that a Graph call takes."""
+CONCURRENCY_MOST: Final = 256
+"""The setting `concurrency` reaches no further: the connections of all accounts."""
 
-CALLBACK_DATA_MAX: Final = 512
 TEXT_MAX: Final = 4_096
 CAPTION_MAX: Final = 1_024
 BUTTONS_MAX: Final = 3
@@ -35,14 +34,22 @@ ROW_TITLE_MAX: Final = 24
 ROW_ID_MAX: Final = 200
 ROW_DESCRIPTION_MAX: Final = 72
 SECTION_TITLE_MAX: Final = 24
-# All of the above: section 5.1.
+# All of these: section 5.1.
+
+MESSAGE_ID_MAX: Final = 512
+"""Ids have 60 to 200 characters; the sheet gives no bound."""
+EMOJI_MAX: Final = 32
+"""The longest sequences have about ten code points (families with skin tones, flags)."""
+TEMPLATE_NAME_MAX: Final = 512
+LANGUAGE_MAX: Final = 20
+"""Codes look like en or en_US."""
 
 MEGABYTE: Final = 1_000_000
 UPLOAD_BYTES_MAX: Final = {
     "image": 5 * MEGABYTE,
+    "video": 16 * MEGABYTE,
     "audio": 16 * MEGABYTE,
     "voice": 16 * MEGABYTE,
-    "video": 16 * MEGABYTE,
     "document": 100 * MEGABYTE,
     "sticker": 500_000,
 }
@@ -52,23 +59,15 @@ we."""
 UPLOAD_LIFE_SECONDS: Final = 25 * 86_400
 """Uploaded media can be used for 30 days (5.4); five days less leave room for retries and queues."""
 
-INBOUND_MEDIA_DAYS: Final = 7
-"""Media ids that came by webhook expire after 7 days (5.4)."""
-
 
 def limits_of(account: Account) -> Limits:
     """The sheet's limits with the account's own `messages_per_second` and `concurrency` where they are set
     sensibly."""
     return Limits(
-        messages_per_second=_setting(account, "messages_per_second", MESSAGES_PER_SECOND, 1_000),
+        messages_per_second=account.number(
+            "messages_per_second", MESSAGES_PER_SECOND, MESSAGES_PER_SECOND_MOST
+        ),
         pair_seconds=PAIR_SECONDS,
         pair_burst=PAIR_BURST,
-        concurrency=_setting(account, "concurrency", CONCURRENCY, 256),
+        concurrency=account.number("concurrency", CONCURRENCY, CONCURRENCY_MOST),
     )
-
-
-def _setting(account: Account, name: str, default: int, most: int) -> int:
-    value = account.settings.get(name)
-    if isinstance(value, int) and not isinstance(value, bool) and 1 <= value <= most:
-        return value
-    return default

@@ -3,7 +3,9 @@ events and the API agree. All members are optional unless said otherwise.
 
     text         {"body": str, "rating": int}; the rating, 1 to 5, with reviews. Mail has its new text as
                  "body", and {"subject": str, "quoted": str, "signature": str, "html": str, "inline":
-                 {content id: place among the attachments}, "truncated": true}. The HTML is harmless and whole
+                 {content id: place among the attachments}, "truncated": true,
+                 "left_out": {"why": str, "files": [{"filename", "media_type", "bytes"}]}}; what is left out
+                 of a mail that is too large is in its mailbox. The HTML is harmless and whole
                  (with what is quoted); images of the web stand in it as `remote:URL` and are for the reader
                  to ask for, those of the mail as `cid:ID`
     image, video, audio, voice, document, sticker

@@ -43,12 +43,13 @@ class Media(Struct, frozen=True, kw_only=True):
 
 class PlatformError(Struct, frozen=True, kw_only=True):
     """Why a platform refused, in its code and in a sentence a person understands. `opted_out`: because the
-    customer wants no messages."""
+    customer wants no messages. `undeliverable`: nothing that is sent to this address will arrive."""
 
     platform_code: str
     message: str
     retryable: bool = False
     opted_out: bool = False
+    undeliverable: bool = False
 
 
 class MessageReceived(Struct, frozen=True, tag=True, tag_field="event", kw_only=True):
@@ -148,6 +149,16 @@ class ContactRenumbered(Struct, frozen=True, tag=True, tag_field="event", kw_onl
     text: str
 
 
+class StandingChanged(Struct, frozen=True, tag=True, tag_field="event", kw_only=True):
+    """The platform tells, beside any message, that it sends the contact nothing more, or that it does again.
+    `error` says why not, by its marks `opted_out` and `undeliverable`; None: it sends again."""
+
+    contact: Contact
+    at: int
+    error: PlatformError | None
+    raw: Json
+
+
 class Unsupported(Struct, frozen=True, tag=True, tag_field="event", kw_only=True):
     """Authentic, and not understood. With a contact and an id it is stored in the conversation as a
     message of type `unsupported`; without, only the raw delivery keeps it."""
@@ -202,6 +213,7 @@ InboundEvent = (
     | StatusChanged
     | StatusesReached
     | ContactRenumbered
+    | StandingChanged
     | Unsupported
     | Announced
     | AccountNotice

@@ -133,13 +133,14 @@ class Sent(Struct, frozen=True, tag=True, kw_only=True):
 
 class Refused(Struct, frozen=True, tag=True, kw_only=True):
     """It will not be sent: a permanent error, or the last retry is used up. `opted_out`: the platform says
-    that the customer wants no messages."""
+    that the customer wants no messages; `undeliverable`: that nothing sent to this address will arrive."""
 
     platform_code: str
     message: str
     retryable: bool
     at: int
     opted_out: bool = False
+    undeliverable: bool = False
 
 
 class OutcomeUnknown(Struct, frozen=True, tag=True, kw_only=True):

@@ -20,13 +20,16 @@ def media_address(tenant_id: int) -> Address:
 
 
 class Deliver(Struct, frozen=True, tag=True):
-    """To the channel: an item whose row is committed. Send it in its turn."""
+    """To the channel: an item whose row is committed. Send it in its turn. `again`: a person's retry of one
+    that had ended."""
 
     item: OutboxItem
+    again: bool = False
 
 
 class Settled(Struct, frozen=True, tag=True):
-    """To the channel: the platform has told by other means what became of this item; let go of it."""
+    """To the channel: it is known by other means what became of this item; let go of it. It takes the fastest
+    lane, so it may come before the item itself."""
 
     outbox_id: int
 

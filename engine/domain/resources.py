@@ -19,6 +19,7 @@ from engine.domain.rows import CustomerRow, NoteRow
 Json = dict[str, Any]
 
 OPTED_OUT = "opted_out_at"
+UNDELIVERABLE = "undeliverable"
 """In a conversation's metadata: since when (ms) the contact wants no messages on this channel."""
 THREAD_KEY: Final = "thread"
 AUTOMATIC_KEY: Final = "automatic_answers"
@@ -115,6 +116,14 @@ class ReplyWindow(Struct, frozen=True, kw_only=True):
     human_ends_at: str | None = None
 
 
+class Undeliverable(Struct, frozen=True, kw_only=True):
+    """Since when nothing sent to the customer here arrives, and what the platform said."""
+
+    at: str
+    platform_code: str
+    message: str
+
+
 class ConversationResource(Struct, frozen=True, kw_only=True):
     id: int
     customer: CustomerRef
@@ -134,6 +143,7 @@ class ConversationResource(Struct, frozen=True, kw_only=True):
     last_seq: int
     reply_window: ReplyWindow
     opted_out_at: str | None
+    undeliverable: Undeliverable | None
     sla: None
     tags: tuple[TagRef, ...]
     metadata: Json
@@ -279,6 +289,7 @@ def conversation_resource(
         last_seq=row.last_seq,
         reply_window=reply_window(row.platform, row.reply_window_ends_at, now, channel),
         opted_out_at=rfc3339(row.metadata.get(OPTED_OUT)),
+        undeliverable=_undeliverable(row.metadata.get(UNDELIVERABLE)),
         sla=None,
         tags=tag_refs(row.tag_ids, config),
         metadata=_shown(row.metadata),
@@ -287,11 +298,21 @@ def conversation_resource(
     )
 
 
+def _undeliverable(kept: Json | None) -> Undeliverable | None:
+    if kept is None:
+        return None
+    at = rfc3339(kept["at"]) or ""
+    return Undeliverable(at=at, platform_code=kept["platform_code"], message=kept["message"])
+
+
+_HIDDEN = frozenset({THREAD_KEY, AUTOMATIC_KEY, UNDELIVERABLE})
+
+
 def _shown(metadata: Json) -> Json:
-    """A conversation's metadata without what only we need."""
-    if THREAD_KEY not in metadata and AUTOMATIC_KEY not in metadata:
+    """A conversation's metadata without what only we need, or show elsewhere."""
+    if _HIDDEN.isdisjoint(metadata):
         return metadata
-    return {name: value for name, value in metadata.items() if name not in (THREAD_KEY, AUTOMATIC_KEY)}
+    return {name: value for name, value in metadata.items() if name not in _HIDDEN}
 
 
 def customer_ref(row: CustomerRow) -> CustomerRef:

@@ -22,7 +22,7 @@ from gateway.paging import page_by_id
 from gateway.permissions import Permission
 from gateway.provisioning import Account, Provisioning
 from gateway.routing import Routes, TenantCall
-from gateway.schemas import Input, Moment, Name, PageQuery, given, invalid, milliseconds
+from gateway.schemas import END, Input, Moment, Name, PageQuery, given, invalid, milliseconds
 
 routes = Routes("channels")
 
@@ -30,7 +30,7 @@ Secret = Annotated[str, Meta(min_length=1, max_length=4096)]
 Secrets = Annotated[dict[str, Secret | None], Meta(max_length=50)]
 SettingsBody = Annotated[dict[str, str | int | bool | None], Meta(max_length=50)]
 PlatformName = Annotated[str, Meta(min_length=1, max_length=40)]
-ExternalId = Annotated[str, Meta(min_length=1, max_length=100, pattern="^[A-Za-z0-9._@+:/-]+$")]
+ExternalId = Annotated[str, Meta(min_length=1, max_length=100, pattern="^[A-Za-z0-9._@+:/-]+" + END)]
 
 
 class ChannelBody(Input, frozen=True, kw_only=True):

@@ -10,6 +10,7 @@ from msgspec import Meta, Struct
 from engine.domain.conversation.messages import (
     Assign,
     ChangeTags,
+    LiftUndeliverable,
     MarkConversationRead,
     SetStatus,
     ShowTyping,
@@ -23,7 +24,7 @@ from engine.reading import ConversationFilter, Page
 from gateway.envelope import Answer
 from gateway.permissions import Permission, sees_all
 from gateway.routing import Routes, TenantCall
-from gateway.schemas import Id, Ids, Input, Moment, PageQuery, invalid, milliseconds
+from gateway.schemas import END, Id, Ids, Input, Moment, PageQuery, invalid, milliseconds
 
 routes = Routes("conversations")
 
@@ -39,7 +40,7 @@ class FilterQuery(PageQuery, frozen=True, kw_only=True):
     status: Annotated[str, Meta(max_length=100)] | None = None
     platform: Annotated[str, Meta(max_length=40)] | None = None
     channel_id: Id | None = None
-    assigned_to: Annotated[str, Meta(pattern="^(me|none|[0-9]{1,16})$")] | None = None
+    assigned_to: Annotated[str, Meta(pattern="^(me|none|[0-9]{1,16})" + END)] | None = None
     unread: bool | None = None
     tag: Id | None = None
     search: Annotated[str, Meta(min_length=1, max_length=SEARCH_CHARACTERS_MAX)] | None = None
@@ -221,6 +222,17 @@ async def remove_tags(call: TenantCall, conversation_id: int, body: TagsBody) ->
     """Take tags off the conversation."""
     command = ChangeTags(remove=tuple(body.tag_ids), **_common(call, conversation_id))
     return Answer(data=await ask(call, conversation_id, command), message="Tags removed")
+
+
+@routes.delete(
+    "/conversations/<id:conversation_id>/undeliverable",
+    needs=Permission.CONVERSATIONS_REPLY,
+    answer=ConversationResource,
+)
+async def lift_undeliverable(call: TenantCall, conversation_id: int) -> Answer:
+    """Send to the customer again, although earlier messages came back."""
+    command = LiftUndeliverable(**_common(call, conversation_id))
+    return Answer(data=await ask(call, conversation_id, command), message="Lifted")
 
 
 @routes.post("/conversations/<id:conversation_id>/typing", needs=Permission.CONVERSATIONS_REPLY, status=202)

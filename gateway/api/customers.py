@@ -23,7 +23,7 @@ from gateway.envelope import Answer
 from gateway.permissions import Permission
 from gateway.phones import e164
 from gateway.routing import Routes, TenantCall
-from gateway.schemas import Email, Id, Input, PageQuery, given, invalid
+from gateway.schemas import END, Email, Id, Input, PageQuery, given, invalid
 
 routes = Routes("customers")
 
@@ -33,8 +33,8 @@ ATTRIBUTES_BYTES_MAX = 16_384
 
 CustomerName = Annotated[str, Meta(min_length=1, max_length=200)]
 Phone = Annotated[str, Meta(min_length=3, max_length=32)]
-Country = Annotated[str, Meta(pattern="^[A-Z]{2}$")]
-Locale = Annotated[str, Meta(pattern="^[a-z]{2,3}(-[A-Za-z0-9]{2,8})*$", max_length=35)]
+Country = Annotated[str, Meta(pattern="^[A-Z]{2}" + END)]
+Locale = Annotated[str, Meta(pattern="^[a-z]{2,3}(-[A-Za-z0-9]{2,8})*" + END, max_length=35)]
 TimeZone = Annotated[str, Meta(min_length=1, max_length=64)]
 
 

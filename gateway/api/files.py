@@ -1,6 +1,7 @@
 """Files: uploads to be sent, and the links behind attachments.
 
-An upload is streamed to the object store as it arrives; nothing holds a whole file in memory on the way in.
+Files are streamed to and from the object store: nothing holds a whole one in memory, neither on the way in
+nor for those who fetch it.
 What is served never runs in a browser: only media that browsers render passively is shown inline, under a
 policy that forbids everything, and all else is a download.
 """
@@ -20,6 +21,7 @@ from engine.domain.ids import ID_MAX
 from engine.domain.resources import rfc3339
 from engine.domain.rows import FileRow
 from engine.errors import InvalidInput, MailboxFull, NotFound
+from engine.ports import OpenFile
 from gateway.envelope import Answer
 from gateway.permissions import Permission
 from gateway.routing import Access, Routes, TenantCall
@@ -31,8 +33,8 @@ UPLOAD_SECONDS_MAX: Final = 300.0
 """100 MB over a slow office line (3 Mbit/s)."""
 
 UPLOADS_AT_ONCE: Final = 32
-READS_AT_ONCE: Final = 8
-"""A file being served is in memory: eight of the largest are 800 MB, and then others wait their turn."""
+URL_SAFE: Final = "%/:?#[]@!$&'()*+,;=~"
+"""What stays as it is in an address that is one (RFC 3986); all else, line feeds among it, is escaped."""
 
 FIELD_BYTES_MAX: Final = 16 * 1024
 FILENAME_CHARACTERS_MAX: Final = 240
@@ -50,7 +52,6 @@ INLINE_TYPES: Final = frozenset(
 _MEDIA_TYPE: Final = re.compile(r"^[a-z0-9][a-z0-9!#$&^_.+-]{0,63}/[a-z0-9][a-z0-9!#$&^_.+-]{0,63}$")
 
 _uploads = trio.Semaphore(UPLOADS_AT_ONCE)
-_reads = trio.Semaphore(READS_AT_ONCE)
 
 
 class FileOut(Struct, frozen=True, kw_only=True):
@@ -91,11 +92,19 @@ async def download(call: TenantCall, file_id: int, query: LinkQuery) -> Response
     found = attachment or file
     if found is None or found.storage_key is None:
         if attachment is not None and attachment.source_url is not None and attachment.source_id is None:
-            return Response(b"", status=302, headers={"Location": attachment.source_url})
+            return Response(
+                b"", status=302, headers={"Location": quote(attachment.source_url, safe=URL_SAFE)}
+            )
         raise NotFound("There is no such file.")
-    async with _reads:
-        content = await call.deps.media.read(found.storage_key)
-    return Response(content, headers=_headers(found.media_type, found.filename))
+    opened = await call.deps.media.open(found.storage_key)
+    headers = {**_headers(found.media_type, found.filename), "Content-Length": str(opened.size)}
+    return Response(_pieces(opened), headers=headers)
+
+
+async def _pieces(opened: OpenFile) -> AsyncIterator[bytes]:
+    """The next one only when the last has been taken: links are shared, and readers may be slow."""
+    while chunk := await opened.chunk():
+        yield chunk
 
 
 async def _store(call: TenantCall) -> Answer:

@@ -13,7 +13,7 @@ from gateway.api.users import Password
 from gateway.envelope import Answer
 from gateway.provisioning import NewUser, Provisioning
 from gateway.routing import Access, Call, Routes
-from gateway.schemas import Email, Input, Name, PageQuery, invalid
+from gateway.schemas import END, Email, Input, Name, PageQuery, invalid
 
 routes = Routes("tenants", prefix="/api/landlord", in_tenant=False)
 
@@ -32,10 +32,10 @@ class OwnerBody(Input, frozen=True, kw_only=True):
 class TenantBody(Input, frozen=True, kw_only=True):
     """`placement`: a database of its own, or a pooled one; without it, the system's default."""
 
-    slug: Annotated[str, Meta(pattern="^[a-z0-9][a-z0-9-]{0,62}$")]
+    slug: Annotated[str, Meta(pattern="^[a-z0-9][a-z0-9-]{0,62}" + END)]
     name: Name
     owner: OwnerBody
-    locale: Annotated[str, Meta(pattern="^[a-z]{2,3}(-[A-Za-z0-9]{2,8})*$", max_length=20)] = "en"
+    locale: Annotated[str, Meta(pattern="^[a-z]{2,3}(-[A-Za-z0-9]{2,8})*" + END, max_length=20)] = "en"
     timezone: Annotated[str, Meta(min_length=1, max_length=64)] = "UTC"
     placement: Literal["own", "pooled"] | None = None
 

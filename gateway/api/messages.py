@@ -19,7 +19,7 @@ from gateway.idempotency import HEADER
 from gateway.permissions import Permission
 from gateway.phones import e164
 from gateway.routing import Routes, TenantCall
-from gateway.schemas import Id, Input, PageQuery, invalid
+from gateway.schemas import END, Id, Input, PageQuery, invalid
 
 routes = Routes("messages")
 
@@ -38,7 +38,7 @@ class StartBody(Input, frozen=True, kw_only=True):
 
     channel_id: Id
     phone: Annotated[str, Meta(min_length=3, max_length=32)]
-    country: Annotated[str, Meta(pattern="^[A-Z]{2}$")] | None = None
+    country: Annotated[str, Meta(pattern="^[A-Z]{2}" + END)] | None = None
     name: Annotated[str, Meta(min_length=1, max_length=120)] | None = None
     message: SendBody | None = None
 

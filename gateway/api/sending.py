@@ -25,7 +25,7 @@ from engine.domain.outbound import (
     SendText,
 )
 from gateway.routing import TenantCall
-from gateway.schemas import Id, Input, invalid
+from gateway.schemas import END, Id, Input, invalid
 
 MEDIA_TYPES = ("image", "video", "audio", "voice", "document", "sticker")
 
@@ -42,7 +42,7 @@ SendType = Literal[
     "template",
     "reaction",
 ]
-Url = Annotated[str, Meta(pattern="^https?://", max_length=2048)]
+Url = Annotated[str, Meta(pattern=r"^https?://[^\s\x00-\x1f\x7f]+" + END, max_length=2048)]
 
 
 class ContentBody(Input, frozen=True, kw_only=True):

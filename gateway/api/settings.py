@@ -16,13 +16,13 @@ from engine.errors import NotFound
 from gateway.envelope import Answer
 from gateway.permissions import Permission
 from gateway.routing import Routes, TenantCall
-from gateway.schemas import Input, given, invalid
+from gateway.schemas import END, Input, given, invalid
 
 routes = Routes("settings")
 
 DAYS = ("monday", "tuesday", "wednesday", "thursday", "friday", "saturday", "sunday")
 Day = Literal["monday", "tuesday", "wednesday", "thursday", "friday", "saturday", "sunday"]
-Clock = Annotated[str, Meta(pattern="^([01][0-9]|2[0-3]):[0-5][0-9]$|^24:00$")]
+Clock = Annotated[str, Meta(pattern="^(([01][0-9]|2[0-3]):[0-5][0-9]|24:00)" + END)]
 
 
 class AssignmentPatch(Input, frozen=True, kw_only=True):

@@ -13,12 +13,12 @@ from gateway.envelope import Answer
 from gateway.paging import page_by_id
 from gateway.permissions import Permission
 from gateway.routing import Routes, TenantCall
-from gateway.schemas import Input, PageQuery, given
+from gateway.schemas import END, Input, PageQuery, given
 
 routes = Routes("tags")
 
 TagName = Annotated[str, Meta(min_length=1, max_length=60)]
-Color = Annotated[str, Meta(pattern="^#[0-9a-fA-F]{6}$")]
+Color = Annotated[str, Meta(pattern="^#[0-9a-fA-F]{6}" + END)]
 
 
 class TagBody(Input, frozen=True, kw_only=True):

@@ -98,7 +98,8 @@ async def show_user(call: TenantCall, user_id: int) -> Answer:
 
 @routes.update("/users/<id:user_id>", needs=Permission.USERS_MANAGE, answer=UserOut)
 async def update_user(call: TenantCall, user_id: int, body: UserPatch) -> Answer:
-    """Change a user; members that are left out stay. Deactivating revokes the user's tokens here."""
+    """Change a user; members that are left out stay. Deactivating revokes the user's tokens here, a new
+    password all that the login has anywhere."""
     before = _agent(call, user_id)
     members = given(body)
     if "owner" in (before.role, members.get("role")):
@@ -114,8 +115,11 @@ async def update_user(call: TenantCall, user_id: int, body: UserPatch) -> Answer
     agent = await _save(call, user_id, members)
     if password_hash is not None or "email" in members:
         await _update_login(call, user_id, members, password_hash)
-    if members.get("active") is False or password_hash is not None:
-        await _revoke(call, user_id)
+    if password_hash is not None:
+        # Who knew the old one may have logged in with it, without saying for which tenant.
+        await _revoke(call, user_id, None)
+    elif members.get("active") is False:
+        await _revoke(call, user_id, await _only_here(call, user_id))
     call.deps.rights_changed(call.tenant.id, user_id)
     return Answer(data=_out(agent), message="User changed")
 
@@ -137,8 +141,9 @@ async def delete_user(call: TenantCall, user_id: int) -> Answer:
     await call.deps.engine.ask_tenant(
         call.tenant.id, Remove(kind="agent", id=user_id, by=call.by, trace=call.trace)
     )
+    reach = await _only_here(call, user_id)
     await call.deps.landlord.remove_membership(user_id, call.tenant.id)
-    await _revoke(call, user_id)
+    await _revoke(call, user_id, reach)
     call.deps.rights_changed(call.tenant.id, user_id)
     return Answer(message="User removed")
 
@@ -189,8 +194,16 @@ async def _update_login(
     call.site.authenticator.forget_user(user_id)
 
 
-async def _revoke(call: TenantCall, user_id: int) -> None:
-    await call.deps.landlord.revoke_tokens_of(user_id, call.tenant.id, call.deps.engine.now())
+async def _only_here(call: TenantCall, user_id: int) -> int | None:
+    """Whose tokens end when the user is out here: None for all of them, if this is the user's only tenant.
+    Else those for this tenant; one for all tenants goes on being good for the others."""
+    login = await call.deps.landlord.login(user_id)
+    alone = login is not None and not login.landlord and set(login.tenant_ids) <= {call.tenant.id}
+    return None if alone else call.tenant.id
+
+
+async def _revoke(call: TenantCall, user_id: int, tenant_id: int | None) -> None:
+    await call.deps.landlord.revoke_tokens_of(user_id, tenant_id, call.deps.engine.now())
     call.site.authenticator.forget_user(user_id)
 
 

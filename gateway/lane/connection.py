@@ -38,16 +38,13 @@ from gateway.lane.parser import (
     read_head,
 )
 from gateway.lane.parting import part, refuse
-from gateway.lane.plain import plain_request
 from gateway.lane.poller import Poller
+from gateway.lane.refusing import Entrance, OpenEntrance, Refusing
 from gateway.metrics import Metrics
-from gateway.webhooks import Answer
+from gateway.webhooks import Answer, Rest
 
 _LOOK_SECONDS: Final = 0.5
 """How often deadlines are looked at that need not be met to the second: idleness, a store that hangs."""
-
-_TEMPLATES_MAX: Final = 8
-"""Of refusals; there are two, made once."""
 
 _READ_BYTES: Final = 64 * 1024
 _READ_CHUNKED_BYTES: Final = 16 * 1024
@@ -74,13 +71,7 @@ class Begin(Protocol):
         answered: Callable[[Answer], None],
         ready: float,
         /,
-    ) -> bool: ...
-
-
-class Refuse(Protocol):
-    """`gateway.webhooks.Webhooks.refusal`."""
-
-    def __call__(self, place: str, body: bytes, ready: float, /) -> Answer | None: ...
+    ) -> Rest | None: ...
 
 
 class LaneLimits(Struct, frozen=True, kw_only=True):
@@ -107,12 +98,13 @@ class WebhookLane:
 
     With `begin`, and while `work` runs, a request that arrives whole is answered without its connection's
     task: the poller reads it, `begin` starts it, and the answer is written by whoever has it. Everything out
-    of the ordinary wakes the task, which then has the bytes. `expire` is called a few times a second with
-    trio's time, for what `begin` started and is overdue. `bytes_max` says how much a body may have at a path,
-    where that is not the same for all.
+    of the ordinary wakes the task, which then has the bytes, or the rest of what there is to do. `expire` is
+    called a few times a second with trio's time, for what `begin` started and is overdue. `bytes_max` says
+    how much a body may have at a path, where that is not the same for all.
 
-    `refusal` is asked first while `is_overloaded`, of what is framed plainly: what it answers goes out
-    without a parser, a log line or anything else that a delivery costs.
+    `entrance` is asked when a request arrives while it says that the server is overloaded: what it refuses,
+    if it is framed plainly, is answered then, without a parser, a log line or anything else that a delivery
+    costs.
     """
 
     def __init__(
@@ -124,41 +116,24 @@ class WebhookLane:
         begin: Begin | None = None,
         expire: Callable[[float], None] = lambda now: None,
         bytes_max: Callable[[str], int] | None = None,
-        is_overloaded: Callable[[], bool] = lambda: False,
-        refusal: Refuse = lambda place, body, ready: None,
+        entrance: Entrance | None = None,
     ) -> None:
         self.handle = handle
         self.begin = begin
-        self.is_overloaded = is_overloaded
-        self._refusal = refusal
-        self._refusals: dict[int, answers.Template] = {}  # by identity; each keeps its answer
+        entrance = entrance or OpenEntrance()
+        self.refusing = Refusing(entrance)
         self.metrics = metrics
         self.limits = limits or LaneLimits()
         self.bytes_max = bytes_max or (lambda path: self.limits.body_bytes_max)
         self.stopping = False
         self.reading_bytes = 0
-        self.poller = Poller()
+        self.poller = Poller(entrance)
         self.parked: set[_Connection] = set()
         self._expire = expire
         self._connections: set[_Connection] = set()
 
     def may_be_lanes(self, received: bytes) -> bool:
         return may_be_lanes(received)
-
-    def refused(self, received: bytes, ready: float) -> bytes | None:
-        """The whole answer to what was received, if it is refused unread; None: it is to be read."""
-        plain = plain_request(received)
-        if plain is None:
-            return None
-        answer = self._refusal(*plain, ready)
-        if answer is None:
-            return None
-        template = self._refusals.get(id(answer))
-        if template is None:
-            if len(self._refusals) == _TEMPLATES_MAX:
-                self._refusals.clear()
-            template = self._refusals[id(answer)] = answers.Template(answer)
-        return template.filled(os.urandom(16).hex())
 
     async def work(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         if self.begin is None:
@@ -217,6 +192,7 @@ class _Connection:
         self._task: trio.lowlevel.Task | None = None
         self._idle_since = 0.0
         self._unsent = b""
+        self._rest: Rest | None = None
         self._over = False
 
     async def run(self) -> bytes:
@@ -246,10 +222,14 @@ class _Connection:
 
     async def _serve(self) -> bytes:
         lane = self._lane
-        limits = self._limits
         while not lane.stopping:
             if not self._buffer and lane.poller.running:
                 await self._park()
+                if self._rest is not None:
+                    rest, self._rest = self._rest, None
+                    if await self._answer(rest(), keep_alive=True):
+                        continue
+                    return b""
                 if not self._buffer:
                     return b""
             raw = await self._head()
@@ -261,21 +241,28 @@ class _Connection:
                 return self._buffer
             self._buffer = self._buffer[len(raw) :]
             body = await self._body(head)
-            self._enter(_Phase.ANSWER, limits.answer_seconds_max)
-            answer = await lane.handle("POST", head.path, head.query, head.headers, body)
-            last = self._is_last(head)
-            await self._send(answers.encode(answer, close=last))
-            if last:
-                if self._buffer:
-                    await part(self._stream)
+            handling = lane.handle("POST", head.path, head.query, head.headers, body)
+            if not await self._answer(handling, keep_alive=head.keep_alive):
                 return b""
         return b""
+
+    async def _answer(self, handling: Awaitable[Answer], *, keep_alive: bool) -> bool:
+        """Send the answer; whether the connection goes on behind it."""
+        self._enter(_Phase.ANSWER, self._limits.answer_seconds_max)
+        answer = await handling
+        self._requests += 1
+        over = self._requests > self._limits.requests_per_connection_max
+        last = over or not keep_alive or self._lane.stopping
+        await self._send(answers.encode(answer, close=last))
+        if last and self._buffer:
+            await part(self._stream)
+        return not last
 
     # -------------------------------------------------------------- parked
 
     async def _park(self) -> None:
         """Leave the connection to the poller until it needs this task. Then there is something in the
-        buffer, or the connection is over."""
+        buffer, or the rest of a request to see to, or the connection is over."""
         self._phase = _Phase.IDLE
         self._scope.deadline = inf
         self._idle_since = trio.current_time()
@@ -328,29 +315,31 @@ class _Connection:
         self._lane.poller.leave(self._descriptor)
         return False
 
+    def enter(self) -> int | None:
+        """What was read while the server is overloaded: as `Watcher.enter`."""
+        if self._task is None or self._phase is not _Phase.QUEUED:
+            return None  # ended meanwhile
+        lane = self._lane
+        if lane.stopping or self._requests >= self._limits.requests_per_connection_max:
+            return lane.refusing.let_in()
+        said = lane.refusing.enter(self._buffer)
+        if isinstance(said, int):
+            return said
+        self._buffer = b""
+        self._reply(said)
+        return None
+
     def work(self, ready: float) -> bool:
         """The poller's word that it is this connection's turn."""
         if self._task is None or self._phase is not _Phase.QUEUED:
             return False  # ended meanwhile
         self._phase = _Phase.IDLE
-        lane = self._lane
-        if (
-            lane.is_overloaded()
-            and not lane.stopping
-            and self._requests < self._limits.requests_per_connection_max
-        ):
-            refusal = lane.refused(self._buffer, ready)
-            if refusal is not None:
-                self._buffer = b""
-                self._reply(refusal)
-                return False
         if not self._begin(ready):
             self._wake()
         return True
 
     def _begin(self, ready: float) -> bool:
-        """Start the request that makes up the buffer; False if it is for the task, as if it had not been
-        read."""
+        """Start the request that makes up the buffer; False if it, or the rest of it, is for the task."""
         lane, received = self._lane, self._buffer
         end = HEAD_END.search(received)
         if end is None or end.end() > self._limits.head_bytes_max or not received.startswith(LANE_PREFIX):
@@ -371,11 +360,8 @@ class _Connection:
         assert lane.begin is not None
         self._phase = _Phase.ANSWER
         self._buffer = b""
-        if lane.begin(head.path, head.query, head.headers, received[size:], self._answered, ready):
-            return True
-        self._phase = _Phase.IDLE
-        self._buffer = received
-        return False
+        self._rest = lane.begin(head.path, head.query, head.headers, received[size:], self._answered, ready)
+        return self._rest is None
 
     def _answered(self, answer: Answer) -> None:
         if self._task is None:
@@ -412,11 +398,6 @@ class _Connection:
         self._lane.parked.discard(self)
 
     # -------------------------------------------------------------- by the task
-
-    def _is_last(self, head: Head) -> bool:
-        self._requests += 1
-        over = self._requests > self._limits.requests_per_connection_max
-        return over or not head.keep_alive or self._lane.stopping
 
     async def _head(self) -> bytes | None:
         """The next head, or None when what comes next is not the lane's. It stays in the buffer."""

@@ -26,6 +26,7 @@ class Upgrade(Struct, frozen=True, kw_only=True):
     path: str
     query: str
     origin: str | None
+    forwarded: str | None
     key: str
 
 
@@ -69,6 +70,7 @@ def read_upgrade(raw: bytes) -> Upgrade:
         path=line[1].decode("ascii"),
         query=(line[2] or b"").decode("ascii"),
         origin=headers.get("origin"),
+        forwarded=headers.get("x-forwarded-for"),
         key=key,
     )
 

@@ -18,12 +18,14 @@ class Gone(Exception):
 
 
 class Peer(Struct, frozen=True, kw_only=True):
-    """What the handshake said. `query` is the raw query string without its question mark."""
+    """What the handshake said. `query` is the raw query string without its question mark; `forwarded` its
+    X-Forwarded-For, which anybody may have written."""
 
     path: str
     query: str = ""
     origin: str | None = None
     address: str = ""
+    forwarded: str | None = None
 
 
 class Ending(Struct, frozen=True, kw_only=True):

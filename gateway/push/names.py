@@ -23,6 +23,8 @@ _OTHERS: Final = frozenset(
         "conversation.created",
         "customer.opted_in",
         "customer.opted_out",
+        "customer.deliverable",
+        "customer.undeliverable",
         "conversation.read",
         "customer.created",
         "customer.updated",

@@ -64,8 +64,9 @@ class NativeSession(Session):
         return (self.viewer,)
 
     async def _begin(self) -> int:
-        rights, address = self._shared.rights, self.connection.peer.address
-        ticket = _ticket_in(self.connection.peer.query)
+        rights, peer = self._shared.rights, self.connection.peer
+        address = self._shared.client_of(peer.address, peer.forwarded)
+        ticket = _ticket_in(peer.query)
         if ticket is not None:
             auth = Auth(ticket=ticket)
         else:

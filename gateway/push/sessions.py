@@ -3,6 +3,7 @@
 from collections.abc import Collection
 from typing import Final
 
+from gateway.client_address import DIRECT, ClientOf
 from gateway.metrics import Metrics
 from gateway.push import native
 from gateway.push.codes import CloseCode
@@ -35,6 +36,7 @@ class Sessions:
         epoch_of: EpochOf,
         apps: Apps | None = None,
         origins: Collection[str] = ("*",),
+        client_of: ClientOf = DIRECT,
         limits: SessionLimits | None = None,
     ) -> None:
         self.hub = hub
@@ -43,6 +45,7 @@ class Sessions:
         self.epoch_of = epoch_of
         self.apps = apps if apps is not None else Apps()
         self.origins = origins
+        self.client_of = client_of
         self.limits = limits or SessionLimits()
         self.presence = Presence()
         self.rooms = Rooms()

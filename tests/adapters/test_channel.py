@@ -492,6 +492,22 @@ async def test_a_settlement_that_our_own_write_overtakes_leaves_no_open_row(
     assert [patch.state for patch in world.store.patches][-2:] == ["sending", "done"]
 
 
+async def test_an_item_that_its_own_end_overtakes_is_not_sent(autojump_clock: MockClock) -> None:
+    """A reply is queued and withdrawn in one batch; the news of the withdrawal takes a faster lane. A later
+    retry by a person goes out all the same."""
+    async with World().running() as world:
+        world.tell(Settled(1))
+        world.store.insert(item(1, state="dead"))
+        world.tell(Deliver(item(1)))
+        await trio.sleep(5)
+        assert world.platform.sent == []
+        world.store.rows[1]["state"] = "queued"
+        world.tell(Settled(1))
+        world.tell(Deliver(item(1, not_before=wall_ms()), again=True))
+        await world.drained()
+    assert world.platform.sent == [1]
+
+
 async def test_a_persons_retry_is_sent_however_early_it_comes(autojump_clock: MockClock) -> None:
     """The same row, told anew: long after the refusal, and before the channel knows that it was taken."""
     async with World().running() as world:

@@ -6,9 +6,11 @@ from contextlib import asynccontextmanager
 import httpcore
 import pytest
 import trio
+import trio.testing
 
 from adapters.connections import Connections
 from adapters.simulators.http import Cut, HttpServer, Request, Response
+from tests.patience import PATIENCE_SECONDS
 
 pytestmark = pytest.mark.real_time
 
@@ -103,6 +105,7 @@ async def test_what_the_server_closed_or_rested_too_long_is_not_used() -> None:
         await here.get()
         here.http.go_down(0.05)
         await trio.sleep(0.2)
+        await trio.testing.wait_all_tasks_blocked()
         assert await here.get() == 100_000
         assert here.network.opened == 2
     async with place(idle_seconds_max=0.05) as here:
@@ -136,6 +139,6 @@ async def test_an_exchange_that_breaks_gives_its_place_back() -> None:
 
 async def _until(holds: object) -> None:
     assert callable(holds)
-    with trio.fail_after(5):
+    with trio.fail_after(PATIENCE_SECONDS):
         while not holds():  # noqa: ASYNC110  the server counts, it tells nobody
             await trio.sleep(0.01)

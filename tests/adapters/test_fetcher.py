@@ -27,6 +27,7 @@ from engine.errors import CommitFailed, InvalidInput, NotFound, StoreUnavailable
 from engine.ports import MediaFile
 from engine.runtime import Address, Context, Decider, Effects, Lane, LoadRequest, Supervisor, System
 from tests.adapters.model import BASE_MS, TENANT, wall_ms
+from tests.patience import PATIENCE_SECONDS
 
 ACCOUNT = demo_account()
 DAY_MS = 86_400_000
@@ -223,7 +224,7 @@ async def playing(bytes_max: int = 1_000_000) -> AsyncIterator[tuple[Simulator, 
             WhatsAppMedia(guard) as source,
             World(source, guard, simulator.base_url, bytes_max=bytes_max).running() as world,
         ):
-            with trio.fail_after(30):
+            with trio.fail_after(PATIENCE_SECONDS):
                 yield simulator, world
 
 
@@ -334,7 +335,7 @@ async def test_what_must_not_be_fetched_is_given_up_at_once(answer: Response, er
         await nursery.start(server.run)
         source = Direct(FoundMedia(url=server.base_url, headers={}))
         guard = Guard(allowed=[f"127.0.0.1:{server.port}"])
-        with trio.fail_after(20):
+        with trio.fail_after(PATIENCE_SECONDS):
             async with World(source, guard, bytes_max=1_000).running() as world:
                 world.fetch(row(1))
                 if "file:" in str(answer.headers):

@@ -31,6 +31,7 @@ from engine.errors import Unavailable
 from engine.ports import Endpoint, WebhookRequest
 from tests.adapters.contract.files import Files
 from tests.adapters.turns import AtOnce
+from tests.patience import PATIENCE_SECONDS
 
 pytestmark = pytest.mark.real_time
 SOON = Settings(time_factor=0.004)
@@ -121,7 +122,7 @@ class Profile:
             return await sender.send(item, self.account, AtOnce())
 
     async def quiet(self) -> None:
-        with trio.fail_after(10):
+        with trio.fail_after(PATIENCE_SECONDS):
             await self.played.wait_quiet()
 
     def take_events(self) -> list[Any]:
@@ -163,13 +164,13 @@ async def profile(*, keys_run: bool = True) -> AsyncIterator[Profile]:
 
 
 async def until(condition: Callable[[], object]) -> None:
-    with trio.fail_after(10):
+    with trio.fail_after(PATIENCE_SECONDS):
         while not condition():  # noqa: ASYNC110
             await trio.sleep(0.01)
 
 
 async def control(on: Profile, path: str, body: dict[str, Any]) -> None:
-    async with httpx.AsyncClient(trust_env=False) as client:
+    async with httpx.AsyncClient(trust_env=False, timeout=PATIENCE_SECONDS) as client:
         answer = await client.post(f"{on.played.base_url}/__sim/{path}", json=body)
         assert answer.status_code == 200, answer.text
 

@@ -21,6 +21,7 @@ from adapters.simulators.http import HttpServer, Request, Response
 from engine.errors import InvalidInput, Unavailable
 from engine.ports import Endpoint, WebhookRequest
 from tests.adapters.google_tokens import AUDIENCE, EMAIL, key_set, private_key, push_token
+from tests.patience import PATIENCE_SECONDS
 
 URL = "https://keys.example/certs"
 
@@ -257,7 +258,7 @@ async def kept(answer: Response | None = None) -> AsyncIterator[tuple[PublicKeys
 
 
 async def until(condition: Callable[[], object]) -> None:
-    with trio.fail_after(5):
+    with trio.fail_after(PATIENCE_SECONDS):
         while not condition():  # noqa: ASYNC110
             await trio.sleep(0.01)
 
@@ -302,7 +303,7 @@ async def test_keys_outlive_an_outage(answer: Response) -> None:
         for seconds in (3_600.0, ASK_SECONDS):
             asked = certs.asked
             await later(keys, clock, seconds)
-            with trio.fail_after(5):
+            with trio.fail_after(PATIENCE_SECONDS):
                 while certs.asked == asked:  # noqa: ASYNC110
                     await trio.sleep(0.01)
             assert keys.find(ACCOUNT, "k1") is not None

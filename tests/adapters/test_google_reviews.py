@@ -29,6 +29,7 @@ from engine.domain.inbound import (
     MessageReceived,
     Unsupported,
 )
+from tests.patience import PATIENCE_SECONDS
 
 KEY = "reviews/r1"
 LOCATION = "accounts/1/locations/2"
@@ -268,7 +269,7 @@ async def test_a_platform_that_hangs_holds_few_deliveries() -> None:
         async with trio.open_nursery() as nursery:
             for _ in range(READS_AT_ONCE):
                 nursery.start_soon(read)
-            with trio.fail_after(5):
+            with trio.fail_after(PATIENCE_SECONDS):
                 while waiting < READS_AT_ONCE:  # noqa: ASYNC110
                     await trio.sleep(0.01)
             found = await on.read()

@@ -332,8 +332,8 @@ async def test_a_refused_token_is_replaced_once() -> None:
         (Response(401, b'{"error": "invalid_client"}'), ErrorClass.AUTH),
         (Response(400, b'{"error": "invalid_request"}'), ErrorClass.AUTH),
         (Response(503, b"<html>"), ErrorClass.TRANSIENT),
-        (Response(502, b"<html>"), ErrorClass.UNREACHABLE),
-        (Response(200, b"<html>"), ErrorClass.UNREACHABLE),
+        (Response(502, b"<html>"), ErrorClass.TRANSIENT),
+        (Response(200, b"<html>"), ErrorClass.TRANSIENT),
         (Response(200, b'{"access_token": ""}'), ErrorClass.AUTH),
     ],
 )

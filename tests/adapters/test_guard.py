@@ -10,7 +10,15 @@ import httpx
 import pytest
 import trio
 
-from adapters.guard import _TRANSLATIONS, REDIRECTS_MAX, AddressRefused, Guard, guarded_client, is_public
+from adapters.guard import (
+    _TRANSLATIONS,
+    REDIRECTS_MAX,
+    AddressRefused,
+    Guard,
+    guarded_client,
+    is_public,
+    origin_of,
+)
 from adapters.simulators.http import HttpServer, Request, Response
 
 pytestmark = pytest.mark.real_time
@@ -206,6 +214,32 @@ async def test_a_redirect_inside_is_refused_like_a_first_request() -> None:
                 await web.get(front.base_url, follow_redirects=True)
             assert (await web.get(front.base_url)).status_code == 302
     assert inside == []
+
+
+async def test_a_redirect_elsewhere_takes_no_token_along() -> None:
+    """Whatever the header is called that a platform wants it in; back where it is meant for, it is there."""
+    seen: dict[str, list[str | None]] = {"front": [], "store": []}
+
+    async def store(request: Request) -> Response:
+        seen["store"].append(request.headers.get("x-user"))
+        return Response(302, headers={"Location": f"{front.base_url}/end"})
+
+    async def redirect(request: Request) -> Response:
+        seen["front"].append(request.headers.get("x-user"))
+        away = {"/": "/near", "/near": f"{elsewhere.base_url}/"}.get(request.path)
+        return Response() if away is None else Response(302, headers={"Location": away})
+
+    async with server(store) as elsewhere, server(redirect) as front:
+        allowed = [f"127.0.0.1:{each.port}" for each in (front, elsewhere)]
+        async with client(Guard(allowed=allowed)) as web:
+            answer = await web.get(
+                f"{front.base_url}/",
+                headers={"X-User": "token"},
+                follow_redirects=True,
+                extensions={"meant_for": origin_of(httpx.URL(front.base_url))},
+            )
+    assert answer.status_code == 200
+    assert seen == {"front": ["token", "token", "token"], "store": [None]}
 
 
 async def test_redirects_are_bounded() -> None:

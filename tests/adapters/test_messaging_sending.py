@@ -9,8 +9,10 @@ import pytest
 from adapters.guard import Guard
 from adapters.instagram.describing import DIALECT as INSTAGRAM
 from adapters.messenger.describing import DIALECT as MESSENGER
-from adapters.meta.errors import read_failure, usage
-from adapters.meta.sending import Dialect, MessagingSender
+from adapters.meta.composing import Dialect
+from adapters.meta.errors import read_failure
+from adapters.meta.graph import usage
+from adapters.meta.sending import MessagingSender
 from adapters.port import Accepted, Account, Declined, ErrorClass, Tools, Unanswered
 from adapters.simulators.http import HttpServer, Request, Response
 from engine.domain.outbound import (
@@ -217,10 +219,10 @@ def test_a_refusal_says_when_there_are_calls_again() -> None:
     """From Retry-After, else from the usage header, in seconds."""
     body = b'{"error": {"message": "slow", "code": 613}}'
     header = {"x-business-use-case-usage": '{"1": [{"estimated_time_to_regain_access": 2}]}'}
-    result = read_failure(400, body, header)
+    result = read_failure(400, body, header, "Messenger")
     assert isinstance(result, Declined)
     assert (result.error_class, result.retry_after_seconds) == (ErrorClass.RATE_ACCOUNT, 120.0)
-    result = read_failure(400, body, {**header, "retry-after": "7"})
+    result = read_failure(400, body, {**header, "retry-after": "7"}, "Messenger")
     assert isinstance(result, Declined)
     assert result.retry_after_seconds == 7.0
 
@@ -242,14 +244,14 @@ def test_a_refusal_says_when_there_are_calls_again() -> None:
 )
 def test_code_and_subcode_decide(body: bytes, status: int, expected: ErrorClass) -> None:
     """The status only in their absence."""
-    result = read_failure(status, body, {})
+    result = read_failure(status, body, {}, "Messenger")
     assert isinstance(result, Declined)
     assert result.error_class is expected
 
 
 def test_a_page_of_a_proxy_says_nothing() -> None:
     """A 5xx without an error: whether the message went through, nobody knows."""
-    assert isinstance(read_failure(502, b"<html>", {}), Unanswered)
+    assert isinstance(read_failure(502, b"<html>", {}, "Messenger"), Unanswered)
 
 
 def options(number: int, **more: Any) -> tuple[Option, ...]:

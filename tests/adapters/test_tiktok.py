@@ -14,7 +14,7 @@ from adapters.port import Accepted, Account, Declined, ErrorClass, Renewed, Tool
 from adapters.simulators.http import Request, Response
 from adapters.simulators.media import png
 from adapters.tiktok import ADAPTER
-from adapters.tiktok.errors import read_answer
+from adapters.tiktok.errors import read_failure
 from adapters.tiktok.reading import CONVERSATIONS_MAX, MISSING_MS, SLACK_MS, TikTokReader
 from adapters.tiktok.receiver import REPLAY_SECONDS_MAX, TikTokReceiver
 from adapters.tiktok.sending import TikTokSender
@@ -377,7 +377,7 @@ def test_the_code_decides_and_the_status_where_there_is_none(
     response: Response, expected: ErrorClass
 ) -> None:
     """HTTP says 200 for most refusals."""
-    read = read_answer(response.status, response.body, response.headers)
+    read = read_failure(response.status, response.body, response.headers)
     assert isinstance(read, Declined)
     assert read.error_class is expected
 
@@ -385,8 +385,8 @@ def test_the_code_decides_and_the_status_where_there_is_none(
 @pytest.mark.parametrize("body", [b"", b"<html>", b"[]", b'{"code": "0"}', b"\xff", b"[" * 100_000])
 def test_an_answer_that_cannot_be_read_leaves_it_open(body: bytes) -> None:
     """Nobody knows whether the message was taken."""
-    assert isinstance(read_answer(200, body, {}), Unanswered)
-    assert isinstance(read_answer(502, body, {}), Unanswered)
+    assert isinstance(read_failure(200, body, {}), Unanswered)
+    assert isinstance(read_failure(502, body, {}), Unanswered)
 
 
 async def test_a_success_without_an_id_leaves_it_open() -> None:
@@ -484,9 +484,9 @@ async def test_lists_that_cannot_be_read_are_read_later() -> None:
     for response, expected in (
         (answered(40105), ErrorClass.AUTH),
         (answered(50000), ErrorClass.TRANSIENT),
-        (Response(200, b"<html>"), ErrorClass.UNREACHABLE),
-        (answered(0, {"conversations": {}}), ErrorClass.UNREACHABLE),
-        (answered(0, []), ErrorClass.UNREACHABLE),
+        (Response(200, b"<html>"), ErrorClass.TRANSIENT),
+        (answered(0, {"conversations": {}}), ErrorClass.TRANSIENT),
+        (answered(0, []), ErrorClass.TRANSIENT),
     ):
         result = await read(Lists({}, listing=response))
         assert isinstance(result, Declined)
@@ -551,7 +551,7 @@ async def test_without_what_it_takes_nothing_is_renewed() -> None:
         (answered(40002), ErrorClass.AUTH),
         (answered(40105), ErrorClass.AUTH),
         (answered(0, {**TOKENS, "open_id": "another"}), ErrorClass.AUTH),
-        (answered(40100, status=429), ErrorClass.RATE_ACCOUNT),
+        (answered(40100, status=429), None),
         (answered(50000), None),
         (Response(502, b""), None),
         (answered(0, {**TOKENS, "access_token": "with a space"}), None),

@@ -15,10 +15,11 @@ from typing import Any, Final
 
 import pytest
 
+from tests.patience import PATIENCE_SECONDS
+
 HERE: Final = Path(__file__).parent
 STAMP: Final = HERE / "node_modules" / ".installed"
 INSTALL_SECONDS_MAX: Final = 180
-PATIENCE_SECONDS: Final = 15.0
 
 Happened = dict[str, Any]
 

@@ -15,7 +15,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from engine.domain import rows
-from engine.domain.conversation.messages import ChangeCustomer, KnowProfile, Link, Receive, Shared, Start
+from engine.domain.conversation.messages import (
+    ChangeCustomer,
+    KnowProfile,
+    Link,
+    NamedBeside,
+    Receive,
+    Shared,
+    Start,
+    address_of,
+)
 from engine.domain.customers.actor import CustomersState, decide
 from engine.domain.customers.messages import (
     CreateCustomer,
@@ -29,7 +38,7 @@ from engine.domain.inbound import Contact, ContactRenumbered, MessageReceived
 from engine.domain.resources import CustomerRef, CustomerResource
 from engine.domain.rows import AuditRow, ConversationRow, CustomerRow, HandleRow, MergeRow
 from engine.errors import Conflicting, NotFound, Rejected
-from engine.ports import PeopleQuery, Person, PersonsQuery
+from engine.ports import FoundMessage, PeopleQuery, Person, PersonsQuery
 from engine.runtime import Context, Effects, Lookup
 from storage.databases import Pool
 from storage.writers import Writers
@@ -143,6 +152,26 @@ def test_all_ways_to_write_the_number_are_handles() -> None:
         "5511987654321",
         "BR.1",
     ]
+
+
+def test_a_contact_whose_new_name_is_another_contacts_tells_it_once_how_to_be_found_as_one_person() -> None:
+    story = Story(key="551187654321")
+    story.customer_writes(contact=Contact(keys=("551187654321",), phone="+551187654321"))
+    both = Contact(keys=("551187654321", "BR.1"), phone="+551187654321")
+    conflicted = story.tell(
+        story.written_by_customer(contact=both), suspect=True, found=FoundMessage(message=None)
+    )
+    [told] = [each for each in conflicted.tell if isinstance(each.message, NamedBeside)]
+    assert told.to == address_of(TENANT, CHANNEL, "BR.1")
+    assert story.customer_writes(contact=both).tell == []
+
+    other = Story(key="BR.1")
+    assert other.tell(told.message).commit == []
+    other.customer_writes(contact=Contact(keys=("BR.1",), name="Maria"))
+    other.tell(told.message)
+    assert other.written(CustomerRow)[-1].phone == "+551187654321"
+    assert other.event("customer.updated")["customer"]["phone"] == "+551187654321"
+    assert other.tell(told.message).commit == []
 
 
 def test_who_was_renumbered_is_found_by_both_ways_to_write_the_new_number() -> None:

@@ -9,6 +9,7 @@ import trio
 
 from adapters.simulators.talk import Talk
 from tests.fixtures.system import PLAIN, Json, Line, send_bytes
+from tests.patience import PATIENCE_SECONDS
 
 WEIGHTS = {"text": 70.0, "image": 4.0, "reaction": 6.0, "edit": 6.0, "revoke": 4.0, "location": 10.0}
 """Without numbers that change: who is who would then depend on what was heard."""
@@ -56,7 +57,7 @@ async def _answer(line: Line, note: Callable[[Json], None], seen: Load, random: 
     async with httpx.AsyncClient(
         base_url=f"{line.server.base_url}/api/{line.business.slug}/",
         headers={"Authorization": f"Bearer {line.business.token}"},
-        timeout=15,
+        timeout=PATIENCE_SECONDS,
         limits=limits,
         **PLAIN,
     ) as agent:

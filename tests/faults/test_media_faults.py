@@ -6,6 +6,7 @@ import trio
 
 from adapters.simulators.faults import Fault
 from tests.fixtures.system import Business, Json, Line, line, until
+from tests.patience import PATIENCE_SECONDS
 
 
 async def attachment_of(phone: Line, wamid: str) -> Json:
@@ -13,7 +14,7 @@ async def attachment_of(phone: Line, wamid: str) -> Json:
     return dict(attachment)
 
 
-async def reaches_state(phone: Line, wamid: str, state: str, seconds_max: float = 30.0) -> Json:
+async def reaches_state(phone: Line, wamid: str, state: str, seconds_max: float = PATIENCE_SECONDS) -> Json:
     async def there() -> Json | None:
         attachment = await attachment_of(phone, wamid)
         return attachment if attachment["state"] == state else None
@@ -24,7 +25,7 @@ async def reaches_state(phone: Line, wamid: str, state: str, seconds_max: float 
 
 async def test_a_slow_file_holds_nobody_up(any_phone: Line) -> None:
     """The message is stored at once, the file when it has dripped in; the next customer's file overtakes."""
-    any_phone.sim.fault(Fault(kind="slow", route="media_download", seconds=3.0, times=1))
+    any_phone.sim.fault(Fault(kind="slow", route="media_download", seconds=6.0, times=1))
     slow = any_phone.sim.send(any_phone.sim.cast.adopt(any_phone.new_customer()), "image")
     assert (await attachment_of(any_phone, slow))["state"] == "pending"
     quick = any_phone.sim.send(any_phone.sim.cast.adopt(any_phone.new_customer()), "image")

@@ -16,6 +16,7 @@ from adapters.simulators.builders import Person
 from storage.databases import DatabaseServer
 from tests.fixtures.system import PLAIN, Body, Json, Line
 from tests.ledger import Books, books_of
+from tests.patience import PATIENCE_SECONDS
 
 DEPTH = 100_000
 BODY_BYTES_MAX = 3 * 1024 * 1024
@@ -115,7 +116,7 @@ async def test_an_oversized_webhook_is_refused(any_phone: Line, chunked: bool) -
         },
         stream=Body(*(body[at : at + 65_536] for at in range(0, len(body), 65_536))),
     )
-    async with httpx.AsyncClient(timeout=30, **PLAIN) as platform:
+    async with httpx.AsyncClient(timeout=PATIENCE_SECONDS, **PLAIN) as platform:
         answer = await platform.send(request)
     assert (answer.status_code, answer.json()["code"]) == (413, "too_large")
     await any_phone.opened("After the fault")
@@ -244,7 +245,9 @@ async def test_an_event_for_an_unknown_account_is_parked_visibly(
 async def test_other_methods_platforms_and_tokens_are_refused(any_phone: Line) -> None:
     """404 for no platform and no key of ours, 405 for other methods, 403 for a wrong verify token."""
     handshake = {"hub.mode": "subscribe", "hub.challenge": "42", "hub.verify_token": "guessed"}
-    async with httpx.AsyncClient(base_url=any_phone.server.base_url, **PLAIN) as anybody:
+    async with httpx.AsyncClient(
+        base_url=any_phone.server.base_url, timeout=PATIENCE_SECONDS, **PLAIN
+    ) as anybody:
         assert (await anybody.post("/api/webhooks/telex", content=b"{}")).status_code == 404
         assert (await anybody.post("/api/webhooks/whatsapp/guessed", content=b"{}")).status_code == 404
         assert (await anybody.put("/api/webhooks/whatsapp", content=b"{}")).status_code == 405

@@ -12,6 +12,7 @@ from msgspec import Struct
 
 from adapters.email.threading import reply_address
 from tests.fixtures.system import PLAIN, Agent, Business, Json, until
+from tests.patience import PATIENCE_SECONDS
 
 pytestmark = pytest.mark.real_time
 
@@ -74,7 +75,7 @@ def signature(token: str) -> dict[str, str]:
 
 @pytest.fixture
 async def post(own_line: Business) -> AsyncIterator[Post]:
-    async with own_line.agent() as agent, httpx.AsyncClient(timeout=30, **PLAIN) as http:
+    async with own_line.agent() as agent, httpx.AsyncClient(timeout=PATIENCE_SECONDS, **PLAIN) as http:
         address = f"help{next(_numbers)}@shop.example"
         channel = await agent.post(
             "channels",

@@ -8,6 +8,7 @@ from adapters.simulators.customers import KINDS
 from storage.databases import DatabaseServer
 from tests.fixtures.system import PLAIN, Json, Line, screen, until
 from tests.ledger import Books, books_of, check_pushed
+from tests.patience import PATIENCE_SECONDS
 
 STORED_AS = {
     "text": "text",
@@ -92,7 +93,7 @@ async def _file_is_stored(phone: Line, books: Books, message: Json) -> None:
     (row,) = await books.rows("SELECT source_id FROM attachments WHERE id = $1", attachment["id"])
     original = phone.sim.media.get(row["source_id"], 0.0)
     assert original is not None
-    async with httpx.AsyncClient(**PLAIN) as anybody:
+    async with httpx.AsyncClient(timeout=PATIENCE_SECONDS, **PLAIN) as anybody:
         answer = await anybody.get(attachment["url"])
         assert (answer.status_code, answer.content) == (200, original.content)
         forged = await anybody.get(attachment["url"][:-4] + "AAAA")

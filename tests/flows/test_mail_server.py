@@ -16,6 +16,7 @@ from adapters.simulators.mail.reports import failure_report
 from adapters.simulators.mail.service import MailAccount
 from tests.adapters.email.mailbox_server import MailboxServer
 from tests.fixtures.system import Agent, Business, Json, until
+from tests.patience import PATIENCE_SECONDS
 
 pytestmark = pytest.mark.real_time
 
@@ -33,7 +34,7 @@ class Post(Struct, kw_only=True):
 
     async def hand_in(self, mail: EmailMessage, sender: str, to: str | None = None) -> None:
         def run() -> None:
-            with smtplib.SMTP("127.0.0.1", self.port, timeout=20) as client:
+            with smtplib.SMTP("127.0.0.1", self.port, timeout=PATIENCE_SECONDS) as client:
                 client.send_message(mail, sender, [to or self.address])
 
         await trio.to_thread.run_sync(run)
@@ -120,6 +121,13 @@ async def test_mail_is_taken_answered_and_bounced(post: Post) -> None:
     assert payload["to"] == "zoe@mail.example"
     await post.hand_in(failure_report(post.address, accepted.id, "zoe@mail.example"), "")
     await post.agent.reaches(sent, "failed")
+    path = f"conversations/{conversation['id']}"
+    hello = {"type": "text", "content": {"body": "Hello?"}}
+    refused = await post.agent.refused(409, "undeliverable", "POST", f"{path}/messages", hello)
+    assert "There is no such mailbox." in refused["message"]
+    assert (await post.agent.get(path))["undeliverable"]["platform_code"] == "5.1.1"
+    assert (await post.agent.delete(f"{path}/undeliverable"))["undeliverable"] is None
+    await post.agent.reaches(await post.agent.say(conversation["id"], "Hello?"), "sent")
 
 
 async def test_an_answer_from_another_address_finds_its_conversation(post: Post) -> None:

@@ -15,6 +15,7 @@ from adapters.simulators.sms.platform import SmsSimulator
 from adapters.simulators.sms.standing import SmsStandIn
 from adapters.sms.signing import signature
 from tests.fixtures.system import PLAIN, QUICK, Agent, Business, Json, until
+from tests.patience import PATIENCE_SECONDS
 
 pytestmark = pytest.mark.real_time
 
@@ -61,7 +62,7 @@ class Line(Struct, kw_only=True):
     async def post(self, url: str, form: dict[str, str]) -> httpx.Response:
         """A signed delivery, written by hand."""
         signed = signature(self.keys["auth_token"], url, form.items())
-        async with httpx.AsyncClient(**PLAIN) as client:
+        async with httpx.AsyncClient(timeout=PATIENCE_SECONDS, **PLAIN) as client:
             return await client.post(
                 url, content=urlencode(form), headers={**_FORM, "X-Twilio-Signature": signed}
             )
@@ -213,7 +214,7 @@ async def test_the_answer_to_a_delivery_is_what_the_platform_understands(line: L
     assert forged.status_code == 200  # another name of ours: it is the Host header that was signed
     answer = await line.post(line.url, {**form, "To": "+15005559999"})
     assert answer.status_code == 200  # authentic, for a number that nobody has connected: parked
-    async with httpx.AsyncClient(**PLAIN) as client:
+    async with httpx.AsyncClient(timeout=PATIENCE_SECONDS, **PLAIN) as client:
         unsigned = await client.post(line.url, content=urlencode(form), headers=_FORM)
     assert (unsigned.status_code, unsigned.json()["code"]) == (401, "bad_signature")
 

@@ -14,6 +14,7 @@ from storage.databases import DatabaseServer
 from tests.cli.commands import mijra
 from tests.fixtures.system import Business, Json, Server, screen, until
 from tests.flows.test_pages import Page, page
+from tests.patience import PATIENCE_SECONDS
 
 pytestmark = pytest.mark.real_time
 
@@ -196,7 +197,9 @@ async def _age(server: Server, database: DatabaseServer, business: Business, cha
 
 
 async def _metric(server: Server, start: str) -> float:
-    async with httpx.AsyncClient(base_url=server.operator_url, trust_env=False) as client:
+    async with httpx.AsyncClient(
+        base_url=server.operator_url, trust_env=False, timeout=PATIENCE_SECONDS
+    ) as client:
         lines = (await client.get("/metrics")).text.splitlines()
     (line,) = [each for each in lines if each.startswith(start)]
     return float(line.rpartition(" ")[2])

@@ -1,7 +1,7 @@
 """A hub with sessions of both protocols, on a model log and model rights; clients without a network, and the
 same served over real sockets."""
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -30,6 +30,7 @@ from gateway.push.tickets import Tickets
 from gateway.routes import push_blueprint
 from gateway.serving import ServingLimits, serve
 from tests.gateway.test_hub import TENANT, ModelLog
+from tests.patience import PATIENCE_SECONDS
 
 Message = dict[str, Any]
 AUTH: Message = {"type": "auth", "token": "1|good"}
@@ -336,14 +337,8 @@ async def talk(socket: WebSocketConnection, message: Message) -> Message:
 
 
 async def hear(socket: WebSocketConnection) -> Message:
-    with trio.fail_after(5):
+    with trio.fail_after(PATIENCE_SECONDS):
         text = await socket.get_message()
     assert isinstance(text, str), "frames are text frames"
     decoded: Message = msgspec.json.decode(text)
     return decoded
-
-
-async def until(condition: Callable[[], bool]) -> None:
-    with trio.fail_after(5):
-        while not condition():  # noqa: ASYNC110  # what is waited for has no event of its own
-            await trio.sleep(0.01)

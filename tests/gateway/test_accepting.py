@@ -8,6 +8,7 @@ import trio
 import trio.testing
 
 from gateway.accepting import ACCEPTS_AT_ONCE, accept_all
+from tests.patience import PATIENCE_SECONDS
 
 pytestmark = pytest.mark.real_time
 
@@ -50,7 +51,7 @@ async def test_a_crowd_at_the_door_is_let_in_within_a_few_turns() -> None:
             crowd.append(socket.create_connection(("127.0.0.1", port)))
         turns = Turns()
         trio.lowlevel.add_instrument(turns)
-        with trio.fail_after(5):
+        with trio.fail_after(PATIENCE_SECONDS):
             while hall.inside < len(crowd):
                 await trio.lowlevel.checkpoint()
         trio.lowlevel.remove_instrument(turns)
@@ -76,7 +77,7 @@ async def test_without_descriptors_it_waits_and_goes_on() -> None:
                 assert hall.inside == 0
             finally:
                 resource.setrlimit(resource.RLIMIT_NOFILE, limits)
-        with trio.fail_after(5):
+        with trio.fail_after(PATIENCE_SECONDS):
             while hall.inside == 0:  # noqa: ASYNC110
                 await trio.sleep(0.01)
         waiting.close()

@@ -8,6 +8,7 @@ import httpx
 import pytest
 
 from tests.gateway.conftest import PASSWORD, Business
+from tests.patience import PATIENCE_SECONDS
 
 pytestmark = pytest.mark.real_time
 
@@ -105,15 +106,19 @@ def test_a_user_is_added_logs_in_and_is_removed(new_business: Callable[[], Busin
 
 
 def test_a_deactivated_user_is_out_at_once(new_business: Callable[[], Business]) -> None:
-    """Tokens are revoked; activated again, a new login works."""
+    """Tokens are revoked, for good; activated again, a new login works."""
     business = new_business()
     path = f"/users/{business.agent.user_id}"
-    assert business.agent.call("GET", "/tags").status_code == 200
+    everywhere = business.log_in("agent", everywhere=True)
+    for person in (business.agent, everywhere):
+        assert person.call("GET", "/tags").status_code == 200
     business.admin.ok("PUT", path, {"active": False})
     assert business.agent.refused("GET", "/tags")[0] == 401
     again = business.log_in("agent")
     assert again.refused("GET", "/tags") == (403, "user_inactive")
     business.admin.ok("PUT", path, {"active": True})
+    for person in (business.agent, everywhere):
+        assert person.refused("GET", "/tags")[0] == 401
     assert business.log_in("agent").call("GET", "/tags").status_code == 200
 
 
@@ -147,7 +152,9 @@ def test_one_login_may_belong_to_two_tenants(new_business: Callable[[], Business
     user = second.owner.ok("POST", "/users", body)
     assert user["id"] == first.agent.user_id
     login = {"email": first.email("agent"), "password": PASSWORD}
-    answer = httpx.post(f"{first.system.base_url}/api/landlord/auth/login", json=login, timeout=30)
+    answer = httpx.post(
+        f"{first.system.base_url}/api/landlord/auth/login", json=login, timeout=PATIENCE_SECONDS
+    )
     assert {tenant["slug"] for tenant in answer.json()["data"]["tenants"]} == {first.slug, second.slug}
     path = f"/users/{user['id']}"
     assert second.owner.refused("PUT", path, {"password": "y" * 12})[0] == 403
@@ -157,15 +164,23 @@ def test_one_login_may_belong_to_two_tenants(new_business: Callable[[], Business
 
 
 def test_a_new_password_replaces_the_old_and_its_tokens(new_business: Callable[[], Business]) -> None:
-    """The old token and the old password are dead."""
+    """The old tokens, those for all tenants too, and the old password are dead."""
     business = new_business()
     path = f"/users/{business.agent.user_id}"
+    everywhere = business.log_in("agent", everywhere=True)
+    assert everywhere.call("GET", "/tags").status_code == 200
     business.owner.ok("PUT", path, {"password": "a whole new password"})
     assert business.agent.refused("GET", "/tags")[0] == 401
+    assert everywhere.refused("GET", "/tags")[0] == 401
     login = {"email": business.email("agent"), "password": PASSWORD}
     url = f"{business.system.base_url}/api/landlord/auth/login"
-    assert httpx.post(url, json=login, timeout=30).status_code == 401
-    assert httpx.post(url, json={**login, "password": "a whole new password"}, timeout=30).status_code == 200
+    assert httpx.post(url, json=login, timeout=PATIENCE_SECONDS).status_code == 401
+    assert (
+        httpx.post(
+            url, json={**login, "password": "a whole new password"}, timeout=PATIENCE_SECONDS
+        ).status_code
+        == 200
+    )
 
 
 def test_an_email_that_is_somebody_elses_login_is_refused(new_business: Callable[[], Business]) -> None:
@@ -342,6 +357,22 @@ def test_what_a_browser_might_run_is_a_download(business: Business) -> None:
         assert answer.headers["X-Content-Type-Options"] == "nosniff"
 
 
+def test_a_link_that_is_passed_on_ends_no_header(business: Business) -> None:
+    """A file that is only linked: its address comes back as one, and with a line feed it is refused."""
+    path = f"/conversations/{business.conversation()['id']}/messages"
+
+    def send(url: str) -> httpx.Response:
+        return business.owner.call("POST", path, {"type": "image", "attachments": [{"url": url}]})
+
+    assert send("https://cdn.example/a\r\nSet-Cookie: a=b").status_code == 422
+    assert send("https://cdn.example/a.png\n").status_code == 422
+    sent = send("https://cdn.example/صورة.png?a=b%20c#d")
+    (attachment,) = sent.json()["data"]["attachments"]
+    answer = httpx.get(attachment["url"])
+    assert answer.status_code == 302
+    assert answer.headers["Location"] == "https://cdn.example/%D8%B5%D9%88%D8%B1%D8%A9.png?a=b%20c#d"
+
+
 def test_names_of_files_lose_their_paths(business: Business) -> None:
     """Only the last part of what the client called it."""
     files = {"file": ("../../etc/passwd.txt", b"text", "text/plain")}
@@ -403,7 +434,9 @@ def test_put_and_patch_change_what_is_sent_and_leave_the_rest(
     for method in ("PUT", "PATCH"):
         after = owner.ok(method, path, {"name": f"New by {method}"})
         assert after == before | {"name": f"New by {method}", "updated_at": after["updated_at"]}
-    described = httpx.get(f"{business.system.base_url}/api/openapi.json", timeout=30).json()["paths"]
+    described = httpx.get(f"{business.system.base_url}/api/openapi.json", timeout=PATIENCE_SECONDS).json()[
+        "paths"
+    ]
     one = next(methods for path, methods in described.items() if re.search(rf"/{resource}/{{\w+}}$", path))
     assert set(one) == {"get", "put", "patch", "delete"}
     assert one["put"]["requestBody"] == one["patch"]["requestBody"]

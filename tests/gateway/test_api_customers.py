@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from tests.gateway.conftest import Business, Person
+from tests.patience import PATIENCE_SECONDS
 
 pytestmark = pytest.mark.real_time
 
@@ -52,6 +53,15 @@ def open_conversations(business: Business) -> list[dict[str, Any]]:
     params = {"status": "new,open,pending", "limit": 100}
     items: list[dict[str, Any]] = business.owner.ok("GET", "/conversations", params=params)["items"]
     return items
+
+
+def started(business: Business, number: str) -> dict[str, Any]:
+    return {"channel_id": business.channel["id"], "phone": f"+{number}", "name": "Maria"}
+
+
+def suggested(business: Business, one: int, other: int) -> bool:
+    found = business.owner.ok("GET", f"/customers/{one}/candidates")
+    return [each["customer"]["id"] for each in found] == [other]
 
 
 def names(page: Sequence[dict[str, Any]]) -> list[str]:
@@ -444,25 +454,66 @@ def test_the_forgotten_form_of_a_number_is_understood(business: Business) -> Non
     assert business.owner.ok("POST", "/conversations/start", body)["created"] is False
 
 
-def test_a_person_has_one_open_conversation_whatever_names_come_at_once(
+def test_a_contact_has_one_open_conversation_whatever_names_come_at_once(
     new_business: Callable[[], Business],
 ) -> None:
-    """Two ways to write a number, a user id, and the business itself, all in the same moment."""
+    """Two ways to write a number, a user id beside it, and the business itself, all in the same moment."""
     business = new_business()
     for number in range(5):
         older, newer = brazilian()
         user_id = f"BR.{newer}"
-        body = {"channel_id": business.channel["id"], "phone": f"+{newer}", "name": "Maria"}
         at_once(
             partial(business.customer_writes, older, "one", user_id=user_id),
             partial(business.customer_writes, newer, "two", user_id=user_id),
-            partial(business.customer_writes, None, "three", user_id=user_id),
-            partial(business.owner.ok, "POST", "/conversations/start", body),
-            partial(business.customer_writes, older, "four"),
+            partial(business.owner.ok, "POST", "/conversations/start", started(business, newer)),
+            partial(business.customer_writes, older, "three"),
+            partial(business.customer_writes, newer, "four"),
         )
         shown = open_conversations(business)
         assert len(shown) == number + 1
         assert max(shown, key=lambda each: each["id"])["message_count"] == 4
+
+
+def test_two_names_that_nobody_has_linked_yet_are_suggested_as_one_person_once_they_are(
+    new_business: Callable[[], Business],
+) -> None:
+    """A user id alone and a number alone are two contacts for whoever meets them in that order; a message
+    that carries both says that they are one person. Nothing is lost, and each contact has one open
+    conversation."""
+    business = new_business()
+    for _ in range(5):
+        older, newer = brazilian()
+        user_id = f"BR.{newer}"
+        known = {each["id"] for each in open_conversations(business)}
+        at_once(
+            partial(business.customer_writes, None, "one", user_id=user_id),
+            partial(business.owner.ok, "POST", "/conversations/start", started(business, newer)),
+            partial(business.customer_writes, older, "two"),
+            partial(business.customer_writes, older, "three", user_id=user_id),
+        )
+        shown = [each for each in open_conversations(business) if each["id"] not in known]
+        customers = [each["customer"]["id"] for each in shown]
+        assert len(set(customers)) == len(shown) <= 2
+        assert sum(each["message_count"] for each in shown) == 3
+        if len(shown) == 2:
+            wait_for(partial(suggested, business, *customers))
+
+
+def test_a_user_id_and_a_number_that_came_before_they_were_linked(
+    new_business: Callable[[], Business],
+) -> None:
+    """The order that makes them two, every time."""
+    business = new_business()
+    older, newer = brazilian()
+    user_id = f"BR.{newer}"
+    business.customer_writes(None, "by my user name", user_id=user_id)
+    business.customer_writes(older, "by my number")
+    unlinked = [each["customer"]["id"] for each in open_conversations(business)]
+    assert len(set(unlinked)) == 2
+    business.customer_writes(newer, "by both", user_id=user_id)
+    assert len(open_conversations(business)) == 2
+    wait_for(partial(suggested, business, *unlinked))
+    wait_for(partial(suggested, business, *reversed(unlinked)))
 
 
 def test_a_new_number_and_who_writes_from_it_at_once(new_business: Callable[[], Business]) -> None:
@@ -508,8 +559,7 @@ def number_changed(business: Business, old: str, new: str) -> dict[str, Any]:
 
 def wait_for(holds: Callable[[], bool]) -> None:
     """What follows a committed change within moments."""
-    for _ in range(200):
-        if holds():
-            return
+    end = time.monotonic() + PATIENCE_SECONDS
+    while not holds():
+        assert time.monotonic() < end, "it does not come to hold"
         time.sleep(0.05)
-    raise AssertionError("it does not come to hold")

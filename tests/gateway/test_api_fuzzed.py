@@ -29,14 +29,14 @@ from engine.domain.ids import ID_MAX
 from gateway.api import ALL_ROUTES
 from gateway.idempotency import HEADER
 from gateway.routing import Access, Route
-from tests.gateway.conftest import APP_SECRET, Business, System
+from tests.gateway.belongings import PARAMETER, belongings
+from tests.gateway.conftest import Business, System
+from tests.patience import PATIENCE_SECONDS
 
 pytestmark = pytest.mark.real_time
 
 EXAMPLES_MAX: Final = 6
 """For each route and each way of making calls: some 800 calls in all, in some 25 seconds."""
-
-_PARAMETER: Final = re.compile(r"<\w+:(\w+)>")
 
 _CONTENTS: Final = {
     "text": "content",
@@ -74,42 +74,15 @@ class Target:
     def __init__(self, system: System, business: Business) -> None:
         self.system = system
         self.business = business
-        owner = business.owner
-        conversation = business.conversation("somebody who is fuzzed")
-        path = f"/conversations/{conversation['id']}"
-        rule = {"kind": "greeting", "name": "Greeting", "reply": {"type": "text", "body": "Welcome"}}
-        spare = {
-            "platform": "whatsapp",
-            "name": "Spare",
-            "external_id": f"{business.number_id}1",
-            "credentials": {"access_token": "an-access-token", "app_secret": APP_SECRET},
-            "settings": {"base_url": "http://127.0.0.1:9"},
-        }
-        file = owner.ok("POST", "/upload", files={"file": ("a.txt", b"text", "text/plain")})
-        self.link = dict(httpx.URL(file["url"]).params)
-        self.ids: Mapping[str, int] = {
-            "conversation_id": conversation["id"],
-            "message_id": owner.ok("GET", f"{path}/messages")["items"][0]["id"],
-            "note_id": owner.ok("POST", f"{path}/notes", {"body": "A note"})["id"],
-            "tag_id": owner.ok("POST", "/tags", {"name": "Tag"})["id"],
-            "rule_id": owner.ok("POST", "/automated-replies", rule)["id"],
-            "user_id": business.agent.user_id,
-            # What the conversation's own channel is changed to, its sender would call.
-            "channel_id": owner.ok("POST", "/channels", spare)["id"],
-            "file_id": file["id"],
-            "token_id": owner.ok("POST", "/api-tokens", {"name": "spare"})["id"],
-            "tenant_id": Business(system, "pooled").id,
-        }
+        own = belongings(business)
+        self.link = dict(httpx.URL(own["file_url"]).params)
+        self.ids: Mapping[str, int] = {**own, "tenant_id": Business(system, "pooled").id}
         self.in_bodies: Mapping[str, Any] = {
+            **own,
             "user_id": business.colleague.user_id,
             "assigned_to": business.colleague.user_id,
             "channel_id": business.channel["id"],
             "channel_ids": [business.channel["id"]],
-            "conversation_ids": [conversation["id"]],
-            "tag_ids": [self.ids["tag_id"]],
-            "file_id": file["id"],
-            "message_id": self.ids["message_id"],
-            "reply_to": self.ids["message_id"],
             "phone": "+201000000001",
             "timezone": "Africa/Cairo",
         }
@@ -169,7 +142,7 @@ def target(api_system: System) -> Target:
 @pytest.fixture(scope="module")
 def described(target: Target) -> OpenApiSchema:
     """The document as the server shows it, for one tenant: others are tested elsewhere."""
-    document = httpx.get(f"{target.system.base_url}/api/openapi.json", timeout=30).json()
+    document = httpx.get(f"{target.system.base_url}/api/openapi.json", timeout=PATIENCE_SECONDS).json()
     for path, operations in list(document["paths"].items()):
         for operation in operations.values():
             operation["parameters"] = [each for each in operation["parameters"] if each["name"] != "tenant"]
@@ -229,7 +202,9 @@ def test_calls_are_answered_as_described(
         if fits:
             target.use_a_new_key(case)
             target.be_patient_for_a_second(case)
-        answer = case.call(base_url=target.system.base_url, session=session, headers=headers, timeout=30)
+        answer = case.call(
+            base_url=target.system.base_url, session=session, headers=headers, timeout=PATIENCE_SECONDS
+        )
         case.validate_response(answer, checks=_CHECKS, headers=headers)
         _check_answer(answer)
 
@@ -250,4 +225,4 @@ def _check_answer(answer: Any) -> None:
 
 def _path(route: Route, target: Target) -> str:
     """As the document writes it."""
-    return _PARAMETER.sub(r"{\1}", route.path.replace("<slug:tenant>", target.business.slug))
+    return PARAMETER.sub(r"{\1}", route.path.replace("<slug:tenant>", target.business.slug))

@@ -1,5 +1,7 @@
 """The API's parts that need no server: rates, links, pages, decoding, errors, permissions, hours, CSV."""
 
+import json
+import re
 from contextlib import suppress
 from typing import Annotated
 
@@ -25,7 +27,7 @@ from gateway.phones import e164
 from gateway.problems import failure_of
 from gateway.ratelimit import Buckets, Rate
 from gateway.routing import Access
-from gateway.schemas import Id, Input, decode_body, decode_query
+from gateway.schemas import END, Id, Input, decode_body, decode_query
 from gateway.signed_urls import SignedUrls
 
 # ------------------------------------------------------------------ rates
@@ -201,8 +203,13 @@ def test_a_query_reads_numbers_and_switches_from_text() -> None:
 def test_request_hashes_tell_requests_apart() -> None:
     """Method, path and body each count, and bytes cannot move from one to the other."""
     calls = [("POST", "/a", b"b"), ("PUT", "/a", b"b"), ("POST", "/ab", b""), ("POST", "/a", b"")]
-    assert len({request_hash(*call) for call in calls}) == len(calls)
-    assert request_hash("POST", "/a", b"b") == request_hash("POST", "/a", b"b")
+    assert len({request_hash(b"key", *call) for call in calls}) == len(calls)
+    assert request_hash(b"key", "POST", "/a", b"b") == request_hash(b"key", "POST", "/a", b"b")
+
+
+def test_who_has_the_database_alone_cannot_guess_what_was_in_a_request() -> None:
+    """A body may hold a password, which a plain digest would let anybody try at a billion a second."""
+    assert request_hash(b"key", "POST", "/a", b"b") != request_hash(b"other", "POST", "/a", b"b")
 
 
 # ------------------------------------------------------------------ errors
@@ -409,6 +416,13 @@ def test_other_values_are_left_alone(value: object) -> None:
 
 
 # ------------------------------------------------------------------ the document
+
+
+def test_no_pattern_lets_a_line_feed_through() -> None:
+    """At the end, where `$` alone would: it would end a header that the text is put into."""
+    patterns = re.findall(r'"pattern":("(?:[^"\\]|\\.)*")', document(ALL_ROUTES).decode())
+    assert len(patterns) > 5
+    assert [each for each in patterns if not json.loads(each).endswith(END)] == []
 
 
 def test_the_document_describes_every_route_and_resolves() -> None:

@@ -13,11 +13,11 @@ import pytest
 
 from tests.clients.node import HERE, packages
 from tests.gateway.conftest import Business
+from tests.patience import PATIENCE_SECONDS
 
 pytestmark = [pytest.mark.real_time, pytest.mark.slow]
 
 NAMES: Final = ("chromium", "chromium-browser", "google-chrome")
-PATIENCE_SECONDS: Final = 60.0
 """A browser's start takes its time on a busy machine."""
 
 

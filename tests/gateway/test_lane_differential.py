@@ -20,6 +20,7 @@ from msgspec import Struct
 
 from tests.gateway.conftest import APP_SECRET, Business, System
 from tests.gateway.test_lane import Client
+from tests.patience import PATIENCE_SECONDS
 
 pytestmark = pytest.mark.real_time
 
@@ -271,7 +272,7 @@ async def exchange(way: Way, raw: bytes) -> tuple[Answered, list[Mapping[str, st
         client = Client(stream)
         asked = False
         try:
-            with trio.fail_after(10):
+            with trio.fail_after(PATIENCE_SECONDS):
                 with suppress(trio.BrokenResourceError):  # closed before all of it was taken; but answered
                     await client.send(raw)
                 while True:

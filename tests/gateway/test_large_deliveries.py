@@ -20,7 +20,8 @@ from engine.domain.inbound import MessageReceived
 from engine.reading import DirectoryEntry
 from gateway.directory import Directory
 from gateway.metrics import Metrics
-from gateway.webhooks import IN_LOOP_BYTES_MAX, Webhooks
+from gateway.webhooks import Webhooks
+from gateway.webhooks.claims import IN_LOOP_BYTES_MAX
 from tests.gateway.test_webhooks import NOW, RecordingIntake, RecordingLandlord
 
 platforms.describe(EMAIL)
@@ -151,11 +152,13 @@ async def test_proof_of_what_is_answered_is_opened_with_the_accounts_secret() ->
 async def test_such_deliveries_have_their_task() -> None:
     """The lane's way without one is for platforms whose deliveries are small."""
     edge = Edge(HELP)
-    began = edge.webhooks.begin(
+    rest = edge.webhooks.begin(
         "/api/webhooks/email/k1", "", {}, mail("help@shop.example"), lambda answer: None, trio.current_time()
     )
-    assert began is False
+    assert rest is not None
     assert not edge.intake.deliveries
+    assert (await rest()).status == 200
+    assert len(edge.intake.deliveries) == 1
 
 
 async def test_what_nobody_understands_is_kept() -> None:

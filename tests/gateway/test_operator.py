@@ -14,6 +14,7 @@ from engine.errors import StoreUnavailable
 from gateway.metrics import Metrics
 from gateway.operator import CHECK_SECONDS_MAX, Operator
 from gateway.serving import AsgiApp, ServingLimits, serve
+from tests.patience import PATIENCE_SECONDS
 
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
 Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
@@ -57,7 +58,7 @@ async def test_the_operator_port_answers_its_three_questions() -> None:
     operator = Operator(metrics.registry, {"database": fine, "writers": fine})
     async with (
         served(operator) as (port, _),
-        httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}") as client,
+        httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}", timeout=PATIENCE_SECONDS) as client,
     ):
         assert (await client.get("/health/live")).status_code == 200
         ready = await client.get("/health/ready")
@@ -161,7 +162,7 @@ async def test_a_shutdown_lets_calls_under_way_end() -> None:
         await stream.send_all(GET)
         await app.asked.wait()
         stop.set()
-        with trio.fail_after(5):
+        with trio.fail_after(PATIENCE_SECONDS):
             while True:
                 try:
                     extra = await trio.open_tcp_stream("127.0.0.1", port)
@@ -182,7 +183,7 @@ async def test_a_shutdown_lets_calls_under_way_end() -> None:
 async def test_a_shutdown_does_not_wait_longer_than_its_grace() -> None:
     """A call that never ends is cancelled after the grace, and the server returns."""
     app = Slow()
-    with trio.fail_after(5):
+    with trio.fail_after(PATIENCE_SECONDS):
         async with served(app, limits=ServingLimits(graceful_seconds_max=0.2)) as (port, stop):
             stream = await trio.open_tcp_stream("127.0.0.1", port)
             await stream.send_all(GET)
@@ -198,7 +199,7 @@ async def test_a_client_that_never_reads_cannot_pin_the_server() -> None:
     metrics = Metrics(CollectorRegistry())
     app = Slow(body=b"x" * 20_000_000)
     app.go.set()
-    with trio.fail_after(10):
+    with trio.fail_after(PATIENCE_SECONDS):
         limits = ServingLimits(send_seconds_max=0.3, graceful_seconds_max=0.1)
         async with served(app, limits=limits, metrics=metrics) as (port, stop):
             stream = await trio.open_tcp_stream("127.0.0.1", port)
@@ -218,15 +219,36 @@ async def test_an_unfinished_or_oversized_head_is_not_waited_for() -> None:
     async with served(app, limits=limits) as (port, _):
         slow = await trio.open_tcp_stream("127.0.0.1", port)
         await slow.send_all(b"GET / HTTP/1.1\r\nHo")
-        with trio.fail_after(5):
+        with trio.fail_after(PATIENCE_SECONDS):
             assert await slow.receive_some() == b""
         await slow.aclose()
         large = await trio.open_tcp_stream("127.0.0.1", port)
         await large.send_all(b"GET / HTTP/1.1\r\nHost: x\r\nX: " + b"y" * 8192)
-        with trio.fail_after(5):
+        with trio.fail_after(PATIENCE_SECONDS):
             assert bytes(await large.receive_some()).startswith(b"HTTP/1.1 431")
         await large.aclose()
     assert not app.asked.is_set()
+
+
+@pytest.mark.real_time
+@pytest.mark.parametrize("body", [b"x" * 2_000_000, b"not a chunk" * 100_000], ids=["unread", "malformed"])
+async def test_who_is_answered_before_the_body_is_here_reads_the_answer(body: bytes) -> None:
+    """Closing on unread bytes would reset the connection under a client that is still sending."""
+    app = Slow()
+    app.go.set()
+    framing = b"Transfer-Encoding: chunked" if body.startswith(b"not") else b"Content-Length: 2000000"
+    async with served(app) as (port, _):
+        stream = await trio.open_tcp_stream("127.0.0.1", port)
+        with trio.fail_after(PATIENCE_SECONDS):
+            await stream.send_all(b"POST / HTTP/1.1\r\nHost: x\r\n" + framing + b"\r\n\r\n")
+            answer = bytes(await stream.receive_some())
+            for at in range(0, len(body), 100_000):
+                await stream.send_all(body[at : at + 100_000])
+            await stream.send_eof()
+            while chunk := await stream.receive_some():
+                answer += bytes(chunk)
+        assert answer.startswith(b"HTTP/1.1 200")
+        await stream.aclose()
 
 
 @pytest.mark.real_time
@@ -240,11 +262,11 @@ async def test_connections_over_the_limit_are_told_to_come_back() -> None:
         await first.send_all(GET)
         await app.asked.wait()
         second = await trio.open_tcp_stream("127.0.0.1", port)
-        with trio.fail_after(5):
+        with trio.fail_after(PATIENCE_SECONDS):
             assert b"503" in bytes(await second.receive_some())
         await second.aclose()
         await first.aclose()
-        with trio.fail_after(5):
+        with trio.fail_after(PATIENCE_SECONDS):
             # Well before the idle time: a connection that the client closed is not held.
             while metrics.registry.get_sample_value("mijra_edge_connections"):  # noqa: ASYNC110
                 await trio.sleep(0.01)

@@ -6,7 +6,7 @@ What the sessions say is the same on both ways and is tested in `test_websocket`
 import os
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from typing import Any
+from typing import Any, Final
 
 import msgspec
 import pytest
@@ -28,8 +28,9 @@ from gateway.lane.upgrade import may_be_upgrade, read_upgrade
 from gateway.push.session import SessionLimits
 from gateway.routes import push_blueprint
 from gateway.serving import ServingLimits, serve
-from tests.gateway.push_house import AUTH, House, talk, until
+from tests.gateway.push_house import AUTH, House, talk
 from tests.gateway.test_hub import TENANT
+from tests.patience import PATIENCE_SECONDS, until
 
 TEXT, BINARY, CLOSE, PING, PONG = 1, 2, 8, 9, 10
 SUBSCRIBE = {"type": "subscribe", "channel": "inbox"}
@@ -75,7 +76,7 @@ class Raw:
         await self.stream.send_all(data)
 
     async def head(self) -> str:
-        with trio.fail_after(10):
+        with trio.fail_after(PATIENCE_SECONDS):
             while b"\r\n\r\n" not in self.buffer:
                 await self._more()
         head, _, self.buffer = self.buffer.partition(b"\r\n\r\n")
@@ -83,7 +84,7 @@ class Raw:
 
     async def frame(self) -> tuple[int, bytes]:
         """The next frame: opcode and payload. Raises EOFError at the end."""
-        with trio.fail_after(10):
+        with trio.fail_after(PATIENCE_SECONDS):
             while True:
                 buffer = self.buffer
                 if len(buffer) >= 2:
@@ -113,7 +114,7 @@ class Raw:
 
     async def ended(self) -> bool:
         """Whether the server closes the connection now."""
-        with trio.fail_after(10):
+        with trio.fail_after(PATIENCE_SECONDS):
             try:
                 return await self.stream.receive_some() == b""
             except trio.BrokenResourceError:
@@ -362,7 +363,7 @@ async def test_a_handshake_takes_its_turn_after_other_requests() -> None:
     async with edge(House()) as server, server.client() as client:
         await client.send(b"GET /hello HTTP/1.1\r\nHost: x\r\n\r\n")
         assert (await client.head()).startswith("HTTP/1.1 200")
-        with trio.fail_after(5):
+        with trio.fail_after(PATIENCE_SECONDS):
             while client.buffer != b"hello":
                 await client._more()
         client.buffer = b""
@@ -481,6 +482,9 @@ async def test_a_client_that_does_not_answer_the_close_is_not_waited_for() -> No
 
 # ------------------------------------------------------------------ slow readers
 
+PATIENT: Final = SocketLimits(close_seconds_max=PATIENCE_SECONDS)
+"""What is read late here is late because the test has other things to do."""
+
 
 def large(house: House, size: int = 20_000) -> None:
     house.hub.committed([house.log.append("inbox", data=b'"' + b"x" * size + b'"')])
@@ -490,8 +494,8 @@ def large(house: House, size: int = 20_000) -> None:
 async def test_a_slow_reader_learns_why_it_was_closed_and_resumes_without_a_loss() -> None:
     """What it was sent it can still read, whole frames in order, and then the code and the reason; what came
     later it gets by its cursor. While it stalled it held no more than its bound."""
-    house = House(limits=SessionLimits(queue_bytes_max=200_000))
-    async with edge(house) as server:
+    house = House(limits=SessionLimits(queue_bytes_max=200_000, queue_age_seconds_max=600))
+    async with edge(house, sockets=PATIENT) as server:
         async with server.client(receive_buffer=4_096) as slow:
             await slow.join()
             with capture_logs() as lines:
@@ -560,9 +564,8 @@ async def test_a_burst_over_the_bound_is_not_a_slow_reader() -> None:
 async def test_stalled_readers_hold_up_nobody() -> None:
     """Four of forty clients stop reading. The others hear each event before the next is published; the four
     are closed with 4201 and get the rest when they come back."""
-    house = House(limits=SessionLimits(queue_bytes_max=150_000))
-    patient = SocketLimits(close_seconds_max=30)
-    async with edge(house, sockets=patient) as server, trio.open_nursery() as nursery:
+    house = House(limits=SessionLimits(queue_bytes_max=150_000, queue_age_seconds_max=600))
+    async with edge(house, sockets=PATIENT) as server, trio.open_nursery() as nursery:
         stalled = []
         for _ in range(4):
             manager = server.client(receive_buffer=4_096)
@@ -578,9 +581,9 @@ async def test_stalled_readers_hold_up_nobody() -> None:
         for cursor in range(1, 41):
             large(house, 10_000)
             for socket in quick:
-                with trio.fail_after(10):
+                with trio.fail_after(PATIENCE_SECONDS):
                     assert msgspec.json.decode(await socket.get_message())["cursor"] == cursor
-        assert house.hub.connections(TENANT) == 36
+        await until(lambda: house.hub.connections(TENANT) == 36)
         assert server.count("mijra_push_closes_total", {"code": "4201"}) == 4
         for manager, client in stalled:
             last = 0
@@ -608,7 +611,7 @@ async def _hold(url: str, *, task_status: trio.TaskStatus[Any]) -> None:
 async def test_a_stopping_server_sends_everybody_away_with_a_code() -> None:
     """Sessions read 4200, half a handshake ends, and the server is down before its grace is over."""
     house = House()
-    with trio.fail_after(5):
+    with trio.fail_after(PATIENCE_SECONDS):
         async with edge(house) as server, server.client() as shaking, server.client() as client:
             await shaking.send(handshake()[:30])
             await client.join()
@@ -623,7 +626,7 @@ async def test_a_stopping_server_sends_everybody_away_with_a_code() -> None:
 async def test_a_server_that_is_torn_down_still_says_that_it_goes() -> None:
     """Cancelled without a stop: 1001 on the sockets that take it."""
     house = House()
-    listening = trio.Event()
+    listening, joined = trio.Event(), trio.Event()
     ports: list[int] = []
 
     async def torn_down() -> None:
@@ -631,8 +634,7 @@ async def test_a_server_that_is_torn_down_still_says_that_it_goes() -> None:
             async with edge(house) as server:
                 ports.append(server.port)
                 listening.set()
-                await until(lambda: house.hub.connections(TENANT) == 1)
-                await trio.sleep(0.1)
+                await joined.wait()
                 scope.cancel()
                 await trio.lowlevel.checkpoint()
 
@@ -642,6 +644,7 @@ async def test_a_server_that_is_torn_down_still_says_that_it_goes() -> None:
         async with await trio.open_tcp_stream("127.0.0.1", ports[0]) as stream:
             client = Raw(stream)
             await client.join()
+            joined.set()
             assert await client.close_code() == (1001, "The server is going away.")
 
 

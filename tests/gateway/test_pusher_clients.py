@@ -14,6 +14,7 @@ import pytest
 import gateway.push.pusher
 from tests.clients.node import NodeClient
 from tests.gateway.conftest import NO_TLS, Business, Person, System
+from tests.patience import PATIENCE_SECONDS
 
 pytestmark = pytest.mark.real_time
 
@@ -267,7 +268,7 @@ def test_a_back_end_in_python_publishes_through_the_engine(business: Business) -
 def authorize(business: Business, token: str | None, **options: Any) -> httpx.Response:
     headers = {} if token is None else {"Authorization": f"Bearer {token}"}
     url = f"{business.system.base_url}/broadcasting/auth"
-    return httpx.post(url, headers=headers, timeout=30, verify=NO_TLS, **options)
+    return httpx.post(url, headers=headers, timeout=PATIENCE_SECONDS, verify=NO_TLS, **options)
 
 
 def test_authorization_takes_a_form_or_json(business: Business) -> None:

@@ -54,8 +54,10 @@ def test_each_variable_sets_its_field() -> None:
         "MIJRA_WEBHOOK_LANE": "OFF",
         "MIJRA_PUSH_LANE": "OFF",
         "MIJRA_BODY_BYTES_MAX": "2048",
+        "MIJRA_TRUSTED_PROXIES": "10.0.0.0/8",
         "MIJRA_REQUEST_SECONDS_MAX": "12.5",
         "MIJRA_ALLOW_PRIVATE_MEDIA_HOSTS": "127.0.0.1:9000, [::1]:9001",
+        "MIJRA_ALLOW_SERVER_PORTS": "10025, 10143",
         "MIJRA_WS_ORIGINS": "https://inbox.example.com,http://localhost:3000",
         "MIJRA_RESIDENT_CONVERSATIONS_MAX": "500",
         "MIJRA_IDLE_SECONDS": "60",
@@ -85,8 +87,10 @@ def test_each_variable_sets_its_field() -> None:
         webhook_lane="off",
         push_lane="off",
         body_bytes_max=2048,
+        trusted_proxies=("10.0.0.0/8",),
         request_seconds_max=12.5,
         allow_private_media_hosts=("127.0.0.1:9000", "[::1]:9001"),
+        allow_server_ports=(10025, 10143),
         ws_origins=("https://inbox.example.com", "http://localhost:3000"),
         resident_conversations_max=500,
         idle_seconds=60.0,
@@ -122,6 +126,8 @@ def test_each_variable_sets_its_field() -> None:
         ("MIJRA_REQUEST_SECONDS_MAX", "nan"),
         ("MIJRA_REQUEST_SECONDS_MAX", "0"),
         ("MIJRA_ALLOW_PRIVATE_MEDIA_HOSTS", "127.0.0.1"),
+        ("MIJRA_ALLOW_SERVER_PORTS", "10025,smtp"),
+        ("MIJRA_ALLOW_SERVER_PORTS", "65536"),
         ("MIJRA_WS_ORIGINS", "inbox.example.com"),
         ("MIJRA_WS_ORIGINS", "https://inbox.example.com/page"),
         ("MIJRA_DB_CONNECTIONS_MAX", "1"),
@@ -250,3 +256,12 @@ def test_two_first_starts_end_up_with_one_key(tmp_path: Path, monkeypatch: pytes
 
     monkeypatch.setattr(os, "link", lose_the_race)
     assert master_key(settings) == KEY
+
+
+@pytest.mark.parametrize("text", ["10.0.0.0/33", "proxy.example", "10.0.0.1/8"])
+def test_proxies_are_addresses_or_networks(text: str) -> None:
+    """A name could become anybody's, and host bits are a slip of the pen."""
+    with pytest.raises(InvalidSettings):
+        read_settings({"MIJRA_TRUSTED_PROXIES": text})
+    good = read_settings({"MIJRA_TRUSTED_PROXIES": "10.0.0.0/8, 2001:db8::1"})
+    assert good.trusted_proxies == ("10.0.0.0/8", "2001:db8::1")

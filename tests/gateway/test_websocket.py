@@ -28,9 +28,9 @@ from tests.gateway.push_house import (
     opened,
     served,
     talk,
-    until,
 )
 from tests.gateway.test_hub import TENANT
+from tests.patience import PATIENCE_SECONDS, until
 
 # ------------------------------------------------------------------ coming in
 
@@ -509,7 +509,7 @@ async def test_a_frame_over_the_limit_closes_the_connection(way: str) -> None:
         size = 100_000
         await stream.send_all(b"\x81\xff" + size.to_bytes(8, "big") + bytes(4) + b"x" * size)
         seen = b""
-        with trio.fail_after(5):
+        with trio.fail_after(PATIENCE_SECONDS):
             while (1009).to_bytes(2, "big") not in seen:
                 seen += bytes(await stream.receive_some())
         await stream.aclose()
@@ -526,7 +526,7 @@ async def test_pages_of_other_origins_are_turned_away(origin: str | None, status
     async with served(house, way) as (url, _):
         stream = await trio.open_tcp_stream("127.0.0.1", _port(url))
         await stream.send_all(_handshake(origin))
-        with trio.fail_after(5):
+        with trio.fail_after(PATIENCE_SECONDS):
             assert bytes(await stream.receive_some()).startswith(f"HTTP/1.1 {status} ".encode())
         await stream.aclose()
 
@@ -536,8 +536,8 @@ async def test_a_client_that_stops_reading_is_cut_and_costs_nobody_else(way: str
     """Its socket is full, its send ends by the edge's own deadline although Hypercorn shields it, and the
     session leaves; another client hears everything meanwhile."""
     house = House(limits=SessionLimits(queue_bytes_max=200_000))
-    limits = ServingLimits(send_seconds_max=0.5)
-    async with served(house, way, limits=limits, sockets=SocketLimits(close_seconds_max=0.5)) as (url, _):
+    limits = ServingLimits(send_seconds_max=1.5)
+    async with served(house, way, limits=limits, sockets=SocketLimits(close_seconds_max=1.5)) as (url, _):
         stalled = await _raw_client(url)
         async with opened(url) as quick:
             await talk(quick, AUTH)

@@ -29,6 +29,7 @@ from engine.reading import ConversationPlace
 if TYPE_CHECKING:
     from random import Random
 
+    from tests.simulation.lines import Line
     from tests.simulation.world import World
 
 ASK_SECONDS_MAX = 10.0
@@ -64,15 +65,19 @@ class Agents:
             )
         elif choice < 0.62:
             # Now and then to somebody who has never written.
+            lines = [line for line in world.lines_of(tenant_id) if line.voice.starts]
+            if not lines:
+                return
             new = ConversationPlace(
                 conversation_id=0,
-                channel_id=random.choice(world.lines_of(tenant_id)).channel_id,
+                channel_id=random.choice(lines).channel_id,
                 contact_key=f"1777{random.randint(0, 2)}",
                 assigned_to=None,
                 status="new",
             )
-            place = new if random.random() < 0.3 else self._other_way(row, random)
-            await self._send(tenant_id, place, self._start(tenant_id, by, place.contact_key, random), random)
+            known = any(line.channel_id == row.channel_id for line in lines)
+            place = new if random.random() < 0.3 or not known else self._other_way(row, random)
+            await self._send(tenant_id, place, self._start(tenant_id, by, place, random), random)
         else:
             orders = self._orders(tenant_id, by, row, random)
             snoozes = [one for one in orders if isinstance(one, SetStatus)]
@@ -158,16 +163,19 @@ class Agents:
             client_key=random.choice((None, f"key{random.randint(1, 5)}")),
         )
 
-    def _start(self, tenant_id: int, by: By, key: str, random: "Random") -> Start:
-        name = f"hello{self.world.marker(tenant_id)}"
+    def _start(self, tenant_id: int, by: By, place: Any, random: "Random") -> Start:
+        key = place.contact_key
+        line = next(one for one in self.world.lines_of(tenant_id) if one.channel_id == place.channel_id)
+        words = f"hello{self.world.marker(tenant_id)}"
+        with_template = line.platform == "whatsapp"
         return Start(
             by=by,
             recipient=f"+{key}" if key.isdecimal() else key,
             name=None,
-            platform="whatsapp",
-            send=SendTemplate(name=name, language="en"),
-            type="template",
-            content={"name": name},
+            platform=line.platform,
+            send=SendTemplate(name=words, language="en") if with_template else SendText(body=words),
+            type="template" if with_template else "text",
+            content={"name": words} if with_template else {"body": words},
             client_key=random.choice((None, f"key{random.randint(1, 5)}")),
         )
 
@@ -228,6 +236,32 @@ class Agents:
             kind, key = "assignment", None
             values = {"mode": random.choice(("manual", "round_robin", "least_loaded"))}
         await self.configure(tenant_id, Save(kind=kind, id=key, values=values, by=by))
+
+    async def connect_again(self, line: "Line") -> None:
+        """The owner enters what holds now, until it is taken."""
+        while not await self._enter(line):  # noqa: ASYNC110  there is nothing to wait for but time
+            await trio.sleep(1.0)
+        self.world.tell("owner", f"enters new credentials for {line.number}")
+
+    async def _enter(self, line: "Line") -> bool:
+        process = self.world.door()
+        if process is None:
+            return False
+        values = {"status": "active", "status_note": None}
+        try:
+            channel = (await process.engine.config(line.tenant_id)).channels[line.channel_id]
+            await process.provisioning.change_channel(
+                line.tenant_id,
+                channel,
+                values,
+                line.voice.credentials(),
+                by=self.world.agents_of(line.tenant_id)[0],
+                trace="",
+            )
+        except MijraError as error:
+            self.world.tell("owner", f"new credentials for {line.number}: {error!r}")
+            return False
+        return not process.dead
 
     async def configure(self, tenant_id: int, change: Save) -> bool:
         """Whether the change was answered."""

@@ -47,6 +47,8 @@ FAULTS: Final[dict[str, tuple[float, ...]]] = {
     "send_answer_lost": (0.0, 0.05),
     "send_refused": (0.0, 0.04),
     "delivery_failed": (0.0, 0.1),
+    "call_failed": (0.0, 0.1),
+    "call_answer_lost": (0.0, 0.0, 0.1),
     # Clients, for each call or frame.
     "client_hung_up": (0.0, 0.1),
     "client_repeated": (0.0, 0.3),

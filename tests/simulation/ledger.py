@@ -41,7 +41,7 @@ class Ledger:
             if item.status not in ("failed", "sent") and RANK[row.status] < RANK[item.status]:
                 return [f"{item.message_id} is {row.status} and was reported {item.status}"]
             return []
-        if item.kind in ("edit", "gone"):
+        if item.kind in ("edit", "gone", "watermark", "other"):
             return []
         key = ("messages_platform_id", tenant, item.line.channel_id, item.platform_id)
         if key in world.databases[tenant].unique:

@@ -8,13 +8,12 @@ from typing import TYPE_CHECKING, Any
 import trio
 from msgspec import Struct
 
-from adapters.simulators import builders
 from gateway.webhooks import Answer
 from tests.simulation.database import POISON
 
 if TYPE_CHECKING:
+    from tests.simulation.lines import Line, Post
     from tests.simulation.people import Person
-    from tests.simulation.platform import Line
     from tests.simulation.process import Process
     from tests.simulation.world import World
 
@@ -26,10 +25,13 @@ PATIENCE_SECONDS_MAX = 1_800.0
 
 class Item(Struct, kw_only=True):
     """One thing that the platform reports, as an element of a webhook. `message_id`: ours, which a status
-    carries; `original_id`: what an edit or deletion is about."""
+    carries; `original_id`: what an edit or deletion is about; `covers`: our messages that a watermark or an
+    echo is about; `announced`: the webhook says only that there is something; `opts`: the customer
+    wants no more messages (out), or some again (in); `at`: when it
+    happened; `url`: where it goes, if not to where everything goes."""
 
     line: "Line"
-    kind: str  # message | echo | edit | gone | renumber | status
+    kind: str  # message | echo | edit | gone | renumber | status | watermark | other
     platform_id: str
     change: Any
     person: "Person | None"
@@ -37,6 +39,11 @@ class Item(Struct, kw_only=True):
     status: str = ""
     message_id: int | None = None
     original_id: str | None = None
+    covers: tuple[int, ...] = ()
+    announced: bool = False
+    opts: str | None = None
+    at: float = 0.0
+    url: str | None = None
     posts: int = 0
     answered: bool = False
 
@@ -50,14 +57,17 @@ class Mail:
 
     def __init__(self, world: "World") -> None:
         self.world = world
+        self.told: list[Item] = []
         self.answered: list[Item] = []
         self.bundles: list[list[Item]] = []
         self.forged: list[str] = []
-        self._held: dict[str, list[Item]] = {}
+        self._held: dict[object, list[Item]] = {}
 
     def send(self, item: Item, *, within: float = 0.0) -> None:
         """On its way, as often and as late as the seed says."""
         chance = self.world.chance
+        self.told.append(item)
+        item.at = trio.current_time()
         times = 1
         while chance.strikes("webhook_twice") and times < 6:
             times += 1
@@ -85,17 +95,14 @@ class Mail:
         for item in items:
             item.posts += 1
         self.bundles.append(items)
-        secret = items[0].line.account.app_secret
-        body = builders.webhook_bytes(
-            builders.merged([(item.line.account.waba_id, item.change) for item in items])
-        )
+        line = items[0].line
         keyed = len({item.line.number for item in items}) == 1 and chance.stream("webhook").random() < 0.5
-        path = "/api/webhooks/whatsapp" + (f"/{items[0].line.endpoint_key}" if keyed else "")
+        key = line.endpoint_key if keyed else None
         patience = 0.5
         while True:
             process = world.door()
             if process is not None:
-                status = await self._request(process, path, secret, body)
+                status = await self._request(process, line.voice.post(items, key))
                 if status == 200 and self._answered(items):
                     return
                 if status not in (None, 200, 503):
@@ -106,42 +113,46 @@ class Mail:
             await trio.sleep(chance.uniform("webhook", 0.2, patience))
             patience = min(PATIENCE_SECONDS_MAX, patience * 2)
 
-    async def _request(self, process: "Process", path: str, secret: str, body: bytes) -> int | None:
+    async def _request(self, process: "Process", post: "Post") -> int | None:
         """One try. None: no answer came back."""
         chance = self.world.chance
         seconds = HANG_UP_SECONDS
         if chance.strikes("webhook_hung_up"):
             seconds = chance.uniform("webhook_hung_up", 0.0, 0.3)
-        headers = {
-            "x-hub-signature-256": builders.signature(secret, body),
-            "content-type": "application/json",
-        }
         answer = None
         with trio.move_on_after(seconds):
             if chance.stream("webhook").random() < 0.5:
-                answer = await self._begun(process, path, headers, body)
-            if answer is None:
+                answer = await self._begun(process, post)
+            else:
                 answer = await process.webhooks.handle(
-                    "POST", path, "", headers, body, trace=f"w{self.world.new_trace()}"
+                    "POST",
+                    post.path,
+                    post.query,
+                    post.headers,
+                    post.body,
+                    trace=f"w{self.world.new_trace()}",
                 )
         if answer is None or process.dead:
             return None
-        self.world.record.add("webhook", path, body, answer.status, answer.body)
+        self.world.record.add("webhook", post.path, post.body, answer.status, answer.body)
         if answer.status == 200 and chance.strikes("webhook_answer_lost"):
             return None
         return answer.status
 
     @staticmethod
-    async def _begun(process: "Process", path: str, headers: dict[str, str], body: bytes) -> Answer | None:
-        """The lane's way, without a task of the request's own. None: it was not taken."""
+    async def _begun(process: "Process", post: "Post") -> Answer:
+        """The lane's way, without a task of the request's own as far as that goes."""
         told, answers = trio.Event(), list[Answer]()
 
         def answered(answer: Answer) -> None:
             answers.append(answer)
             told.set()
 
-        if not process.webhooks.begin(path, "", headers, body, answered, trio.current_time()):
-            return None
+        rest = process.webhooks.begin(
+            post.path, post.query, post.headers, post.body, answered, trio.current_time()
+        )
+        if rest is not None:
+            return await rest()
         while not answers:
             with trio.move_on_after(1.0):
                 await told.wait()
@@ -160,32 +171,29 @@ class Mail:
     async def _forge(self, item: Item) -> None:
         """Somebody with another business' secret tells what this one's customer has written."""
         world = self.world
-        strangers = [one for one in world.lines if one.account.app_secret != item.line.account.app_secret]
+        strangers = [
+            one
+            for one in world.lines
+            if one.platform == item.line.platform and one.voice.company != item.line.voice.company
+        ]
         process = world.door()
         if not strangers or process is None:
             return
-        number = f"wamid.forged{len(self.forged)}"
-        self.forged.append(number)
-        person = builders.Person(name="Mallory", wa_id="15559990000")
-        message = builders.text_message(person, number, world.platform_seconds(), "forged")
-        body = builders.webhook_bytes(builders.message_webhook(item.line.account, [person], [message]))
-        keyed = world.chance.stream("webhook_forged").choice(
-            ("", f"/{strangers[0].endpoint_key}", f"/{item.line.endpoint_key}")
-        )
-        secret = strangers[0].account.app_secret
-        status = await self._request(process, f"/api/webhooks/whatsapp{keyed}", secret, body)
-        world.tell("forger", f"is answered {status} for {number}")
+        name, post = item.line.voice.forgery(len(self.forged), strangers[0].voice)
+        self.forged.append(name)
+        status = await self._request(process, post)
+        world.tell("forger", f"is answered {status} for {name}")
         if status == 200:
-            world.violate("isolation", f"{number} was signed by a stranger and taken", number)
+            world.violate("isolation", f"{name} was signed by a stranger and taken", name)
 
     def _with_others(self, items: list[Item]) -> list[Item]:
         """With what was held back before for the same signer, or held back itself."""
-        secret = items[0].line.account.app_secret
-        return [*items, *self._held.pop(secret, [])]
+        company = items[0].line.voice.company
+        return [*items, *self._held.pop(company, [])] if company is not None else items
 
     def hold(self, item: Item) -> None:
         """Kept until another delivery of the same app takes it along; a copy is on its way anyway."""
-        self._held.setdefault(item.line.account.app_secret, []).append(item)
+        self._held.setdefault(item.line.voice.company, []).append(item)
 
     @staticmethod
     def _about(items: list[Item]) -> list[object]:

@@ -1,23 +1,24 @@
-"""The platform as a model: the Graph API that the real sender calls, without a network, and what it reports.
+"""The platforms as a model: what becomes of the calls that the real senders make, without a network.
 
-It takes, declines, loses and hangs by the seed, and keeps each call, because most promises about sending can
-only be judged from this side: what was sent twice, in which order, how fast, and after which answer.
+They take, decline, lose and hang by the seed, each in its own words (`lines.Voice`), and each call is kept,
+because most promises about sending can only be judged from this side: what was sent twice, in which order,
+how fast, and after which answer.
 """
 
 from collections import Counter, defaultdict
+from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any
 
 import httpx
-import msgspec
 import trio
 from msgspec import Struct
 
-from adapters.simulators import builders
-from adapters.simulators.accounts import WhatsAppAccount
-from adapters.simulators.graph_errors import GraphError, webhook_error
-from tests.simulation.mail import Item
+from engine.domain.outbound import OutboxItem
+from tests.simulation.lines import Line, Refusal
 
 if TYPE_CHECKING:
+    from adapters.port import Account, Fitted, Limits, Sender, SendResult, Turn
+    from engine.domain.outbound import Send
     from tests.simulation.process import Process
     from tests.simulation.world import World
 
@@ -27,25 +28,34 @@ KNOWN_SECONDS_MAX = 5.0
 RESEND_SECONDS_MIN = 8.0
 """What the simulated programs wait for the platform's word (`outbound_unknown_wait_seconds`)."""
 
+_REFUSED_BY_CHANCE = {
+    "send_throttled": ("throttled", (0.0, 5.0, 30.0, 120.0)),
+    "send_pair_limited": ("pair_limited", (0.0,)),
+    "send_error": ("declined", (0.0, 0.0, 20.0)),
+    "send_refused": ("refused", (0.0,)),
+}
+"""What the call's outcome is called, and which pauses the platform asks for."""
 
-class Line(Struct, kw_only=True):
-    """A connected number: who has it, and how the platform knows it."""
+_sending: ContextVar[OutboxItem] = ContextVar("sending")
 
-    tenant_id: int
-    channel_id: int
-    account: WhatsAppAccount
-    endpoint_key: str
-    messages_per_second: int
-    concurrency: int
-    tokens: int = 0
 
-    @property
-    def token(self) -> str:
-        return f"{self.account.access_token}-{self.tokens}"
+class Known:
+    """A real sender; which of its items a request is for is noted beside it, since not every platform is told
+    our ids."""
 
-    @property
-    def number(self) -> str:
-        return self.account.phone_number_id
+    def __init__(self, sender: "Sender") -> None:
+        self._sender = sender
+        self.platform = sender.platform
+
+    def fit(self, send: "Send") -> "Fitted":
+        return self._sender.fit(send)
+
+    def limits(self, account: "Account") -> "Limits":
+        return self._sender.limits(account)
+
+    async def send(self, item: OutboxItem, account: "Account", turn: "Turn") -> "SendResult":
+        _sending.set(item)
+        return await self._sender.send(item, account, turn)
 
 
 class Call(Struct, kw_only=True):
@@ -53,7 +63,6 @@ class Call(Struct, kw_only=True):
     the process while it lived."""
 
     message_id: int
-    recipient: str
     process: int
     at: float
     outcome: str = "unknown"
@@ -88,25 +97,26 @@ class Platform:
     async def answer(self, request: httpx.Request, process: "Process") -> httpx.Response:
         """One request, from its arrival to its answer. Raises httpx's errors for what a network does."""
         world, chance = self.world, self.world.chance
-        body = msgspec.json.decode(await request.aread())
-        line = world.line_of_number(request.url.path.split("/")[2])
-        if body.get("status") == "read":
-            world.record.add("signal", line.number, body)
+        await request.aread()
+        line = world.line_of_host(request.url.host)
+        if not line.voice.is_message(request):
+            world.record.add("call", line.number, request.method, request.url.path, request.content)
             await trio.sleep(chance.uniform("signal", 0.0, 0.2))
-            return _json(200, {"success": True})
+            return await self._answered(line, request, process)
+        item = _sending.get()
+        assert item.message_id is not None
         call = Call(
-            message_id=int(body["biz_opaque_callback_data"]),
-            recipient=body.get("to") or body.get("recipient") or "",
+            message_id=item.message_id,
             process=process.number,
             at=trio.current_time(),
             jumps=world.jumps,
         )
-        self._judge(call, line, body, request, process)
+        self._judge(call, line, request, process)
         self.calls[call.message_id].append(call)
         world.tell(
             "platform", f"is asked by process {process.number} to send {call.message_id}", call.message_id
         )
-        world.record.add("send", line.number, body)
+        world.record.add("send", line.number, request.content)
         await trio.sleep(chance.uniform("send", 0.02, 0.4))
         response = await self._fate(call, line, request)
         call.heard_at = trio.current_time()
@@ -117,64 +127,94 @@ class Platform:
         world.tell("platform", f"answers {call.outcome} for {call.message_id}", call.message_id)
         return response
 
-    async def _fate(self, call: Call, line: Line, request: httpx.Request) -> httpx.Response:
+    async def _answered(self, line: Line, request: httpx.Request, process: "Process") -> httpx.Response:
+        """A call that sends nothing: renewals, lists, read marks."""
         chance = self.world.chance
-        if request.headers.get("authorization") != f"Bearer {line.token}":
+        if chance.strikes("call_failed"):
+            return httpx.Response(503, content=b"<html>Later</html>")
+        response: httpx.Response = line.voice.other(request)
+        lost = chance.strikes("call_answer_lost")
+        if line.voice.renews(request) and response.status_code == 200:
+            self.world.tell("platform", f"gives new credentials for {line.number}")
+            line.renewed_by.append(process)
+            line.cut_off += lost
+        if lost:
+            raise httpx.ReadError("the answer was lost", request=request)
+        return response
+
+    async def _fate(self, call: Call, line: Line, request: httpx.Request) -> httpx.Response:
+        chance, voice = self.world.chance, line.voice
+        unheld: httpx.Response | None = voice.holds(request)
+        if unheld is not None:
             call.outcome = "unauthorized"
-            self._unauthorized[call.process, line.number, line.tokens] += 1
-            if self._unauthorized[call.process, line.number, line.tokens] > line.concurrency + 8:
+            place = (call.process, line.number, line.tokens)
+            self._unauthorized[place] += 1
+            if self._unauthorized[place] > voice.concurrency + 8:
                 self.world.violate(
                     "pace", f"{line.number} is called on and on with refused credentials", call.message_id
                 )
-            return _refused(GraphError(190, "The access token is not valid."))
-        if chance.strikes("send_throttled"):
-            call.outcome = "throttled"
-            call.retry_after = chance.stream("send_throttled").choice((0.0, 5.0, 30.0, 120.0))
-            return _refused(GraphError(130429, "Too fast."), call.retry_after)
-        if chance.strikes("send_pair_limited"):
-            call.outcome = "pair_limited"
-            return _refused(GraphError(131056, "Too much for this person."))
-        if chance.strikes("send_error"):
-            call.outcome = "declined"
-            call.retry_after = chance.stream("send_error").choice((0.0, 0.0, 20.0))
-            return _refused(GraphError(131016, "Later."), call.retry_after)
-        if chance.strikes("send_refused"):
-            call.outcome = "refused"
-            return _refused(GraphError(131026, "Cannot be delivered."))
+            return unheld
+        for kind, (outcome, pauses) in _REFUSED_BY_CHANCE.items():
+            if kind in voice.faults and chance.strikes(kind):
+                call.outcome = outcome
+                call.retry_after = chance.stream(kind).choice(pauses)
+                refused: httpx.Response = voice.refusal(kind, call.retry_after)
+                return refused
         if chance.strikes("send_gateway_error"):
             # Something in front of the platform answers; nobody knows what is behind it.
             if chance.stream("send_gateway_error").random() < 0.5:
-                self._take(call, line)
+                self._take(call, line, request)
             await trio.sleep(chance.uniform("send_gateway_error", 0.0, 0.5))
             return httpx.Response(502, content=b"<html>Bad gateway</html>")
         if chance.strikes("send_hung"):
             if chance.stream("send_hung").random() < 0.5:
-                self._take(call, line)
+                self._take(call, line, request)
             await trio.sleep(3_600)
-        self._take(call, line)
+        response = self._take(call, line, request)
         if chance.strikes("send_answer_lost"):
             raise httpx.ReadError("the answer was lost", request=request)
         await trio.sleep(chance.uniform("send", 0.0, 0.4))
-        call.outcome = "accepted"
-        return _json(200, {"messaging_product": "whatsapp", "messages": [{"id": call.taken_as}]})
+        if call.outcome == "unknown":
+            call.outcome = "accepted"
+        return response
+
+    def _take(self, call: Call, line: Line, request: httpx.Request) -> httpx.Response:
+        """It has its effect, unless the platform's own rules forbid it."""
+        taken = line.voice.take(call, request)
+        if isinstance(taken, Refusal):
+            call.outcome = "refused"
+            self._judge_refusal(call, line, taken.rule)
+        else:
+            call.taken_as = taken.platform_id
+            self.taken.append(call)
+            self.world.tell(
+                "platform",
+                f"takes {call.message_id} as {call.taken_as}",
+                call.message_id,
+                call.taken_as,
+            )
+        answer: httpx.Response = taken.answer
+        return answer
 
     # ---------------------------------------------------------------- what must hold at each call
 
-    def _judge(
-        self, call: Call, line: Line, body: dict[str, Any], request: httpx.Request, process: "Process"
-    ) -> None:
+    def _judge(self, call: Call, line: Line, request: httpx.Request, process: "Process") -> None:
         world, now = self.world, trio.current_time()
         about = (call.message_id,)
         row = world.store.row(line.tenant_id, "messages", call.message_id)
         if row is None or row.channel_id != line.channel_id:
             world.violate("isolation", f"{call.message_id} is sent on {line.number}, whose it is not", *about)
             return
-        if world.marker(line.tenant_id) not in msgspec.json.encode(body).decode():
+        if world.marker(line.tenant_id) not in line.voice.words(request):
             world.violate("isolation", f"{call.message_id} has another tenant's words", *about)
         item = world.store.row(line.tenant_id, "outbox", call.message_id)
-        if item is None or item.state in ("queued", "unknown"):
+        node = f"n{process.number}"
+        taken_over = world.databases[line.tenant_id].owners[line.tenant_id].node != node
+        waited_for = taken_over and world.commits.is_sent_by(call.message_id, node)
+        if item is None or (item.state in ("queued", "unknown") and not waited_for):
             state = "nowhere" if item is None else item.state
             world.violate("outbox", f"{call.message_id} goes out and its row is {state}", *about)
+        self._judge_consent(call, row)
         self._judge_pace(line, process, now, about)
         before = self.calls[call.message_id]
         if before and call.message_id not in world.retried:
@@ -190,13 +230,45 @@ class Platform:
             if later:
                 world.violate("outbox", f"{call.message_id} goes out after {later[0]}", *about, later[0])
 
+    def _judge_consent(self, call: Call, row: Any) -> None:
+        """Only what was written down as being sent before an opt-out was stored may still go out after it."""
+        world, number = self.world, call.message_id
+        opted_out = world.opted_out.get((row.tenant_id, row.channel_id, row.contact_key))
+        if opted_out is not None and world.begun.get(number, 0) > opted_out:
+            world.violate("consent", f"{number} goes out to who has opted out", number)
+
+    def _judge_refusal(self, call: Call, line: Line, rule: str) -> None:
+        """What the engine could know beforehand is no reason to be refused for."""
+        world, number = self.world, call.message_id
+        row = world.store.row(line.tenant_id, "messages", number)
+        if rule == "other":
+            world.violate("platform", f"{number} is refused by {line.platform} as it is", number)
+        if rule == "used_up" and not world.jumps and not self._taken_unheard(row):
+            world.violate("window", f"{number} is one more than the window takes", number)
+        if rule == "window" and not world.jumps and number not in world.retried:
+            ended = line.voice.window_ended_at(row.contact_key)
+            if row.created_at > ended:
+                late = (row.created_at - ended) / 1000
+                world.violate("window", f"{number} was written {late:.1f} s after the window's end", number)
+
+    def _taken_unheard(self, row: Any) -> bool:
+        """Whether the platform may have more of this conversation than we know."""
+        world = self.world
+        return any(
+            one.outcome == "unknown" or one.heard_at is None
+            for number, calls in self.calls.items()
+            if world.place_of_message(number) == (row.tenant_id, row.channel_id, row.contact_key)
+            for one in calls
+            if one.message_id != row.id or one is not calls[-1]
+        )
+
     def _judge_pace(self, line: Line, process: "Process", now: float, about: tuple[int, ...]) -> None:
         place = (process.number, line.number)
         arrivals = self._arrivals[place]
         arrivals.append(now)
         recent = [at for at in arrivals if at > now - 1.0]
         self._arrivals[place] = recent
-        calls_max = line.messages_per_second + line.concurrency
+        calls_max = line.voice.per_second + line.voice.concurrency
         # What was in hand goes out when its commit comes, so a burst of that is lawful after a slow one.
         if len(recent) > calls_max and now - process.worker_crashed_at > 2.0:
             self.world.violate("pace", f"{len(recent)} calls of {line.number} within a second", *about)
@@ -240,53 +312,6 @@ class Platform:
                 *about,
             )
 
-    # ---------------------------------------------------------------- taken, and what becomes of it
-
-    def _take(self, call: Call, line: Line) -> None:
-        self._number += 1
-        call.taken_as = f"wamid.out{self._number}"
-        self.taken.append(call)
-        world, random = self.world, self.world.chance.stream("statuses")
-        world.tell("platform", f"takes {call.message_id} as {call.taken_as}", call.message_id, call.taken_as)
-        kinds = random.choice((["sent"], ["sent", "delivered"], ["sent", "delivered", "read"], ["read"]))
-        if world.chance.strikes("delivery_failed"):
-            kinds = ["sent", "failed"]
-            self.failed.add(call.taken_as)
-        recipient = call.recipient.removeprefix("+")
-        if not recipient.isdigit():
-            recipient = world.person_by_key(line, recipient).wa_id
-        if world.callbacks and random.random() < 0.1:
-            recipient = "1999" + recipient[-4:]  # by a number that nobody has heard of
-        for kind in kinds:
-            at = world.platform_seconds()
-            error = webhook_error(131049, "Not today.") if kind == "failed" else None
-            change = builders.change(
-                builders.value(
-                    line.account,
-                    statuses=[
-                        builders.status(
-                            call.taken_as,
-                            kind,
-                            at,
-                            recipient,
-                            callback_data=str(call.message_id) if world.callbacks else None,
-                            error=error,
-                        )
-                    ],
-                )
-            )
-            item = Item(
-                line=line,
-                kind="status",
-                platform_id=call.taken_as,
-                change=change,
-                person=None,
-                status=kind,
-                message_id=call.message_id if world.callbacks else None,
-            )
-            late = random.choice((5.0, 25.0)) if kind == "failed" else 5.0
-            world.mail.send(item, within=late)
-
 
 class _Transport(httpx.AsyncBaseTransport):
     """The network between one process and the platform."""
@@ -303,16 +328,8 @@ class _Transport(httpx.AsyncBaseTransport):
             await trio.sleep(chance.uniform("send_unreachable", 0.0, 1.0))
             raise httpx.ConnectError("no route", request=request)
         # The steps of a request that httpcore tells of and the sender waits for.
-        trace = request.extensions["trace"]
-        await trace("http11.send_request_headers.started", {})
-        await trace("http11.send_request_body.complete", {})
+        trace = request.extensions.get("trace")
+        if trace is not None:
+            await trace("http11.send_request_headers.started", {})
+            await trace("http11.send_request_body.complete", {})
         return await self._platform.answer(request, self._process)
-
-
-def _json(status: int, body: Any) -> httpx.Response:
-    return httpx.Response(status, content=msgspec.json.encode(body))
-
-
-def _refused(error: GraphError, retry_after: float = 0.0) -> httpx.Response:
-    answer = error.response("trace", retry_after_seconds=retry_after or None)
-    return httpx.Response(answer.status, content=answer.body, headers=dict(answer.headers))

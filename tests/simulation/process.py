@@ -4,32 +4,36 @@ sessions and adapters; the database, the platform and the clocks are the model's
 import contextlib
 from collections.abc import Sequence
 from functools import partial
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
-import httpx
 import msgspec
 import trio
 from prometheus_client import CollectorRegistry
 
 from adapters.channel import Channels, Trouble
 from adapters.guard import Guard
-from adapters.port import Account
-from adapters.whatsapp import sending
-from adapters.whatsapp.receiver import WhatsAppReceiver
+from adapters.port import Account, Declined, ErrorClass, Renewed, Tools
+from adapters.registry import adapters
+from adapters.renewing import Expiring, Renewer
 from engine.domain.conversation import actor as conversation_actor
 from engine.domain.conversation.messages import MediaVerdict
 from engine.domain.conversation.messages import address_of as conversation_of
 from engine.domain.engine import Engine
 from engine.domain.ids import IdAllocator
+from engine.domain.inbound import Announced, InboundEvent
 from engine.domain.outbox import MEDIA_KIND, Fetch
+from engine.domain.rows import AuditRow
 from engine.domain.tenant.messages import NeedAttention
 from engine.errors import Forbidden, MijraError, Unavailable
-from engine.ports import LoggedEvent
+from engine.ports import Endpoint, LoggedEvent
 from engine.reading import DirectoryEntry
 from engine.runtime import Address, DeadLetter, Inbox, Worker
 from gateway.directory import Directory
+from gateway.locks import Locks
 from gateway.metrics import Metrics
 from gateway.observing import EngineLog, JournalLog
+from gateway.provisioning import Provisioning
 from gateway.push.hub import Hub, ReplayLimits, RingLimits
 from gateway.push.reassigned import Reassigned
 from gateway.push.rights import Viewer
@@ -40,8 +44,10 @@ from storage.writer import WriterLimits
 from storage.writers import Writers
 from tests.simulation.bounds import chosen
 from tests.simulation.database import ModelPool
+from tests.simulation.lines import Line
 from tests.simulation.patching import replaced
-from tests.simulation.platform import RESEND_SECONDS_MIN, Line
+from tests.simulation.platform import RESEND_SECONDS_MIN, Known
+from tests.simulation.played import PUBLIC_URL
 from tests.simulation.store import ModelStore
 
 if TYPE_CHECKING:
@@ -152,17 +158,26 @@ class Process:
             newest_id=self.ids.above,
             head=self.writers.head,
         )
-        self.sender = self._sender()
+        used = sorted({line.platform for line in world.lines})
+        self.adapters = {name: adapters()[name] for name in used}
+        self.tools = Tools(
+            media=_NoMedia(),
+            guard=Network(self),
+            link=lambda tenant_id, key: f"{PUBLIC_URL}/{key}",
+            webhook=self._webhook,
+        )
+        readers = ((name, each.reader(self.tools)) for name, each in self.adapters.items())
+        self.readers = {name: reader for name, reader in readers if reader is not None}
         self.channels = Channels(
             ask=self.ask,
             committer=self.writers,
             store=self.store,
-            senders={"whatsapp": self.sender},
+            senders={name: Known(each.sender(self.tools)) for name, each in self.adapters.items()},
             accounts=self._account,
             wall_ms=world.wall_ms,
             random=random,
             unknown_wait_seconds=RESEND_SECONDS_MIN,
-            on_trouble=self._needs_attention,
+            on_trouble=self._in_trouble,
             items_max=bounds.items,
         )
         with replaced(conversation_actor, "MAILBOX_MAX", bounds.mailbox):
@@ -205,26 +220,48 @@ class Process:
             self.hub,
             Reassigned(self.hub),
         )
-        self.directory = Directory(lambda entry: msgspec.json.decode(entry.credentials))
-        for line in world.lines:
-            self.directory.add(entry_of(line))
+        self.renewer = Renewer(
+            adapters=self.adapters,
+            tools=lambda: self.tools,
+            account=self._account_now,
+            begin=self._begin_renewal,
+            keep=self._keep_renewed,
+            on_trouble=self._in_trouble,
+            wall_ms=world.wall_ms,
+            random=random,
+        )
+        self.directory = Directory(lambda entry: msgspec.json.decode(entry.credentials), listed=self._listed)
+        for entry in world.entries.values():
+            self.directory.add(entry)
+        landlord = _Landlord(world)
+        self.provisioning = Provisioning(
+            SimpleNamespace(  # type: ignore[arg-type]
+                deps=SimpleNamespace(
+                    engine=self.engine, landlord=landlord, directory=self.directory, vault=_Vault()
+                ),
+                changing=Locks(),
+            )
+        )
         self.webhooks = Webhooks(
-            receivers=(WhatsAppReceiver(),),
+            receivers=[self._receiver(name) for name in used],
             directory=self.directory,
             intake=self.engine.intake,
-            landlord=_Landlord(world),
+            landlord=landlord,
             metrics=metrics,
             new_id=self.ids,
             clock_ms=world.wall_ms,
+            read=self._read_announced,
+            public_url=PUBLIC_URL,
             limits=WebhookLimits(in_flight_max=bounds.in_flight),
         )
         world.bounds.watch(self)
 
-    def _sender(self) -> sending.WhatsAppSender:
-        """The real one, with the model platform where its guarded network would be."""
-        client = httpx.AsyncClient(transport=self.world.platform.transport(self), trust_env=False)
-        with replaced(sending, "guarded_client", lambda *_, **__: client):
-            return sending.WhatsAppSender(_NoMedia(), Guard())
+    def _receiver(self, name: str) -> Any:
+        receiver: Any = self.adapters[name].receiver()
+        if hasattr(receiver, "_clock"):
+            # It refuses old signatures: with a clock that is hours off, nothing would come in.
+            receiver._clock = self.world.platform_seconds
+        return receiver
 
     # ---------------------------------------------------------------- life and death
 
@@ -235,6 +272,7 @@ class Process:
                 self._nursery = nursery
                 await nursery.start(self.writers.run)
                 await nursery.start(self.engine.run)
+                nursery.start_soon(self.renewer.run)
                 for tenant_id in self.world.tenants:
                     nursery.start_soon(self._wake, tenant_id)
                 task_status.started()
@@ -266,6 +304,7 @@ class Process:
     async def stop(self) -> None:
         """In order, as SIGTERM does."""
         self.sessions.close_all()
+        await self.renewer.settle()
         await self.engine.stop(10.0)
         self.writers.stop()
         await self.writers.flush()
@@ -292,17 +331,87 @@ class Process:
         return Account(
             tenant_id=tenant_id,
             channel_id=channel_id,
-            platform="whatsapp",
+            platform=channel.platform,
             external_id=channel.external_id,
             credentials=msgspec.json.decode(channel.credentials),
             settings=channel.settings,
             active=channel.status != "disabled",
             credentials_at=channel.credentials_at,
+            credentials_expire_at=channel.credentials_expire_at,
         )
 
-    def _needs_attention(self, trouble: Trouble) -> None:
+    def _webhook(self, account: Account) -> str | None:
+        endpoint = self.directory.by_account(account.platform, account.external_id)
+        if endpoint is None:
+            return None
+        return f"{PUBLIC_URL}/api/webhooks/{account.platform}/{endpoint.endpoint_key}"
+
+    async def _read_announced(self, endpoint: Endpoint, announced: Announced) -> Sequence[InboundEvent]:
+        account = await self._account_now(endpoint.tenant_id, endpoint.channel_id)
+        assert account is not None
+        found = await self.readers[endpoint.platform].read(announced, account)
+        if not isinstance(found, Declined):
+            return found
+        if found.error_class is ErrorClass.AUTH:
+            trouble = Trouble(
+                tenant_id=account.tenant_id,
+                channel_id=account.channel_id,
+                code="service",
+                note=found.message,
+                halted=False,
+                credentials_at=account.credentials_at,
+            )
+            self._in_trouble(trouble)
+        raise Unavailable(found.message)
+
+    # ---------------------------------------------------------------- credentials
+
+    def _listed(self, entry: DirectoryEntry) -> None:
+        self.renewer.see(
+            Expiring(
+                tenant_id=entry.tenant_id,
+                channel_id=entry.channel_id,
+                platform=entry.platform,
+                credentials_at=entry.credentials_at,
+                expires_at=entry.credentials_expire_at,
+            )
+        )
+
+    async def _account_now(self, tenant_id: int, channel_id: int) -> Account | None:
+        await self.engine.config(tenant_id)
+        return self._account(tenant_id, channel_id)
+
+    async def _begin_renewal(self, account: Account) -> None:
+        begun = AuditRow(
+            tenant_id=account.tenant_id,
+            id=self.ids(),
+            user_id=None,
+            action="renewing",
+            subject=f"channel:{account.channel_id}",
+            before=None,
+            after=None,
+            trace="",
+            at=self.world.wall_ms(),
+        )
+        with trio.move_on_after(10.0):
+            await self.engine.commit(account.tenant_id, (begun,))
+            return
+        raise Unavailable("the store takes nothing")
+
+    async def _keep_renewed(self, account: Account, renewed: Renewed) -> bool:
+        return await self.provisioning.renew_channel(
+            account.tenant_id,
+            account.channel_id,
+            account.credentials_at,
+            renewed.credentials,
+            renewed.expires_at,
+        )
+
+    def _in_trouble(self, trouble: Trouble) -> None:
         assert self._nursery is not None
         self._nursery.start_soon(self._mark_attention, trouble)
+        if trouble.halted:
+            self.renewer.hurry(trouble.tenant_id, trouble.channel_id, trouble.credentials_at)
 
     async def _mark_attention(self, trouble: Trouble) -> None:
         mark = NeedAttention(
@@ -390,12 +499,40 @@ class Process:
                 return
 
 
+class Network(Guard):
+    """The way to the platforms: `run` puts it where the guarded connections would be."""
+
+    def __init__(self, process: Process) -> None:
+        super().__init__()
+        self.transport = process.world.platform.transport(process)
+
+
 class _Landlord:
+    """What of the landlord's database is used here."""
+
     def __init__(self, world: "World") -> None:
         self._world = world
 
     async def park_unrouted(self, **what: Any) -> None:
         self._world.violate("edge", f"a delivery for {what['external_id']} was parked: {what['reason']}")
+
+    async def directory_entry(self, platform: str, external_id: str) -> DirectoryEntry | None:
+        await self._world.reached.read()
+        return self._world.entries.get((platform, external_id))
+
+    async def update_directory(self, entry: DirectoryEntry) -> None:
+        await self._world.reached.read()
+        self._world.entries[entry.platform, entry.external_id] = entry
+
+
+class _Vault:
+    """Nothing is sealed here: the vault is storage's and has tests of its own."""
+
+    def seal(self, tenant_id: int, channel_id: int, credentials: dict[str, str]) -> bytes:
+        return msgspec.json.encode(credentials)
+
+    def open(self, tenant_id: int, channel_id: int, sealed: bytes) -> Any:
+        return msgspec.json.decode(sealed)
 
 
 class _NoMedia:
@@ -407,24 +544,21 @@ class _NoMedia:
 
 def entry_of(line: Line) -> DirectoryEntry:
     """The line as the landlord's directory lists it."""
+    given_at, expires_at = line.voice.life()
     return DirectoryEntry(
-        platform="whatsapp",
+        platform=line.platform,
         external_id=line.number,
         tenant_id=line.tenant_id,
         channel_id=line.channel_id,
         endpoint_key=line.endpoint_key,
-        parent_id=line.account.waba_id,
+        parent_id=line.voice.parent_id,
         credentials=credentials_of(line),
         created_at=0,
+        credentials_at=given_at,
+        credentials_expire_at=expires_at,
     )
 
 
 def credentials_of(line: Line) -> bytes:
-    """Not sealed here: the vault is storage's and has tests of its own."""
-    return msgspec.json.encode(
-        {
-            "app_secret": line.account.app_secret,
-            "verify_token": line.account.verify_token,
-            "access_token": line.token,
-        }
-    )
+    """As `_Vault` would keep them."""
+    return msgspec.json.encode(line.voice.credentials())

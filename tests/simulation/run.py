@@ -1,29 +1,16 @@
 """Running one scenario: everything random and every clock from the seed, and what came of it as a report."""
 
-import hashlib
-import logging
 import traceback
-from collections.abc import Iterator
-from contextlib import contextmanager
-from itertools import count
-from random import Random
-from types import SimpleNamespace
 from typing import Any
-from uuid import UUID
 
 import msgspec
-import structlog
 import trio
 import trio.testing
 from msgspec import Struct
-from trio._core import _run as trio_run
 
-import gateway.push.session
-import gateway.webhooks
-import storage.writer
-from adapters.registry import describe_all
+from tests.simulation.channels import CHANNEL_CHECKERS
 from tests.simulation.checkers import CHECKERS
-from tests.simulation.patching import replaced
+from tests.simulation.determined import determined, windows
 from tests.simulation.plan import Scenario
 from tests.simulation.world import World
 
@@ -33,8 +20,6 @@ for nothing, and under virtual time it would never end."""
 
 TURNS_IN_ALL_MAX = 60_000
 """A day takes some 10,000; one that needs so many goes in circles."""
-
-_UNTOLD = frozenset({"exc_info", "session"})
 
 
 class Report(Struct, kw_only=True):
@@ -57,7 +42,6 @@ class Report(Struct, kw_only=True):
 
 def run(scenario: Scenario, *, whole_story: bool = False) -> Report:
     """One day, judged. Deterministic: the same scenario gives the same report in any process."""
-    describe_all()  # as the root does before anything runs
     world = World(scenario)
     ended = [0.0]
 
@@ -66,7 +50,7 @@ def run(scenario: Scenario, *, whole_story: bool = False) -> Report:
             await world.live()
         finally:
             ended[0] = trio.current_time()
-        for check in CHECKERS if world.complete else ():
+        for check in (*CHECKERS, *CHANNEL_CHECKERS) if world.complete else ():
             try:
                 check(world)
             except AssertionError as error:
@@ -74,9 +58,11 @@ def run(scenario: Scenario, *, whole_story: bool = False) -> Report:
 
     # Jumps to the next deadline whenever everybody sleeps.
     clock = trio.testing.MockClock(autojump_threshold=0)
-    with _determined(world):
+    with determined(world):
         try:
-            trio.run(day, clock=clock, instruments=[world.bounds, _Turns(world, clock)])
+            world.set_up()
+            with windows(world):
+                trio.run(day, clock=clock, instruments=[world.bounds, _Turns(world, clock)])
         except Exception as error:  # noqa: BLE001  # whatever it was, it is a finding
             world.violate("crash", "".join(traceback.format_exception(error))[-4_000:])
     return Report(
@@ -142,54 +128,3 @@ def _concerned(world: World, about: frozenset[Any]) -> frozenset[Any] | None:
             if row.conversation_id in found:
                 names |= {row.id, row.platform_message_id}
     return frozenset(names - {None})
-
-
-@contextmanager
-def _determined(world: World) -> Iterator[None]:
-    """Trio's scheduler, batch ids and session ids from the seed; log lines into the record."""
-    seed = world.scenario.seed
-    ids = Random(f"{seed}/ids")
-    batches = count(1)
-
-    def batch_id() -> UUID:
-        return UUID(int=(next(batches) << 64) | ids.getrandbits(64))
-
-    log = structlog.get_config()
-    trio_run._r.seed(int.from_bytes(hashlib.sha256(f"{seed}/scheduler".encode()).digest()[:8]))
-    structlog.configure(
-        processors=[_recorder(world)],
-        wrapper_class=structlog.make_filtering_bound_logger(logging.INFO),
-        logger_factory=structlog.ReturnLoggerFactory(),
-        cache_logger_on_first_use=False,
-    )
-    tokens = SimpleNamespace(token_hex=lambda size: f"{ids.getrandbits(8 * size):x}")
-    try:
-        with (
-            replaced(trio_run, "_ALLOW_DETERMINISTIC_SCHEDULING", True),
-            replaced(storage.writer, "batch_id", batch_id),
-            replaced(gateway.push.session, "secrets", tokens),
-            replaced(gateway.webhooks, "os", SimpleNamespace(urandom=ids.randbytes)),
-        ):
-            yield
-    finally:
-        structlog.configure(**log)
-
-
-def _recorder(world: World) -> Any:
-    """Every log line goes into the hash, and the worse ones into the timeline."""
-
-    def record(_: Any, level: str, fields: dict[str, Any]) -> str:
-        shown = {name: value for name, value in fields.items() if name not in _UNTOLD}
-        if level in ("warning", "error", "exception"):
-            event = shown.pop("event")
-            about = [
-                value
-                for name, value in shown.items()
-                if name in ("message_id", "outbox_id", "conversation_id")
-            ]
-            world.tell("log", f"{event} {shown}", *about)
-        else:
-            world.record.add("log", shown)
-        raise structlog.DropEvent
-
-    return record

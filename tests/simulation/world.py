@@ -12,11 +12,10 @@ import msgspec
 import trio
 from msgspec import Struct
 
-from adapters.simulators.accounts import WhatsAppAccount, demo_account
+from adapters.registry import adapters
 from engine.domain import rows
 from engine.domain.conversation.messages import By
-from engine.domain.phones import with_variants
-from engine.domain.tenant.messages import Save
+from engine.reading import DirectoryEntry
 from engine.runtime import SystemStatistics
 from tests.simulation.agents import TAG, Agents
 from tests.simulation.bounds import Bounds
@@ -24,19 +23,26 @@ from tests.simulation.chance import Chance
 from tests.simulation.commits import Commits
 from tests.simulation.database import Database
 from tests.simulation.ledger import Ledger
+from tests.simulation.lines import Line
 from tests.simulation.mail import Mail
 from tests.simulation.people import People, Person
 from tests.simulation.plan import Operation, Scenario
-from tests.simulation.platform import Line, Platform
-from tests.simulation.process import Process, credentials_of
+from tests.simulation.platform import Platform
+from tests.simulation.played import VOICES
+from tests.simulation.process import Process, credentials_of, entry_of
 from tests.simulation.record import Record
 from tests.simulation.screens import Screen
 from tests.simulation.store import ModelStore
 from tests.simulation.supervision import Supervision
 from tests.simulation.troubles import StoreTroubles
+from tests.simulation.whatsapp import WhatsAppVoice
 
 MORNING = 1_767_441_600_000  # Saturday 2026-01-03 12:00:00 UTC
 TENANTS = (7, 8)
+WHATSAPP_CHANCE = 0.4
+"""How often an account is WhatsApp's; else it is one of the others', each as often."""
+WINDOW_SECONDS = 1_800
+"""A reply window on the days on which windows are so short that they end within the day."""
 SETTLE_SECONDS_MAX = 86_400.0
 """From the last thing that happens until nothing is left to do; an hour of pauses is asked for at most."""
 
@@ -94,13 +100,35 @@ class World:
         self.platform = Platform(self)
         self.people = People(self)
         self.agents = Agents(self)
-        self.lines = [
-            self._line(tenant_id, number, options) for tenant_id, number in ((7, 0), (8, 0), (8, 1))
-        ]
-        self.customers = [person for line in self.lines for person in self._customers(line, options)]
+        self.lines: list[Line] = []
+        self.customers: list[Person] = []
+        self.screens: list[Screen] = []
+        self.entries: dict[tuple[str, str], DirectoryEntry] = {}
+        """The landlord's directory."""
+        self.windows: dict[str, int] = {}
+        """Reply windows (s) that are shorter today than they are."""
+        self.begun: dict[int, int] = {}
+        """Messages that were written down as being sent, and by which transaction."""
+        self.opted_out: dict[tuple[int, int, str], int] = {}
+        """Contacts who want no messages, and since which transaction."""
+        self._transactions = 0
+
+    def set_up(self) -> None:
+        """Who is there; after everything that is random has been given its seed."""
+        options = self.chance.stream("world")
+        if options.random() < 0.4:
+            self.windows = {
+                name: WINDOW_SECONDS
+                for name, each in adapters().items()
+                if each.platform.capabilities.window_seconds is not None
+            }
+        for tenant_id, number in ((7, 0), (8, 0), (8, 1)):
+            self.lines.append(self._line(tenant_id, number, options))
+        self.entries = {(line.platform, line.number): entry_of(line) for line in self.lines}
+        self.customers += [person for line in self.lines for person in self._customers(line, options)]
         for tenant_id in TENANTS:
             self._settle_in(tenant_id, options)
-        self.screens = [
+        self.screens += [
             Screen(self, f"screen {tenant_id}{name}", tenant_id, user, inbox=inbox)
             for tenant_id in TENANTS
             for name, user, inbox in (("a", tenant_id * 100 + 1, True), ("b", tenant_id * 100 + 2, False))
@@ -123,38 +151,19 @@ class World:
         self.store = ModelStore(self.databases)
 
     def _line(self, tenant_id: int, number: int, options: Any) -> Line:
-        account = demo_account(tenant_id * 10 + number)
-        if options.random() < 0.5:
-            # Numbers of one app: one secret for several businesses.
-            members = {name: getattr(account, name) for name in account.__struct_fields__}
-            account = WhatsAppAccount(**{**members, "app_secret": "secret-of-one-app"})
-        return Line(
+        line = Line(
             tenant_id=tenant_id,
             channel_id=tenant_id * 10 + number,
-            account=account,
             endpoint_key=f"key{tenant_id}{number}",
-            messages_per_second=options.choice((2, 20, 80)),
-            concurrency=options.choice((1, 4, 32)),
+            voice=None,
         )
+        others = sorted(VOICES)
+        name = "whatsapp" if options.random() < WHATSAPP_CHANCE else options.choice(others)
+        line.voice = (WhatsAppVoice if name == "whatsapp" else VOICES[name])(self, line, options)
+        return line
 
     def _customers(self, line: Line, options: Any) -> list[Person]:
-        people = []
-        for number in range(options.randint(1, 3)):
-            # The third is a Brazilian, whose number is written in two ways.
-            wa_id = f"1555000{number}" if number < 2 else "551180000002"
-            user_id = f"US.{number}" if options.random() < 0.5 else None
-            people.append(
-                Person(
-                    line=line,
-                    name=f"P{number}",
-                    wa_id=wa_id,
-                    user_id=user_id,
-                    loose=user_id is not None and options.random() < 0.2,
-                    keys=[*with_variants(wa_id), *([user_id] if user_id else [])],
-                    written=[],
-                )
-            )
-        return people
+        return [line.voice.person(number, options) for number in range(options.randint(1, 3))]
 
     def _settle_in(self, tenant_id: int, options: Any) -> None:
         """The tenant's configuration, before anybody is there."""
@@ -180,16 +189,15 @@ class World:
                 rows.ChannelRow(
                     tenant_id=tenant_id,
                     id=line.channel_id,
-                    platform="whatsapp",
+                    platform=line.platform,
                     name=f"Line {line.channel_id}",
                     external_id=line.number,
                     credentials=credentials_of(line),
-                    settings={
-                        "messages_per_second": line.messages_per_second,
-                        "concurrency": line.concurrency,
-                    },
+                    settings=line.voice.settings,
                     status="active",
                     status_note=None,
+                    credentials_at=line.voice.life()[0],
+                    credentials_expire_at=line.voice.life()[1],
                     **at,
                 )
             )
@@ -243,8 +251,8 @@ class World:
     def lines_of(self, tenant_id: int) -> list[Line]:
         return [line for line in self.lines if line.tenant_id == tenant_id]
 
-    def line_of_number(self, number: str) -> Line:
-        return next(line for line in self.lines if line.number == number)
+    def line_of_host(self, host: str) -> Line:
+        return next(line for line in self.lines if line.host == host)
 
     def person_by_key(self, line: Line, key: str) -> Person:
         return next(one for one in self.customers if one.line is line and key in one.keys)
@@ -255,6 +263,11 @@ class World:
             if row is not None:
                 return (tenant_id, row.channel_id, row.contact_key)
         return None
+
+    @property
+    def morning(self) -> int:
+        """When the day begins, by the platforms' clocks (ms)."""
+        return MORNING
 
     @staticmethod
     def marker(tenant_id: int) -> str:
@@ -269,9 +282,13 @@ class World:
         """The platform's clock, which is right."""
         return MORNING // 1000 + int(self._elapsed())
 
+    def platform_nanoseconds(self) -> int:
+        return MORNING * 1_000_000 + round(self._elapsed() * 1e9)
+
     @staticmethod
     def _elapsed() -> float:
-        return trio.current_time()
+        """0 before the day begins."""
+        return trio.current_time() if trio.lowlevel.in_trio_run() else 0.0
 
     def new_trace(self) -> int:
         self._traces += 1
@@ -310,6 +327,7 @@ class World:
         """Every transaction that became durable."""
         self.record.add("commit", name, calls)
         self.commits.check(self.databases_by_name[name], calls)
+        self._transactions += 1
         for statement, columns in calls:
             if statement == "take_ownership":
                 self.tell("store", f"{columns[1]} owns {list(columns[0])}")
@@ -326,7 +344,32 @@ class World:
                     self.decided.setdefault(row["id"], trio.current_time())
                 elif statement == "patch_messages" and row["status"] is not None:
                     self.decided.pop(row["id"], None)
+                elif statement == "patch_outbox" and row["state"] == "sending":
+                    self.begun[row["id"]] = self._transactions
+                elif statement == "insert_events" and row["name"].startswith("customer.opted_"):
+                    self._note_consent(row)
+                elif statement == "upsert_channels" and row["status"] == "needs_attention":
+                    self._owner_is_called(row["id"])
                 self.tell("store", *_told(statement, row))
+
+    def _note_consent(self, event: dict[str, Any]) -> None:
+        number = msgspec.json.decode(event["data_json"])["conversation"]["id"]
+        row = self.store.row(event["tenant_id"], "conversations", number)
+        place = (row.tenant_id, row.channel_id, row.contact_key)
+        if event["name"] == "customer.opted_out":
+            self.opted_out[place] = self._transactions
+        else:
+            self.opted_out.pop(place, None)
+
+    def _owner_is_called(self, channel_id: int) -> None:
+        """A channel's credentials are said to hold no more."""
+        (line,) = (one for one in self.lines if one.channel_id == channel_id)
+        lost = line.tokens or line.cut_off or any(process.dead for process in line.renewed_by)
+        if not lost:
+            self.violate(
+                "credentials", f"{line.number} is said to need a person, and nothing was taken from it"
+            )
+        self.later(0.0, self._connected_again, line, 90.0)
 
     # ---------------------------------------------------------------- processes
 
@@ -397,18 +440,22 @@ class World:
         self.tell("clock", f"jumps by {seconds:.0f} s")
 
     async def _token_revoked(self, random: Any) -> None:
-        """The platform takes a token back; later the owner enters the new one."""
+        """The platform takes an account's credentials back; later the owner enters new ones."""
         line = random.choice(self.lines)
         line.tokens += 1
+        line.voice.revoke()
         self.tell("platform", f"revokes the token of {line.number}")
-        await trio.sleep(random.choice((1.0, 30.0, 1_000.0)))
-        values = {"credentials": credentials_of(line), "status": "active", "status_note": None}
-        owner = self.agents_of(line.tenant_id)[0]
-        change = Save(kind="channel", id=line.channel_id, values=values, by=owner)
-        while True:
-            if await self.agents.configure(line.tenant_id, change):
-                return
-            await trio.sleep(1.0)
+        await self._connected_again(line, random.choice((1.0, 30.0, 1_000.0)))
+
+    async def _connected_again(self, line: Line, seconds: float) -> None:
+        """The owner hears that something is wrong, and does something about it after a while."""
+        if line.owner_is_told:
+            return
+        line.owner_is_told = True
+        await trio.sleep(seconds)
+        line.voice.restore()
+        await self.agents.connect_again(line)
+        line.owner_is_told = False
 
     async def _log_trimmed(self, random: Any) -> None:
         """Retention drops the older part of a tenant's event log."""
@@ -444,7 +491,7 @@ class World:
             locale=None,
             timezone=None,
             attributes={},
-            source="whatsapp",
+            source=line.platform,
             first_seen_at=now,
             last_seen_at=now,
             created_at=now,
@@ -455,7 +502,7 @@ class World:
             external_id=key,
             contact_key=key,
             customer_id=number,
-            platform="whatsapp",
+            platform=line.platform,
             display=None,
             created_at=now,
         )
@@ -542,6 +589,7 @@ _TOLD = {
     "insert_outbox": rows.OutboxRow,
     "patch_outbox": rows.OutboxPatch,
     "upsert_conversations": rows.ConversationRow,
+    "upsert_channels": rows.ChannelRow,
     "insert_dead_letters": rows.DeadLetterRow,
     "insert_events": rows.EventRow,
 }
@@ -568,6 +616,8 @@ def _told(statement: str, row: dict[str, Any]) -> tuple[Any, ...]:
         case "upsert_conversations":
             what = f"conversation {number} {row['status']} at {row['last_seq']}, of {row['assigned_to']}"
             return what, number, row["contact_key"]
+        case "upsert_channels":
+            return f"channel {number} {row['status']} {row['status_note'] or ''}", number
         case "insert_dead_letters":
             return f"dead letter of {row['address']}: {row['error'][-200:]}", row["address"]
         case _:

@@ -12,6 +12,7 @@ import trio
 
 from adapters.simulators import Settings, Simulator, WhatsAppAccount, demo_account
 from adapters.simulators.http import HttpServer, Request, Response
+from tests.patience import PATIENCE_SECONDS
 
 ACCOUNT = demo_account()
 OTHER = demo_account(1)
@@ -23,9 +24,9 @@ QUICK = Settings(
     read_seconds=(0.0, 0.01),
     duplicate_seconds=(0.0, 0.02),
     late_seconds=(0.02, 0.1),
-    webhook_answer_seconds_max=1.0,
+    webhook_answer_seconds_max=PATIENCE_SECONDS,
 )
-"""The platform with all its waits shortened."""
+"""The platform with all its waits shortened, and its patience with the business lengthened."""
 
 
 class Receiver:

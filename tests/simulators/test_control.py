@@ -9,6 +9,7 @@ import pytest
 import trio
 
 from adapters.simulators import Simulator
+from tests.patience import PATIENCE_SECONDS, until
 from tests.simulators.receiver import ACCOUNT, Receiver, playing
 
 
@@ -16,13 +17,15 @@ from tests.simulators.receiver import ACCOUNT, Receiver, playing
 async def controlled() -> AsyncIterator[tuple[Simulator, Receiver, httpx.AsyncClient]]:
     async with (
         playing() as (platform, receiver),
-        httpx.AsyncClient(base_url=f"{platform.base_url}/__sim", trust_env=False, timeout=5) as client,
+        httpx.AsyncClient(
+            base_url=f"{platform.base_url}/__sim", trust_env=False, timeout=PATIENCE_SECONDS
+        ) as client,
     ):
         yield platform, receiver, client
 
 
 async def _quiet(platform: Simulator) -> None:
-    with trio.fail_after(10):
+    with trio.fail_after(PATIENCE_SECONDS):
         await platform.wait_quiet()
 
 
@@ -111,11 +114,10 @@ async def test_talk_can_be_started_and_stopped() -> None:
     """Silent before and after."""
     async with controlled() as (platform, receiver, client):
         await client.post("/talk", json={"customers": 3, "messages_per_second": 200})
-        await trio.sleep(0.3)
+        await until(lambda: len(receiver.messages()) > 10)
         assert (await client.delete("/talk")).json() == {"talking": False}
         await _quiet(platform)
         count = len(receiver.messages())
-        assert count > 10
         await trio.sleep(0.1)
         assert len(receiver.messages()) == count
         assert len((await client.get("/customers")).json()) == 3
@@ -124,11 +126,11 @@ async def test_talk_can_be_started_and_stopped() -> None:
 async def test_the_platform_can_be_taken_down_for_a_while() -> None:
     """The order is still answered; then nothing is, then everything again."""
     async with controlled() as (_, _receiver, client):
-        assert (await client.post("/down", json={"seconds": 0.3})).json() == {"down_seconds": 0.3}
-        await trio.sleep(0.15)
+        assert (await client.post("/down", json={"seconds": 1})).json() == {"down_seconds": 1.0}
+        await trio.sleep(0.05)
         with pytest.raises(httpx.TransportError):
             await client.get("/health")
-        with trio.fail_after(10):
+        with trio.fail_after(PATIENCE_SECONDS):
             while True:
                 await trio.sleep(0.05)
                 try:

@@ -15,6 +15,7 @@ from adapters.simulators.media import mp4_beginning, pdf, png, silent_voice_note
 from adapters.simulators.settings import Settings as AllSettings
 from adapters.simulators.statuses import plan_statuses
 from engine.errors import Conflicting, InvalidInput
+from tests.patience import PATIENCE_SECONDS
 from tests.simulators.receiver import ACCOUNT, QUICK, playing
 
 
@@ -70,7 +71,7 @@ async def test_customers_talk_until_they_have_said_enough() -> None:
     async with playing() as (platform, receiver):
         talk = Talk(customers=10, messages_per_second=2_000, messages_max=150, answer_probability=0)
         platform.start_talking(talk)
-        with trio.fail_after(20):
+        with trio.fail_after(PATIENCE_SECONDS):
             await platform.wait_talked()
             await platform.wait_quiet()
         # On a slow machine a delivery may be repeated.
@@ -85,7 +86,7 @@ async def test_talk_ends_with_its_time_or_when_stopped() -> None:
     async with playing() as (platform, _):
         states = []
         platform.start_talking(Talk(seconds=0.1))
-        with trio.fail_after(5):
+        with trio.fail_after(PATIENCE_SECONDS):
             await platform.wait_talked()
         states.append(platform.talking)
         platform.start_talking(Talk())
@@ -144,20 +145,20 @@ async def test_customers_answer_agents_while_they_talk(
 ) -> None:
     """Buttons and lists with one of their choices, quoting the message; texts with something."""
     async with playing() as (platform, receiver):
-        with trio.fail_after(10):
+        with trio.fail_after(PATIENCE_SECONDS):
             platform.say("15550100001", "hello")
             await platform.wait_quiet()
         platform.start_talking(
             Talk(messages_per_second=0.001, answer_probability=1.0, answer_seconds=(0.0, 0.01))
         )
-        async with httpx.AsyncClient(trust_env=False) as client:
+        async with httpx.AsyncClient(trust_env=False, timeout=PATIENCE_SECONDS) as client:
             response = await client.post(
                 f"{platform.base_url}/v25.0/{ACCOUNT.phone_number_id}/messages",
                 json={"messaging_product": "whatsapp", "to": "15550100001"} | sent,
                 headers={"Authorization": f"Bearer {ACCOUNT.access_token}"},
             )
         send_id = response.json()["messages"][0]["id"]
-        with trio.fail_after(10):
+        with trio.fail_after(PATIENCE_SECONDS):
             await platform.wait_quiet()
         said = [one for one in receiver.messages() if one["from"] == "15550100001"]
         assert len(said) == 2
@@ -169,13 +170,13 @@ async def test_customers_answer_agents_while_they_talk(
 async def test_nobody_answers_when_nobody_talks() -> None:
     """A connected simulator that was not told to talk only reports statuses."""
     async with playing(replace(QUICK, window_enforced=False)) as (platform, receiver):
-        async with httpx.AsyncClient(trust_env=False) as client:
+        async with httpx.AsyncClient(trust_env=False, timeout=PATIENCE_SECONDS) as client:
             await client.post(
                 f"{platform.base_url}/v25.0/{ACCOUNT.phone_number_id}/messages",
                 json={"messaging_product": "whatsapp", "to": "15550100001", "text": {"body": "hi"}},
                 headers={"Authorization": f"Bearer {ACCOUNT.access_token}"},
             )
-        with trio.fail_after(10):
+        with trio.fail_after(PATIENCE_SECONDS):
             await platform.wait_quiet()
         assert receiver.messages() == []
         assert receiver.statuses() != []

@@ -12,6 +12,7 @@ from msgspec.structs import replace
 
 from adapters.simulators import Fault, Settings, Simulator
 from adapters.simulators.media import png
+from tests.patience import PATIENCE_SECONDS
 from tests.simulators.receiver import ACCOUNT, OTHER, QUICK, Receiver, playing
 
 Json = dict[str, Any]
@@ -46,17 +47,17 @@ async def trading(settings: Settings = QUICK) -> AsyncIterator[tuple[Business, R
     async with playing(settings, (ACCOUNT, OTHER)) as (platform, receiver):
         headers = {"Authorization": f"Bearer {ACCOUNT.access_token}"}
         async with httpx.AsyncClient(
-            base_url=platform.base_url, headers=headers, trust_env=False, timeout=5
+            base_url=platform.base_url, headers=headers, trust_env=False, timeout=PATIENCE_SECONDS
         ) as client:
             platform.say(CUSTOMER, "hello")
             # Deliveries are concurrent: what tests tell later must not arrive before this one.
-            with trio.fail_after(10):
+            with trio.fail_after(PATIENCE_SECONDS):
                 await platform.wait_quiet()
             yield Business(platform, client), receiver
 
 
 async def _quiet(business: Business) -> None:
-    with trio.fail_after(10):
+    with trio.fail_after(PATIENCE_SECONDS):
         await business.platform.wait_quiet()
 
 
@@ -162,9 +163,9 @@ async def test_the_numbers_rate_is_limited_and_nothing_refused_is_accepted() -> 
 async def test_a_throttled_number_gets_less_for_a_while() -> None:
     """Zero per second for a moment, then the usual rate."""
     async with trading() as (business, _):
-        business.platform.throttle(0, ACCOUNT.phone_number_id, 0.3)
+        business.platform.throttle(0, ACCOUNT.phone_number_id, 1)
         assert _code(await business.text()) == 130429
-        await trio.sleep(0.35)
+        await trio.sleep(1.05)
         assert (await business.text()).status_code == 200
 
 
@@ -226,7 +227,7 @@ async def test_read_marks_are_recorded_for_known_messages_only() -> None:
 
 async def test_customers_media_can_be_looked_up_and_downloaded() -> None:
     """The address needs the token, ends after its time, and the bytes have the digest of the webhook."""
-    async with trading(replace(QUICK, media_url_seconds=0.3)) as (business, receiver):
+    async with trading(replace(QUICK, media_url_seconds=1.5)) as (business, receiver):
         business.platform.send(business.platform.cast.adopt(CUSTOMER), "image")
         await _quiet(business)
         image = receiver.messages()[-1]["image"]
@@ -237,9 +238,9 @@ async def test_customers_media_can_be_looked_up_and_downloaded() -> None:
         assert content.headers["content-type"] == "image/png"
         assert hashlib.sha256(content.content).hexdigest() == found["sha256"]
         assert len(content.content) == found["file_size"]
-        async with httpx.AsyncClient(trust_env=False) as stranger:
+        async with httpx.AsyncClient(trust_env=False, timeout=PATIENCE_SECONDS) as stranger:
             assert (await stranger.get(found["url"])).status_code == 401
-        await trio.sleep(0.35)
+        await trio.sleep(1.55)
         assert (await business.client.get(found["url"])).status_code == 404
         again = (await business.client.get(f"/v25.0/{image['id']}")).json()["url"]
         assert (await business.client.get(again)).status_code == 200
@@ -329,7 +330,7 @@ async def test_a_hang_ends_with_the_client() -> None:
             await business.client.post(
                 f"/v25.0/{ACCOUNT.phone_number_id}/messages",
                 json={"messaging_product": "whatsapp", "to": CUSTOMER, "text": {"body": "x"}},
-                timeout=0.1,
+                timeout=httpx.Timeout(PATIENCE_SECONDS, read=0.1),
             )
         assert (await business.text()).status_code == 200
 
@@ -352,9 +353,9 @@ async def test_faults_keep_to_their_number_their_time_and_can_be_cleared() -> No
     """Another number is not touched; time ends a fault; clearing ends it too."""
     async with trading() as (business, _):
         business.platform.fault(Fault(kind="error", phone_number_id=OTHER.phone_number_id))
-        business.platform.fault(Fault(kind="error", for_seconds=0.1))
+        business.platform.fault(Fault(kind="error", for_seconds=1))
         assert (await business.text()).status_code == 500
-        await trio.sleep(0.15)
+        await trio.sleep(1.05)
         assert (await business.text()).status_code == 200
         fault_id = business.platform.fault(Fault(kind="slow", seconds=0.0, route="any"))
         assert (await business.text()).status_code == 200

@@ -11,6 +11,7 @@ from adapters.simulators.mail.people import KINDS
 from engine.domain.inbound import MessageReceived, StatusChanged
 from engine.domain.outbound import SendText
 from tests.adapters.contract.test_played import Stage, stage
+from tests.patience import PATIENCE_SECONDS
 
 pytestmark = pytest.mark.real_time
 
@@ -18,7 +19,7 @@ FROM = "amelia.walker@mail.example"
 
 
 async def status(on: Stage, wanted: str) -> StatusChanged:
-    with trio.fail_after(10):
+    with trio.fail_after(PATIENCE_SECONDS):
         while True:
             found = [each for each in on.events if isinstance(each, StatusChanged) and each.status == wanted]
             if found:
@@ -79,7 +80,7 @@ async def test_over_smtp_a_failure_comes_back_as_a_report() -> None:
         address, password = on.account.external_id, on.account.credentials["mailgun_api_key"]
 
         def send() -> None:
-            with smtplib.SMTP(host, int(port), timeout=10) as client:
+            with smtplib.SMTP(host, int(port), timeout=PATIENCE_SECONDS) as client:
                 client.login(address, password)
                 client.sendmail(
                     address, [FROM], f"From: {address}\r\nMessage-ID: <m1@shop.example>\r\n\r\nHi\r\n"
@@ -98,7 +99,7 @@ async def test_a_greylisting_server_wants_the_mail_later() -> None:
         address, password = on.account.external_id, on.account.credentials["mailgun_api_key"]
 
         def codes() -> list[int]:
-            with smtplib.SMTP(host, int(port), timeout=10) as client:
+            with smtplib.SMTP(host, int(port), timeout=PATIENCE_SECONDS) as client:
                 client.login(address, password)
                 client.mail(address)
                 return [client.rcpt(FROM)[0]]

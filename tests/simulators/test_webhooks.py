@@ -9,11 +9,12 @@ from adapters.simulators import Settings, Simulator
 from adapters.simulators.builders import text_message
 from adapters.simulators.customers import KINDS
 from engine.errors import Conflicting, DeliveryFailed, MailboxFull, Unavailable
+from tests.patience import PATIENCE_SECONDS, until
 from tests.simulators.receiver import ACCOUNT, OTHER, QUICK, Receiver, listening, playing
 
 
 async def _quiet(platform: Simulator) -> None:
-    with trio.fail_after(10):
+    with trio.fail_after(PATIENCE_SECONDS):
         await platform.wait_quiet()
 
 
@@ -77,20 +78,18 @@ async def test_no_answer_in_time_and_no_server_are_repeated_too() -> None:
     async with playing(settings) as (platform, receiver):
         receiver.hang_seconds = 0.5
         first = platform.say("15550100001", "hello")
-        await trio.sleep(0.2)
+        await until(lambda: platform.ledger.outcomes["timeout"])
         receiver.hang_seconds = 0.0
         await _quiet(platform)
         fact = platform.ledger.message(first)
         assert fact is not None
         assert fact.acknowledged_at is not None
-        assert platform.ledger.outcomes["timeout"] >= 1
 
         async with listening(receiver.answer) as server:
             port = server.port
         await platform.connect(f"http://127.0.0.1:{port}/", check=False)
         second = platform.say("15550100001", "anyone there?")
-        await trio.sleep(0.1)
-        assert platform.ledger.outcomes["refused"] >= 1
+        await until(lambda: platform.ledger.outcomes["refused"])
         assert platform.webhooks.statistics()["waiting"] == 1
         lost = platform.ledger.message(second)
         assert lost is not None
@@ -156,10 +155,8 @@ async def test_apps_with_different_secrets_never_share_a_body() -> None:
         await platform.connect(server.base_url, check=False)
         platform.say("15550100001", "hi", account_id=OTHER.phone_number_id)
         platform.say("15550100001", "hi", account_id=ACCOUNT.phone_number_id)
-        with trio.move_on_after(0.3):
-            await platform.wait_quiet()
+        await until(lambda: other.values() and other.bad_signatures)
         assert [value["metadata"]["phone_number_id"] for value in other.values()] == [OTHER.phone_number_id]
-        assert other.bad_signatures >= 1
 
 
 async def test_late_events_are_overtaken() -> None:
@@ -244,15 +241,15 @@ async def test_raw_bytes_can_be_posted_with_and_without_a_signature() -> None:
 async def test_stopping_in_the_middle_of_everything_is_clean() -> None:
     """Leaving the block with deliveries in flight ends at once, without errors."""
     receiver = Receiver()
-    receiver.hang_seconds = 30
-    with trio.fail_after(3):
+    receiver.hang_seconds = 3600
+    with trio.fail_after(PATIENCE_SECONDS):
         async with listening(receiver.answer) as server:
             async with Simulator([ACCOUNT], settings=Settings()).running() as platform:
                 await platform.connect(server.base_url)
                 for _ in range(50):
                     platform.say("15550100001", "hello")
                 await trio.sleep(0.1)
-            async with httpx.AsyncClient(trust_env=False) as client:
+            async with httpx.AsyncClient(trust_env=False, timeout=PATIENCE_SECONDS) as client:
                 with pytest.raises(httpx.ConnectError):
                     await client.get(platform.base_url)
 
@@ -263,10 +260,9 @@ async def test_an_impossible_callback_address_is_an_outcome_and_no_crash(url: st
     async with playing() as (platform, receiver):
         await platform.connect(url, check=False)
         platform.say("15550100001", "into the void")
-        await trio.sleep(0.1)
+        await until(lambda: platform.ledger.outcomes)
         assert "200" not in platform.ledger.outcomes
-        assert platform.ledger.outcomes
         await platform.connect(receiver.url)
         platform.say("15550100001", "hello")
-        await trio.sleep(0.2)
+        await until(receiver.messages)
         assert [message["text"]["body"] for message in receiver.messages()] == ["hello"]

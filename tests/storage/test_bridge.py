@@ -13,6 +13,7 @@ import trio.testing
 
 from engine.errors import StoreUnavailable
 from storage.bridge import SWITCH_INTERVAL_SECONDS, Bridge, BridgeKind, TrioCalls
+from tests.patience import PATIENCE_SECONDS
 
 pytestmark = pytest.mark.real_time
 
@@ -69,7 +70,7 @@ async def test_many_calls_run_at_the_same_time(bridge: Bridge) -> None:
     async def call(number: int) -> None:
         answers.append(await bridge.run(arrive, number))
 
-    with trio.fail_after(10):
+    with trio.fail_after(PATIENCE_SECONDS):
         async with trio.open_nursery() as nursery:
             for number in range(50):
                 nursery.start_soon(call, number)
@@ -125,7 +126,7 @@ async def test_a_call_that_ignores_its_cancellation_is_given_up_at_the_deadline(
     async def set_free() -> None:
         release.set()
 
-    with trio.fail_after(5), trio.move_on_after(0.05) as scope:
+    with trio.fail_after(PATIENCE_SECONDS), trio.move_on_after(0.05) as scope:
         await bridge.run(refuse)
     assert scope.cancelled_caught
     assert bridge.statistics().abandoned == 1
@@ -221,7 +222,7 @@ async def test_a_server_of_asyncio_calls_back_into_trio(bridge: Bridge) -> None:
         port = await nursery.start(serve)
         async with await trio.open_tcp_stream("127.0.0.1", port) as stream:
             for said, answered in ((b"hello", b"HELLO"), (b"no", b"refused")):
-                with trio.fail_after(5):
+                with trio.fail_after(PATIENCE_SECONDS):
                     await stream.send_all(said)
                 assert await stream.receive_some() == answered
             await stream.send_all(b"wait")

@@ -11,6 +11,8 @@ from engine.errors import CommitConflict, Defect, StoreUnavailable
 from storage.bridge import Bridge
 from storage.databases import APP_ROLE, ConnectionLimits, DatabaseServer, Pool, transaction
 from storage.errors import CommitOutcomeUnknown
+from tests.patience import PATIENCE_SECONDS
+from tests.storage.sessions import until_asleep
 
 pytestmark = pytest.mark.real_time
 
@@ -45,7 +47,7 @@ async def two_readers(
 ) -> AsyncIterator[DatabaseServer]:
     """A second server object over the same databases, with a budget of two readers that are soon idle."""
     limits = ConnectionLimits(
-        readers_max=2, readers_per_database_max=2, waiters_max=2, idle_seconds_max=0.2, read_seconds_max=0.5
+        readers_max=2, readers_per_database_max=2, waiters_max=2, idle_seconds_max=1, read_seconds_max=1.5
     )
     async with DatabaseServer(bridge, postgres_dsn, prefix=databases._prefix, limits=limits) as server:
         yield server
@@ -173,7 +175,7 @@ async def test_callers_wait_for_a_busy_budget_and_are_refused_beyond_the_limit(
     answers: list[int] = []
 
     async def slow(number: int) -> None:
-        answers.append(await few.fetchval("SELECT $1::int FROM pg_sleep(0.1)", number))
+        answers.append(await few.fetchval("SELECT $1::int FROM pg_sleep(0.5)", number))
 
     async with trio.open_nursery() as nursery:
         for number in range(4):
@@ -194,7 +196,7 @@ async def test_a_waiter_that_is_cancelled_leaves_its_place_to_others(
     few = two_readers.pool(pool.database)
     async with trio.open_nursery() as nursery:
         for _ in range(2):
-            nursery.start_soon(few.fetch, "SELECT pg_sleep(0.2)")
+            nursery.start_soon(few.fetch, "SELECT pg_sleep(0.6)")
         await trio.testing.wait_all_tasks_blocked()
         with trio.move_on_after(0.02) as scope:
             await few.fetch("SELECT 1")
@@ -227,7 +229,7 @@ async def test_databases_that_nobody_uses_are_disconnected(two_readers: Database
     await few.fetch("SELECT 1")
     await few.write(execute, "SELECT 1")
     assert two_readers.statistics().writers.open == 1
-    with trio.fail_after(5):
+    with trio.fail_after(PATIENCE_SECONDS):
         while two_readers.statistics().readers.open or two_readers.statistics().writers.open:  # noqa: ASYNC110
             await trio.sleep(0.05)
     assert await few.fetchval("SELECT 1") == 1
@@ -280,13 +282,13 @@ async def test_a_connection_that_dies_during_a_statement_is_unavailable(
 
     async def die() -> None:
         with pytest.raises(StoreUnavailable) as caught:
-            await pool.fetch("SELECT pg_sleep(4)")
+            await pool.fetch("SELECT pg_sleep(60)")
         assert not isinstance(caught.value, CommitOutcomeUnknown)
 
     victim = await pool.run(backend)
     async with trio.open_nursery() as nursery:
         nursery.start_soon(die)
-        await trio.sleep(0.1)
+        await until_asleep(databases, victim)
         await kill(databases, victim)
     assert await pool.fetchval("SELECT 1") == 1
 
@@ -299,7 +301,7 @@ async def test_a_connection_that_dies_during_the_commit_leaves_the_outcome_unkno
         execute,
         """
         CREATE TABLE slow (id int);
-        CREATE FUNCTION linger() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN PERFORM pg_sleep(4); RETURN NULL;
+        CREATE FUNCTION linger() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN PERFORM pg_sleep(60); RETURN NULL;
         END'; CREATE CONSTRAINT TRIGGER lingers AFTER INSERT ON slow DEFERRABLE INITIALLY DEFERRED
             FOR EACH ROW EXECUTE FUNCTION linger();
         """,
@@ -316,7 +318,7 @@ async def test_a_connection_that_dies_during_the_commit_leaves_the_outcome_unkno
 
     async with trio.open_nursery() as nursery:
         nursery.start_soon(commit)
-        await trio.sleep(0.2)
+        await until_asleep(databases, victim)
         await kill(databases, victim)
     assert await pool.fetchval("SELECT count(*) FROM slow") == 0
 
@@ -351,7 +353,7 @@ async def test_a_transaction_left_open_is_a_defect_and_ends_with_its_connection(
 
 async def test_a_server_that_is_not_there_is_unavailable_at_once(bridge: Bridge) -> None:
     """No socket: refused in no time, by type."""
-    with trio.fail_after(2), pytest.raises(StoreUnavailable):
+    with trio.fail_after(PATIENCE_SECONDS), pytest.raises(StoreUnavailable):
         async with DatabaseServer(bridge, "postgresql://postgres@/postgres?host=/nonexistent"):
             pass
 

@@ -25,6 +25,7 @@ from engine.domain.outbox import CHANNEL_KIND, Settled
 from engine.errors import Unavailable
 from engine.ports import ContactRequest, ContactSnapshot, Endpoint
 from engine.runtime import Inbox, Restart, Worker
+from tests.patience import PATIENCE_SECONDS
 from tests.storage.test_contract import Node, Side, side
 from tests.storage.writing import T0
 
@@ -107,7 +108,7 @@ class Played:
         async with self.process() as (node, engine):
             for step in script[cut:]:
                 await self._step(step, node, engine)
-            with trio.fail_after(20):
+            with trio.fail_after(PATIENCE_SECONDS):
                 while self.queued or self.deliveries:
                     await self._step("send", node, engine)
                     await self._step("deliver", node, engine)

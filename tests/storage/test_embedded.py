@@ -17,6 +17,7 @@ import trio
 from storage.bridge import Bridge
 from storage.embedded import SOCKET_PATH_BYTES_MAX, embedded_postgres, server_settings
 from storage.errors import ServerUnsuitable
+from tests.patience import PATIENCE_SECONDS
 
 pytestmark = [pytest.mark.real_time, pytest.mark.slow]
 
@@ -25,7 +26,7 @@ async def query(dsn: str, *statements: str) -> list[asyncpg.Record]:
     """Run the statements on a new connection; the rows of the last one."""
 
     async def run() -> list[asyncpg.Record]:
-        connection = await asyncpg.connect(dsn, timeout=5)
+        connection = await asyncpg.connect(dsn, timeout=PATIENCE_SECONDS)
         try:
             rows: list[asyncpg.Record] = []
             for statement in statements:
@@ -71,7 +72,7 @@ async def owner(tmp_path: Path) -> AsyncIterator[trio.Process]:
         [sys.executable, "-c", _OWNER, str(tmp_path)], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE
     )
     assert process.stderr is not None
-    with trio.fail_after(30):
+    with trio.fail_after(PATIENCE_SECONDS):
         assert (await process.stderr.receive_some()).startswith(b"postgresql://")
     yield process
     with trio.CancelScope(shield=True):

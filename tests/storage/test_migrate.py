@@ -12,6 +12,7 @@ from engine.errors import StoreUnavailable
 from storage.databases import DatabaseServer
 from storage.errors import SchemaRefused
 from storage.migrate import load_migrations, migrate, migrate_all
+from tests.patience import PATIENCE_SECONDS
 
 FILES = {
     "0001_first.sql": "CREATE TABLE a (id int); INSERT INTO a VALUES (1);",
@@ -143,7 +144,7 @@ async def test_two_processes_at_once_apply_each_file_once(
             said += chunk
         return ended[0].decode()
 
-    with trio.fail_after(30):
+    with trio.fail_after(PATIENCE_SECONDS):
         assert [await line(process) for process in processes] == ["ready", "ready"]
         for process in processes:
             assert process.stdin is not None

@@ -9,7 +9,7 @@ import pytest
 import trio
 
 from engine.errors import InvalidInput, NotFound, StoreUnavailable
-from storage.objects import MEMORY_MAX, Objects
+from storage.objects import MEMORY_MAX, PIECE_BYTES, Objects
 from storage.upkeep import GRACE_DAYS, RETENTION_DAYS, forget_deliveries
 
 pytestmark = pytest.mark.real_time
@@ -48,10 +48,37 @@ async def test_what_was_written_is_read_and_deleted(objects: Objects) -> None:
         await objects.read("t1/a.b-c_d")
 
 
+async def test_a_file_is_read_piece_by_piece(objects: Objects) -> None:
+    """All of it in order, its size ahead, and never much of it at once; the end stays the end."""
+    content = bytes(range(256)) * 8 * 1024
+    await write(objects, "large", content)
+    opened = await objects.open("large")
+    assert opened.size == len(content)
+    pieces = []
+    while piece := await opened.chunk():
+        pieces.append(piece)
+    assert b"".join(pieces) == content
+    assert max(map(len, pieces)) <= 2 * PIECE_BYTES or len(pieces) == 1  # one in memory is there as a whole
+    assert await opened.chunk() == b""
+    with pytest.raises(NotFound):
+        await objects.open("none")
+
+
+async def test_a_directory_that_is_made_is_its_owners_alone(tmp_path: Path) -> None:
+    """Other users of the machine do not read what customers sent. One that is there stays as it is."""
+    made, there = tmp_path / "with a space", tmp_path / "there"
+    there.mkdir(mode=0o755)
+    for directory in (made, there):
+        await write(Objects(directory.as_uri()), "a", b"x")
+        assert (directory / "a").read_bytes() == b"x"
+    assert (made.stat().st_mode & 0o777, there.stat().st_mode & 0o777) == (0o700, 0o755)
+
+
 async def test_an_empty_file_is_a_file(objects: Objects) -> None:
     """Nothing written is still something stored."""
     await write(objects, "empty")
     assert await objects.read("empty") == b""
+    assert await (await objects.open("empty")).chunk() == b""
 
 
 async def test_what_is_too_large_fails_or_is_cancelled_leaves_nothing(objects: Objects) -> None:

@@ -10,6 +10,7 @@ from engine.runtime import Lane
 from storage.batch import PLANS
 from storage.databases import DatabaseServer
 from storage.writer import ANALYZE_AFTER_ROWS, TURN_ROWS, WriterLimits
+from tests.patience import PATIENCE_SECONDS
 from tests.storage.writing import (
     T0,
     conversation,
@@ -565,6 +566,6 @@ async def test_tables_that_have_grown_are_counted_for_the_planner(
         for number in range(ANALYZE_AFTER_ROWS):
             bench.submit(number, message(conversation=number))
         await bench.writers.flush()
-        with trio.fail_after(20):
+        with trio.fail_after(PATIENCE_SECONDS):
             while await bench.value("SELECT reltuples::int FROM pg_class WHERE relname = 'messages'") <= 0:  # noqa: ASYNC110
                 await trio.sleep(0.05)

@@ -3,6 +3,7 @@
 import tempfile
 from collections.abc import AsyncIterator
 from importlib.resources import files
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -10,12 +11,15 @@ import pytest
 import trio
 
 from engine.domain.rows import MessagePatch, Row
+from engine.errors import StoreUnavailable
 from storage.bridge import Bridge
 from storage.databases import DatabaseServer
 from storage.embedded import embedded_postgres
 from storage.migrate import load_migrations, migrate
 from storage.writer import WriterLimits
+from tests.patience import PATIENCE_SECONDS
 from tests.storage.proxy import Act, Proxy, abort_late, commit_late, lose_the_answer, lose_the_commit, proxied
+from tests.storage.sessions import until_a_session
 from tests.storage.writing import Bench, event, message, writing
 
 pytestmark = pytest.mark.real_time
@@ -87,7 +91,7 @@ async def test_a_commit_in_doubt_is_settled_by_its_batch_id(
                 # A new row and its change do not fit into one statement.
                 rows.append(MessagePatch(tenant_id=1, id=rows[0].id, status="read"))  # type: ignore[attr-defined]
             bench.submit(number, *rows)
-        with trio.fail_after(20):
+        with trio.fail_after(PATIENCE_SECONDS):
             await bench.writers.flush()
             await proxy.acted.wait()
         assert proxy.cuts == 1
@@ -107,23 +111,22 @@ async def test_a_session_killed_in_the_middle_of_a_batch_is_retried(
 
         async def hold_the_table() -> None:
             async def hold(connection: Any) -> None:
-                await connection.execute(
-                    "BEGIN; LOCK TABLE messages IN SHARE MODE; SELECT pg_sleep(0.5); COMMIT"
-                )
+                await connection.execute("BEGIN; LOCK TABLE messages IN SHARE MODE; SELECT pg_sleep(60)")
 
-            await databases.pool(tenant_database).run(hold)
+            with pytest.raises(StoreUnavailable):  # until it is cancelled
+                await databases.pool(tenant_database).run(hold)
 
+        here = f"datname = '{tenant_database}'"
+        holds, waits = f"{here} AND wait_event = 'PgSleep'", f"{here} AND wait_event_type = 'Lock'"
+        end = "SELECT pg_{}_backend(pid) FROM pg_stat_activity WHERE {}"
         async with trio.open_nursery() as nursery:
             nursery.start_soon(hold_the_table)
-            await trio.sleep(0.2)
+            await until_a_session(databases, holds)
             for number in range(1, 10):
                 bench.submit(number, message(1, number, 1), event(trace=str(number)))
-            await trio.sleep(0.1)
-            # As the superuser: the application's role does not see what other sessions wait for.
-            await databases._execute_apart(
-                "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
-                f" WHERE datname = '{tenant_database}' AND wait_event_type = 'Lock'"
-            )
+            await until_a_session(databases, waits)
+            await databases._execute_apart(end.format("terminate", waits))
+            await databases._execute_apart(end.format("cancel", holds))
         await bench.writers.flush()
         (figures,) = bench.writers.statistics()
         assert figures.unavailable == 1
@@ -146,7 +149,7 @@ async def test_an_absent_database_pushes_back_and_comes_back_to_everything(
         await trio.sleep(0.5)
         assert len(bench.verdicts.all) == 1
         proxy.refusing = False
-        with trio.fail_after(20):
+        with trio.fail_after(PATIENCE_SECONDS):
             await bench.writers.flush()
         assert bench.writers.has_room(1)
         await everything_is_there_once(bench, databases, 40)
@@ -173,14 +176,14 @@ async def test_a_restarted_postgres_finds_its_writer_waiting(bridge: Bridge, tmp
         await started_again.wait()
         limits = WriterLimits(batch_rows_max=10)
         async with DatabaseServer(bridge, dsn) as server, writing(server, name, limits=limits) as bench:
-            for number in range(200):
-                bench.submit(number, message(1, number, 1), event(trace=str(number)))
-                if number == 50:
-                    stop_first.set()
-                await trio.sleep(0.002)
-            with trio.fail_after(60):
+            numbers = count()
+            with trio.fail_after(PATIENCE_SECONDS):
+                while not any(figures.unavailable for figures in bench.writers.statistics()):
+                    number = next(numbers)
+                    bench.submit(number, message(1, number, 1), event(trace=str(number)))
+                    if number == 50:
+                        stop_first.set()
+                    await trio.sleep(0.002)
                 await bench.writers.flush()
-            await everything_is_there_once(bench, server, 200)
-            (figures,) = bench.writers.statistics()
-            assert figures.unavailable > 0
+            await everything_is_there_once(bench, server, next(numbers))
         done.set()

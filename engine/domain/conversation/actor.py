@@ -13,7 +13,7 @@ Restart    the state is read afresh; what was not committed was never seen by an
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, assert_never, cast
 
-from engine.domain.conversation import customer, delivery, desk, receiving, replying
+from engine.domain.conversation import consent, customer, delivery, desk, receiving, replying
 from engine.domain.conversation.finding import ABSENT, no_conversation
 from engine.domain.conversation.messages import (
     KIND,
@@ -24,9 +24,11 @@ from engine.domain.conversation.messages import (
     ConversationCommand,
     EditNote,
     KnowProfile,
+    LiftUndeliverable,
     Link,
     MarkConversationRead,
     MediaVerdict,
+    NamedBeside,
     OutboxVerdict,
     Receive,
     Retry,
@@ -68,6 +70,8 @@ def decide(state: ContactState, message: ConversationCommand, ctx: Context) -> E
             return replying.start(state, message, ctx)
         case TimerFired():
             return desk.timer_fired(state, message, ctx)
+        case NamedBeside():
+            return customer.named_beside(state, message, ctx)
         case _ if state.customer is None:
             return no_conversation()
         case KnowProfile():
@@ -94,6 +98,8 @@ def decide(state: ContactState, message: ConversationCommand, ctx: Context) -> E
             return desk.change_status(state, message, ctx)
         case MarkConversationRead():
             return desk.mark_read(state, message, ctx)
+        case LiftUndeliverable():
+            return consent.lift(state, message, ctx)
         case AddNote():
             return desk.add_note(state, message, ctx)
         case EditNote():

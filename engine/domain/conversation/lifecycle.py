@@ -10,7 +10,7 @@ from engine.domain.assigner.messages import ASSIGNER_LOAD, LoadChanged, Want
 from engine.domain.assigner.messages import address_of as assigner_of
 from engine.domain.content import DELETED_PREVIEW, preview
 from engine.domain.conversation.changes import Change
-from engine.domain.conversation.messages import By
+from engine.domain.conversation.messages import By, NamedBeside, address_of
 from engine.domain.conversation.state import OPEN_STATUSES, snapshot, tracked_row
 from engine.domain.conversation.threads import CARRIED
 from engine.domain.customers.messages import Renamed
@@ -78,9 +78,7 @@ def know_customer(
         keys = tuple(dict.fromkeys((state.key, *keys)))
     else:
         known = name_customer(change, name=name) | shown_as(change, state.root)
-        if (phone and customer.phone is None) or (email and customer.email is None):
-            customer.phone, customer.email = customer.phone or phone, customer.email or email
-            known = True
+        known |= know_address(customer, phone=phone, email=email)
         if known:
             change.customer_event()
         if known or now - customer.last_seen_at > LAST_SEEN_PRECISION_MS:
@@ -88,13 +86,22 @@ def know_customer(
             change.add(snapshot(customer))
     if change.ctx.suspect and state.handles:
         # One of the handles belongs to another contact: that is for a merge to settle, not for us.
+        beside = NamedBeside(phone=customer.phone, email=customer.email, trace=change.trace)
         for key in keys:
-            if key not in state.handles:
+            if state.wants_handle(key, now):
                 state.leave_handle(key, now)
+                change.tell(Tell(address_of(state.tenant_id, state.channel_id, key), beside))
         return
     for key in keys:
         if state.wants_handle(key, now):
             add_handle(change, key, platform=platform, display=name)
+
+
+def know_address(customer: CustomerRow, *, phone: str | None, email: str | None) -> bool:
+    """Takes in number and address where the customer has none; whether one is new."""
+    before = (customer.phone, customer.email)
+    customer.phone, customer.email = customer.phone or phone, customer.email or email
+    return (customer.phone, customer.email) != before
 
 
 def name_customer(change: Change, *, name: str | None, avatar_url: str | None = None) -> bool:

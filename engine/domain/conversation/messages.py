@@ -71,12 +71,22 @@ class KnowProfile(Struct, frozen=True, tag=True, tag_field="message", kw_only=Tr
     trace: str = ""
 
 
+class NamedBeside(Struct, frozen=True, tag=True, tag_field="message", kw_only=True):
+    """From another contact on the channel, which the platform has named in one breath with this one, after
+    each had come by a name of its own. Two contacts they stay; what this one lacks of number and address it
+    takes over, so that they are suggested as one person. No answer."""
+
+    phone: str | None
+    email: str | None
+    trace: str = ""
+
+
 class SendMessage(Struct, frozen=True, tag=True, tag_field="message", kw_only=True):
     """From the API. Answer: MessageResource (also for a repeated `client_key`: the first message).
 
     Refusals: Conflicting code window_closed | window_used_up (data: {"messages_max"}) | stale_conversation
-    (data: {"last_seq", "missed": […]}) | conversation_closed | opted_out | one_way; NotFound for reply_to or
-    a reaction's message.
+    (data: {"last_seq", "missed": […]}) | conversation_closed | opted_out | undeliverable | one_way; NotFound
+    for reply_to or a reaction's message.
     `send` of a reaction names our message id in `target_message_id`; the actor puts the platform id in.
     """
 
@@ -200,6 +210,14 @@ class MarkConversationRead(Struct, frozen=True, tag=True, tag_field="message", k
     trace: str = ""
 
 
+class LiftUndeliverable(Struct, frozen=True, tag=True, tag_field="message", kw_only=True):
+    """A person says that messages arrive again. Answer: ConversationResource."""
+
+    conversation_id: int
+    by: By
+    trace: str = ""
+
+
 class ShowTyping(Struct, frozen=True, tag=True, tag_field="message", kw_only=True):
     """Shows the customer that somebody types, where the platform can. Stored nowhere but the outbox
     (best effort: not retried). Answer: None."""
@@ -300,6 +318,7 @@ ConversationCommand = (
     | OutboxVerdict
     | MediaVerdict
     | KnowProfile
+    | NamedBeside
     | ChangeCustomer
     | Link
     | Shared

@@ -49,6 +49,7 @@ from engine.domain.inbound import (
     MessageEchoed,
     MessageEdited,
     MessageReceived,
+    StandingChanged,
     StatusChanged,
     StatusesReached,
     Unsupported,
@@ -98,6 +99,8 @@ def receive(state: ContactState, message: Receive, ctx: Context) -> Effects | Lo
             return receive_watermark(state, message, event, ctx)
         case ContactRenumbered():
             return _renumbered(state, message, event, ctx)
+        case StandingChanged():
+            return consent.standing(state, message, event, ctx)
         case Unsupported():
             return _unsupported(state, message, event, ctx)
         case Announced() | AccountNotice() | AccessWithdrawn():
@@ -183,6 +186,8 @@ def _message(
     want_agent(change, conversation)
     if opts is not None:
         consent.opt(change, opts, source="message", message_id=row.id)
+    if written_by is None:
+        consent.arrives(change, source="message", since=at)
     if not silent and contact.group is None and event.automated:
         _answer_automatically(change, conversation, event, opened)
     return change.done(
@@ -399,7 +404,7 @@ def _can_be_answered(change: Change, conversation: ConversationRow) -> bool:
     """A message that comes days late finds its window closed, and the platform would refuse the reply; so it
     would where everything that still waits fills the window."""
     channel = change.config.channels.get(conversation.channel_id)
-    if channel is None or channel.status == "disabled" or consent.has_opted_out(change.state):
+    if channel is None or channel.status == "disabled" or consent.refusal(change.state) is not None:
         return False
     ends_at = conversation.reply_window_ends_at
     return window_is_open(conversation.platform, ends_at, change.now) and has_room(

@@ -119,8 +119,9 @@ def start(state: ContactState, message: Start, ctx: Context) -> Effects | Lookup
         if first is not None:
             shown = change.resource(existing)
             return Effects(reply=Started(conversation=shown, message=first, created=False))
-    if message.send is not None and consent.has_opted_out(state):
-        return Effects(refuse=consent.refusal())
+    unwanted = consent.refusal(state)
+    if message.send is not None and unwanted is not None:
+        return Effects(refuse=unwanted)
     if message.send is not None and _is_meaningless(_channel(change), message.send):
         return Effects(refuse=_one_way())
     if message.send is not None:
@@ -184,8 +185,9 @@ def retry(state: ContactState, message: Retry, ctx: Context) -> Effects | Lookup
                 code="not_retryable",
             )
         )
-    if consent.has_opted_out(state):
-        return Effects(refuse=consent.refusal())
+    unwanted = consent.refusal(state)
+    if unwanted is not None:
+        return Effects(refuse=unwanted)
     item = structs.replace(found.outbox, state="queued", attempts=0, not_before=ctx.now)
     change = Change(state, ctx, message.trace)
     if not isinstance(item.send, SendTemplate | MarkRead):
@@ -230,7 +232,9 @@ def retry(state: ContactState, message: Retry, ctx: Context) -> Effects | Lookup
             updated_at=ctx.now,
         )
     )
-    change.tell(Tell(channel_address(state.tenant_id, state.channel_id), Deliver(item), Lane.REALTIME))
+    change.tell(
+        Tell(channel_address(state.tenant_id, state.channel_id), Deliver(item, again=True), Lane.REALTIME)
+    )
     change.status_event(target.conversation_id, target, None)
     row.status, row.failed_at, row.error = "pending", None, None
     if flagged:
@@ -479,8 +483,9 @@ def _refusal(change: Change, conversation: ConversationRow, message: SendMessage
         return Conflicting("The channel is not connected any more.", code="channel_disabled")
     if conversation.channel_type == "group":
         return Conflicting("Messages to groups cannot be sent on this channel.", code="not_supported")
-    if consent.has_opted_out(state):
-        return consent.refusal()
+    unwanted = consent.refusal(state)
+    if unwanted is not None:
+        return unwanted
     if _is_meaningless(channel, message.send):
         return _one_way()
     refusal = window.refusal(

@@ -10,10 +10,10 @@ from msgspec import convert, to_builtins
 from engine.domain.inbound import MessageReceived
 from engine.domain.outbound import Thread
 from engine.domain.platforms import rules_of
-from engine.domain.resources import AUTOMATIC_KEY, OPTED_OUT, THREAD_KEY
+from engine.domain.resources import AUTOMATIC_KEY, OPTED_OUT, THREAD_KEY, UNDELIVERABLE
 from engine.domain.rows import ConversationRow
 
-CARRIED: Final[tuple[str, ...]] = ("recipient", OPTED_OUT, AUTOMATIC_KEY)
+CARRIED: Final[tuple[str, ...]] = ("recipient", OPTED_OUT, UNDELIVERABLE, AUTOMATIC_KEY)
 """What a contact's next conversation takes over from the one before."""
 
 

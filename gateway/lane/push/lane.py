@@ -139,6 +139,7 @@ class PushLane:
             query=upgrade.query,
             origin=upgrade.origin,
             address=str(stream.socket.getpeername()[0]),
+            forwarded=upgrade.forwarded,
         )
         status = self._sessions.refusal(peer)
         if status == 404:

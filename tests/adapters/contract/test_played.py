@@ -21,6 +21,7 @@ from engine.ports import Endpoint, WebhookRequest
 from tests.adapters.contract.case import case_of, every_adapter
 from tests.adapters.contract.files import Files
 from tests.adapters.turns import AtOnce
+from tests.patience import PATIENCE_SECONDS
 
 pytestmark = pytest.mark.real_time
 PLAYED = [each for each in every_adapter() if each.stand_in() is not None]
@@ -59,13 +60,13 @@ class Stage(Struct, kw_only=True):
         return Response(200)
 
     async def call(self, method: str, path: str, body: object = None) -> Any:
-        async with httpx.AsyncClient(trust_env=False) as client:
+        async with httpx.AsyncClient(trust_env=False, timeout=PATIENCE_SECONDS) as client:
             answer = await client.request(method, f"{self.url}/__sim/{path}", content=json.dumps(body))
             assert answer.status_code == 200, answer.text
             return answer.json()
 
     async def heard(self, kind: type) -> Any:
-        with trio.fail_after(10):
+        with trio.fail_after(PATIENCE_SECONDS):
             while not (found := [each for each in self.events if isinstance(each, kind)]):  # noqa: ASYNC110
                 await trio.sleep(0.02)
         return found[-1]

@@ -1,14 +1,16 @@
 """A mailbox on real sockets, scriptable: what imaplib asks of a server, and the ways in which one fails."""
 
 import re
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
+from email.parser import BytesParser
 
 import trio
 
 
 class MailboxServer:
-    """`mails` by UID. `cut_after`: how many fetches are answered before each connection is cut."""
+    """`mails` by UID. `cut_after`: how many fetches are answered before each connection is cut. `size_told`:
+    what is told of every mail's size, whatever it is. `structured`: whether BODYSTRUCTURE can be read."""
 
     def __init__(self, *, idle: bool = True) -> None:
         self.mails: dict[int, bytes] = {}
@@ -17,9 +19,12 @@ class MailboxServer:
         self.password = "secret"
         self.refusal = "[AUTHENTICATIONFAILED] no"
         self.cut_after: int | None = None
+        self.size_told: int | None = None
+        self.structured = True
         self.commands: list[str] = []
         self.logins = 0
         self.connections = 0
+        self.connections_made = 0
         self.port = 0
         self._next = 1
         self._changed = trio.Event()
@@ -52,6 +57,7 @@ class MailboxServer:
 
     async def _serve(self, stream: trio.SocketStream) -> None:
         self.connections += 1
+        self.connections_made += 1
         async with stream:
             try:
                 await _Session(self, stream).run()
@@ -104,17 +110,17 @@ class _Session:
         elif "RFC822.SIZE" in upper:
             for uid in command.split()[2].split(","):
                 if int(uid) in server.mails:
-                    size = len(server.mails[int(uid)])
+                    size = server.size_told or len(server.mails[int(uid)])
                     await self._say(f"* {uid} FETCH (UID {uid} RFC822.SIZE {size})")
         elif upper.startswith("UID FETCH"):
             if server.cut_after is not None and self._fetched >= server.cut_after:
                 return False
             self._fetched += 1
-            raw = server.mails.get(int(command.split()[2]))
+            uid = command.split()[2]
+            raw = server.mails.get(int(uid))
             if raw is not None:
-                uid = command.split()[2]
-                head = f"* {uid} FETCH (UID {uid} BODY[] {{{len(raw)}}}\r\n".encode()
-                await self._stream.send_all(head + raw + b")\r\n")
+                told = b" ".join(self._told_of(raw, upper))
+                await self._stream.send_all(f"* {uid} FETCH (UID {uid} ".encode() + told + b")\r\n")
         elif upper == "IDLE":
             await self._idle(tag)
             return True
@@ -122,6 +128,14 @@ class _Session:
             await self._say("* BYE")
         await self._say(f"{tag} OK done")
         return True
+
+    def _told_of(self, raw: bytes, asked: str) -> Iterator[bytes]:
+        if "BODYSTRUCTURE" in asked:
+            yield b"BODYSTRUCTURE " + (_structure(raw) if self._server.structured else b"((((")
+        for name, most in re.findall(r"BODY\.PEEK\[([A-Z0-9.]*)\](?:<0\.(\d+)>)?", asked):
+            content = _section(raw, name)[: int(most) if most else None]
+            told = f"BODY[{name}]{'<0>' if most else ''} {{{len(content)}}}\r\n"
+            yield told.encode() + content
 
     async def _idle(self, tag: str) -> None:
         changed = self._server.changed
@@ -153,3 +167,38 @@ class _Session:
         line, _, rest = bytes(self._buffer).partition(b"\r\n")
         self._buffer[:] = rest
         return line.decode()
+
+
+def _split(raw: bytes) -> tuple[bytes, bytes, list[bytes]]:
+    """Head, content, and the parts of a container."""
+    head, end, content = raw.partition(b"\r\n\r\n")
+    boundary = BytesParser().parsebytes(head + end, headersonly=True).get_boundary()
+    if boundary is None:
+        return head + end, content, []
+    pieces = (b"\r\n" + content).split(f"\r\n--{boundary}".encode())
+    return head + end, content, [piece.partition(b"\r\n")[2] for piece in pieces[1:-1]]
+
+
+def _section(raw: bytes, name: str) -> bytes:
+    if not name:
+        return raw
+    if name in ("HEADER", "MIME"):
+        return _split(raw)[0]
+    number, _, rest = name.partition(".")
+    _, content, parts = _split(raw)
+    if not parts:
+        return content
+    part = parts[int(number) - 1]
+    return _section(part, rest) if rest else _split(part)[1]
+
+
+def _structure(raw: bytes) -> bytes:
+    head, content, parts = _split(raw)
+    kind = BytesParser().parsebytes(head, headersonly=True)
+    sub = kind.get_content_subtype()
+    if parts:
+        return b"(" + b"".join(map(_structure, parts)) + f' "{sub}" ("BOUNDARY" "x") NIL NIL)'.encode()
+    encoding = kind.get("Content-Transfer-Encoding", "7bit")
+    return (
+        f'("{kind.get_content_maintype()}" "{sub}" NIL NIL NIL "{encoding}" {len(content)} NIL NIL)'.encode()
+    )

@@ -21,6 +21,7 @@ from engine.errors import MailboxFull, MijraError, StoreUnavailable
 from engine.ports import Endpoint
 from storage.bridge import Bridge
 from tests.adapters.email.certificates import certificate
+from tests.patience import PATIENCE_SECONDS
 
 pytestmark = pytest.mark.real_time
 
@@ -124,12 +125,21 @@ async def send(
     tls: ssl.SSLContext | None = None,
 ) -> Any:
     def run() -> Any:
-        with smtplib.SMTP("127.0.0.1", house.port, timeout=20) as client:
+        with smtplib.SMTP("127.0.0.1", house.port, timeout=PATIENCE_SECONDS) as client:
             if tls is not None:
                 client.starttls(context=tls)
             return client.sendmail(sender, list(recipients), (message or mail()).as_bytes(policy=SMTP))
 
     return await trio.to_thread.run_sync(run)
+
+
+async def listens(port: int) -> bool:
+    """Whether somebody takes connections there, and says hello."""
+    try:
+        async with await trio.open_tcp_stream("127.0.0.1", port) as stream:
+            return bytes(await stream.receive_some()).startswith(b"220")
+    except (OSError, trio.BrokenResourceError):
+        return False
 
 
 async def test_a_mail_is_taken_once_it_is_durable(bridge: Bridge) -> None:
@@ -209,7 +219,7 @@ async def test_what_is_too_large_is_refused(bridge: Bridge, monkeypatch: pytest.
     async with house.running(bridge):
 
         def too_large() -> tuple[int, int]:
-            with smtplib.SMTP("127.0.0.1", house.port, timeout=20) as client:
+            with smtplib.SMTP("127.0.0.1", house.port, timeout=PATIENCE_SECONDS) as client:
                 client.ehlo()
                 said = client.docmd("MAIL", "FROM:<a@b.example> SIZE=30000")[0]
                 client.rset()
@@ -239,9 +249,9 @@ async def test_one_address_has_so_many_connections(bridge: Bridge, monkeypatch: 
     async with house.running(bridge) as listener:
 
         def crowd() -> list[int]:
-            clients = [smtplib.SMTP("127.0.0.1", house.port, timeout=20) for _ in range(2)]
+            clients = [smtplib.SMTP("127.0.0.1", house.port, timeout=PATIENCE_SECONDS) for _ in range(2)]
             try:
-                smtplib.SMTP("127.0.0.1", house.port, timeout=20)
+                smtplib.SMTP("127.0.0.1", house.port, timeout=PATIENCE_SECONDS)
             except smtplib.SMTPConnectError as error:
                 codes = [error.smtp_code]
             else:
@@ -251,10 +261,99 @@ async def test_one_address_has_so_many_connections(bridge: Bridge, monkeypatch: 
             return codes
 
         assert await trio.to_thread.run_sync(crowd) == [421]
-        with trio.fail_after(5):
+        with trio.fail_after(PATIENCE_SECONDS):
             while listener.connections:  # noqa: ASYNC110  # counted on asyncio's side
                 await trio.sleep(0.01)
         assert await send(house) == {}
+
+
+async def in_data(house: House) -> trio.SocketStream:
+    """A connection that has been asked for its mail and says nothing more."""
+    stream = await trio.open_tcp_stream("127.0.0.1", house.port)
+    said = b"EHLO x\r\nMAIL FROM:<a@b.example>\r\nRCPT TO:<" + ADDRESS.encode() + b">\r\nDATA\r\n"
+    for line in said.splitlines(keepends=True):
+        await stream.receive_some(4096)
+        await stream.send_all(line)
+    answer = await stream.receive_some(4096)
+    assert answer.startswith(b"354"), answer
+    return stream
+
+
+async def until_closed(stream: trio.SocketStream, sent: bytes, times: int, seconds: float = 0) -> int:
+    """How often `sent` was taken, with so many seconds between, before the server ended the connection."""
+    with trio.fail_after(20):
+        for number in range(times):
+            try:
+                await stream.send_all(sent)
+            except trio.BrokenResourceError:
+                return number
+            await trio.sleep(seconds)
+    return times
+
+
+@pytest.mark.parametrize("piece", [b"x" * 65_536, b"x\n" * 32_768, b"x\r" * 32_768], ids=["x", "lf", "cr"])
+async def test_a_line_without_an_end_is_cut_off(bridge: Bridge, piece: bytes) -> None:
+    """It would be kept until its end: whoever sends none would fill the memory. Bare line feeds end none."""
+    house = House()
+    async with house.running(bridge), await in_data(house) as stream:
+        assert await until_closed(stream, piece, 400) < 400
+    assert house.deliveries == []
+
+
+async def test_a_mail_without_an_end_is_cut_off(bridge: Bridge, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A mail that is a little too large is refused at its end, where its sender listens; one that goes on and
+    on is not read for ever."""
+    monkeypatch.setattr(listening, "MESSAGE_BYTES_MAX", 1_000_000)
+    house = House()
+    async with house.running(bridge), await in_data(house) as stream:
+        assert await until_closed(stream, b"x" * 998 + b"\r\n", 20_000) < 20_000
+
+
+async def test_who_sends_too_slowly_is_cut_off(bridge: Bridge, monkeypatch: pytest.MonkeyPatch) -> None:
+    """So long for the whole, and longer only by what has come."""
+    monkeypatch.setattr(listening, "DATA_SECONDS_MAX", 0.3)
+    house = House()
+    async with house.running(bridge), await in_data(house) as stream:
+        assert await until_closed(stream, b"x", 200, 0.05) < 200
+
+
+async def test_one_address_holds_half_of_the_mails_under_way_at_most(
+    bridge: Bridge, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The others are for the others: mails that do not end keep nobody else's out."""
+    monkeypatch.setattr(listening, "TAKING_MAX", 4)
+    house = House()
+    async with house.running(bridge) as listener:
+        held = [await in_data(house) for _ in range(2)]
+        with pytest.raises(smtplib.SMTPDataError) as refused:
+            await send(house)
+        assert refused.value.smtp_code == 452
+        assert listener.taking.total() == 2
+        for stream in held:
+            await stream.aclose()
+        with trio.fail_after(10):
+            while listener.taking.total():  # noqa: ASYNC110  # counted on asyncio's side
+                await trio.sleep(0.01)
+        assert await send(house) == {}
+
+
+async def test_what_ends_no_line_ends_no_mail(bridge: Bridge) -> None:
+    """SMTP smuggling: a dot between bare line feeds or carriage returns is text of the one mail that it is in
+    (CVE-2023-51764 and its kin)."""
+    house = House()
+    hidden = b"MAIL FROM:<ceo@shop.example>\r\nRCPT TO:<" + ADDRESS.encode() + b">\r\nDATA\r\n"
+    ends = (b"\n.\n", b"\n.\r\n", b"\r.\r", b"\r.\r\n", b"\r\n.\n", b"\r\n.\r", b"\r\n\x00.\r\n")
+    async with house.running(bridge):
+        for number, end in enumerate(ends):
+            async with await in_data(house) as stream:
+                body = b"From: a@b.example\r\n\r\nA text" + end + hidden + b"smuggled"
+                await stream.send_all(body + b"\r\n.\r\nNOOP\r\n")
+                answers = b""
+                while answers.count(b"\n") < 2:
+                    answers += await stream.receive_some(4096)
+                assert [line[:3] for line in answers.splitlines()] == [b"250", b"250"], (end, answers)
+            assert len(house.deliveries) == number + 1, end
+            assert b"smuggled" in house.deliveries[-1].body
 
 
 async def test_tls_is_offered_with_a_certificate(bridge: Bridge, tmp_path: Any) -> None:
@@ -264,7 +363,7 @@ async def test_tls_is_offered_with_a_certificate(bridge: Bridge, tmp_path: Any) 
     house.tls = server
     async with house.running(bridge) as listener:
         assert await send(house, tls=client) == {}
-        with trio.fail_after(5):
+        with trio.fail_after(PATIENCE_SECONDS):
             while listener.connections:  # noqa: ASYNC110  # counted on asyncio's side
                 await trio.sleep(0.01)
     without = House()
@@ -293,8 +392,10 @@ async def test_a_stop_lets_a_mail_under_way_be_answered(bridge: Bridge) -> None:
             nursery.start_soon(sender)
             await begun.wait()
             house.stopping.set()
-            await trio.sleep(0.05)
-            with pytest.raises(smtplib.SMTPException):
+            with trio.fail_after(PATIENCE_SECONDS):
+                while await listens(house.port):  # noqa: ASYNC110
+                    await trio.sleep(0.01)
+            with pytest.raises((smtplib.SMTPException, ConnectionError)):
                 await send(house)
             durable.set()
         assert results == [{}]

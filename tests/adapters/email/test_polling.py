@@ -2,6 +2,8 @@
 
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from email.message import EmailMessage
+from email.policy import SMTP
 from random import Random
 from typing import Any
 
@@ -10,7 +12,9 @@ import trio
 import trio.lowlevel
 from msgspec import structs
 
-from adapters.email import polling
+from adapters.email import excerpts, mailbox, polling
+from adapters.email.mime import part_of
+from adapters.email.parts import place_of
 from adapters.email.polling import MailboxPoller, has_mailbox
 from adapters.guard import Guard
 from adapters.port import Account, Tools
@@ -21,6 +25,7 @@ from engine.domain.intake import Delivery, DeliveryReceipt
 from engine.errors import StoreUnavailable
 from engine.ports import Endpoint
 from tests.adapters.email.mailbox_server import MailboxServer
+from tests.patience import PATIENCE_SECONDS
 
 pytestmark = pytest.mark.real_time
 
@@ -40,6 +45,8 @@ class Owner:
     def __init__(self, server: MailboxServer) -> None:
         self.server = server
         self.ids: list[str] = []
+        self.events: list[MessageReceived] = []
+        self.bodies: list[bytes] = []
         self.deliveries = 0
         self.cursor: str | None = None
         self.cursor_when: list[int] = []
@@ -66,6 +73,8 @@ class Owner:
         known = event.platform_id in self.ids
         if not known:
             self.ids.append(event.platform_id)
+            self.events.append(event)
+            self.bodies.append(delivery.body)
         self.stir()
         return DeliveryReceipt(stored=not known, duplicates=known)
 
@@ -97,7 +106,7 @@ class Owner:
         self._changed = trio.Event()
 
     async def until(self, met: Callable[[], bool]) -> None:
-        with trio.fail_after(10):
+        with trio.fail_after(PATIENCE_SECONDS):
             while not met():
                 changed = self._changed
                 with trio.move_on_after(0.05):
@@ -135,7 +144,7 @@ class Owner:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(services.run)
             yield
-            with trio.fail_after(10):
+            with trio.fail_after(PATIENCE_SECONDS):
                 await services.stop(5)
 
 
@@ -245,14 +254,17 @@ async def test_a_server_that_is_busy_says_nothing_of_the_password(
 
 
 async def test_a_mailbox_of_our_own_network_is_not_called(server: MailboxServer) -> None:
+    """Nor one at a port where no mailbox is, unless the operator has allowed the port."""
     owner = Owner(server)
-    owner.guard = Guard()
     owner.account = structs.replace(
         owner.account, settings={**owner.account.settings, "imap_security": "tls"}
     )
-    async with owner.polling():
-        await owner.until(lambda: len(owner.notes) == 1)
-    assert server.logins == 0
+    for guard in (Guard(ports=[server.port]), Guard()):
+        owner.guard = guard
+        async with owner.polling():
+            await owner.until(lambda: len(owner.notes) == 1)
+        assert server.connections_made == 0
+        assert ("ports 143 and 993" in owner.notes.pop()) == (not guard.ports)
 
 
 async def test_a_server_without_idle_is_asked_again(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -266,13 +278,108 @@ async def test_a_server_without_idle_is_asked_again(monkeypatch: pytest.MonkeyPa
             await owner.until(lambda: server.logins >= 4)
 
 
-async def test_a_mail_that_is_too_large_is_passed_over(
-    server: MailboxServer, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.fixture
+def small_limits(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("adapters.services.RESTART_SECONDS", (0.02, 0.05))
     monkeypatch.setattr(polling, "MESSAGE_BYTES_MAX", 5_000)
+    monkeypatch.setattr(mailbox, "LITERAL_BYTES_MAX", 6_000)
+    monkeypatch.setattr(excerpts, "TEXT_BYTES", 1_000)
+
+
+async def taken(server: MailboxServer, *mails: bytes) -> Owner:
+    """The owner, after these came."""
     owner = Owner(server)
     async with owner.polling():
         await owner.until(lambda: owner.cursor is not None)
-        server.put(mail(1, size=6_000))
-        server.put(mail(2))
-        await owner.until(lambda: owner.ids == ["2@mail.example"])
+        for raw in mails:
+            server.put(raw)
+        await owner.until(lambda: len(owner.ids) == len(mails))
+        await owner.until(lambda: owner.cursor_when[-1] == len(mails))
+    return owner
+
+
+def large(*, film: int = 9_000) -> bytes:
+    """A mail as a telephone writes it: files first, then the text."""
+    made = EmailMessage()
+    made["From"], made["To"], made["Subject"] = "Amelia <amelia@mail.example>", ADDRESS, "The film"
+    made["Message-ID"] = "<1@mail.example>"
+    made.make_mixed()
+    made.add_attachment(b"f" * film, maintype="video", subtype="mp4", filename="ورشة.mp4")
+    text = EmailMessage()
+    text.set_content("Please look: it rattles — see the film.")
+    text.add_alternative("<p>Please <b>look</b>: it rattles</p>", subtype="html")
+    made.attach(text)
+    made.add_attachment(b"%PDF", maintype="application", subtype="pdf", filename="bill.pdf")
+    return made.as_bytes(policy=SMTP)
+
+
+@pytest.mark.usefixtures("small_limits")
+async def test_of_a_mail_that_is_too_large_an_agent_sees_what_can_be_read(server: MailboxServer) -> None:
+    """Who wrote, the subject, the text and the files there is room for; and what was left, and why. The mail
+    behind it is taken as always."""
+    raw = large()
+    owner = await taken(server, raw, mail(2))
+    assert owner.ids == ["1@mail.example", "2@mail.example"]
+    event = owner.events[0]
+    assert (event.contact.name, event.contact.keys) == ("Amelia", ("amelia@mail.example",))
+    assert event.content["subject"] == "The film"
+    assert event.content["body"] == "Please look: it rattles — see the film."
+    assert "<b>look</b>" in event.content["html"]
+    assert "truncated" not in event.content
+    left_out = event.content["left_out"]
+    assert left_out["why"] == (
+        f"The mail has {len(raw)} bytes; of one that has more than 5000 not everything is read."
+    )
+    (film,) = left_out["files"]
+    assert (film["filename"], film["media_type"]) == ("ورشة.mp4", "video/mp4")
+    assert film["bytes"] > 9_000
+    (bill,) = event.media
+    assert bill.filename == "bill.pdf"
+    place = place_of(bill.source_id or "")
+    assert place is not None
+    assert part_of(owner.bodies[0], int(place.where)) == b"%PDF"
+    assert len(owner.bodies[0]) < 5_000
+
+
+@pytest.mark.usefixtures("small_limits")
+async def test_a_text_that_is_too_large_is_read_from_its_beginning(server: MailboxServer) -> None:
+    owner = await taken(server, mail(1, size=6_000))
+    assert owner.events[0].content["body"] == "x" * 1_000
+    assert owner.events[0].content["truncated"] is True
+    assert owner.events[0].content["left_out"].keys() == {"why"}
+
+
+@pytest.mark.usefixtures("small_limits")
+async def test_a_mail_that_is_one_large_file_is_told_of(server: MailboxServer) -> None:
+    raw = mail(1, size=6_000).replace(b"\r\n\r\n", b"\r\nContent-Type: audio/mpeg; name=song.mp3\r\n\r\n", 1)
+    owner = await taken(server, raw)
+    content = owner.events[0].content
+    assert (content["body"], owner.events[0].media) == ("", ())
+    assert content["left_out"]["files"] == [
+        {"filename": "song.mp3", "media_type": "audio/mpeg", "bytes": 6_002}
+    ]
+
+
+@pytest.mark.usefixtures("small_limits")
+async def test_a_mail_whose_parts_nobody_can_tell_is_told_of_by_its_headers(server: MailboxServer) -> None:
+    server.structured = False
+    owner = await taken(server, large(), mail(2))
+    content = owner.events[0].content
+    assert (content["subject"], content["body"]) == ("The film", "")
+    assert content["truncated"] is True
+    assert content["left_out"]["why"].endswith("This one's parts could not be told apart.")
+    assert owner.events[1].content["body"] == "x" * 10
+
+
+@pytest.mark.usefixtures("small_limits")
+async def test_a_server_that_sends_more_than_it_told_does_not_hold_the_mailbox_up(
+    server: MailboxServer,
+) -> None:
+    """Nor does it fill the memory: the mail is read by parts with the next connection."""
+    server.size_told = 10
+    owner = await taken(server, large(), mail(2))
+    assert owner.events[0].content["body"] == "Please look: it rattles — see the film."
+    assert owner.events[0].content["left_out"]["why"] == (
+        "The mailbox sends more than the 5000 bytes that are read of a mail."
+    )
+    assert owner.ids == ["1@mail.example", "2@mail.example"]
