@@ -10,17 +10,18 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import httpx
-import trio
 
-from adapters.calling import NEVER_SENT, by_status, never_sent, seconds_of, token_problem
+from adapters.calling import token_problem
+from adapters.checking import SECONDS_MAX, lasting
+from adapters.client import Connected, PlatformClient
 from adapters.degrading import LOCATED, NUMBERED, located, numbered
 from adapters.fitting import Problems, unfit
-from adapters.guard import guarded_client
 from adapters.port import (
     Accepted,
     Account,
     Adapter,
     Checked,
+    Declined,
     ErrorClass,
     Fitted,
     Limits,
@@ -29,11 +30,10 @@ from adapters.port import (
     Turn,
     Unanswered,
 )
-from adapters.turns import written_in
 from engine.domain.inbound import Contact, MessageReceived, RoutedEvent, Unsupported
 from engine.domain.outbound import MarkRead, OutboxItem, Send, SendInteractive, SendLocation, SendText
 from engine.domain.platforms import BASE_URL, Capabilities, Connection, Field, Platform
-from engine.errors import InvalidInput, Unavailable
+from engine.errors import InvalidInput
 from engine.ports import NO_HEADERS, Endpoint, WebhookRequest
 
 PIGEON = Platform(
@@ -105,38 +105,30 @@ def _event(item: dict[str, Any]) -> MessageReceived | Unsupported:
     )
 
 
-class PigeonSender:
+class PigeonSender(Connected[PlatformClient]):
     platform = PIGEON.name
 
     def __init__(self, tools: Tools) -> None:
-        timeout = httpx.Timeout(20.0)
-        self._client = guarded_client(tools.guard, connections_max=64, timeout=timeout)
-
-    async def __aenter__(self) -> "PigeonSender":
-        return self
-
-    async def __aexit__(self, *_: object) -> None:
-        await self._client.aclose()
+        super().__init__(PlatformClient(tools.guard, PIGEON.label, connections_max=64))
 
     def limits(self, account: Account) -> Limits:
         return Limits(messages_per_second=10, pair_seconds=0, pair_burst=1, concurrency=8)
 
     def fit(self, send: Send) -> Fitted:
+        problems = Problems(PIGEON.label)
         match send:
             case SendText():
-                problems = Problems()
                 problems.text("body", send.body, 1_000)
-                if problems.fields:
-                    raise InvalidInput("Pigeon would not accept this message", fields=problems.fields)
-                return Fitted(send=send)
             case SendInteractive():
                 return Fitted(send=self.fit(numbered(send)).send, note=NUMBERED)
             case SendLocation():
                 return Fitted(send=self.fit(located(send)).send, note=LOCATED)
             case MarkRead():
-                return Fitted(send=send)
+                pass
             case _:
-                raise InvalidInput("Pigeon cannot carry this", fields={"type": ["Pigeons carry texts."]})
+                problems.add("type", "Pigeons carry texts.")
+        problems.refuse()
+        return Fitted(send=send)
 
     async def send(self, item: OutboxItem, account: Account, turn: Turn) -> SendResult:
         if isinstance(item.send, MarkRead):
@@ -148,19 +140,15 @@ class PigeonSender:
         if (problem := token_problem(account)) is not None:
             return problem
         assert isinstance(send, SendText)
-        try:
-            answer = await self._client.post(
-                f"{_base(account)}/lofts/{account.external_id}/messages",
-                json={"to": item.recipient, "text": send.body, "reference": item.message_id},
-                headers={"Authorization": f"Bearer {account.credentials['access_token']}"},
-                extensions=written_in(turn),
-            )
-        except NEVER_SENT as error:
-            return never_sent(error)
-        except (httpx.HTTPError, trio.TooSlowError) as error:
-            return Unanswered(reason=type(error).__name__)
-        if not answer.is_success:
-            return by_status(answer.status_code, seconds_of(answer.headers.get("retry-after")))
+        answer = await self._client.call(
+            "POST",
+            _url(account, "messages"),
+            json={"to": item.recipient, "text": send.body, "reference": item.message_id},
+            headers=_authorization(account),
+            turn=turn,
+        )
+        if not isinstance(answer, httpx.Response):
+            return answer
         try:
             return Accepted(platform_id=str(answer.json()["id"]))
         except (ValueError, LookupError, TypeError):
@@ -180,22 +168,25 @@ class Pigeon(Adapter):
         return None
 
     async def check(self, account: Account, tools: Tools) -> Checked:
-        headers = {"Authorization": f"Bearer {account.credentials['access_token']}"}
-        async with guarded_client(tools.guard, connections_max=1, timeout=httpx.Timeout(10.0)) as client:
-            try:
-                answer = await client.get(f"{_base(account)}/lofts/{account.external_id}", headers=headers)
-            except httpx.HTTPError as error:
-                raise Unavailable("Pigeon cannot be reached.", code="platform_unavailable") from error
-        if answer.is_success:
-            return Checked(ok=True, detail="Pigeon accepts the token.")
-        return Checked(ok=False, detail=f"Pigeon answered {answer.status_code}.")
+        async with PlatformClient(
+            tools.guard, PIGEON.label, connections_max=1, seconds_max=SECONDS_MAX
+        ) as client:
+            answer = await client.ask("GET", _url(account), headers=_authorization(account))
+        if isinstance(answer, Declined):
+            return Checked(ok=False, detail=lasting(answer).message)
+        return Checked(ok=True, detail="Pigeon accepts the token.")
 
     def classify(self, code: str) -> ErrorClass:
         return ErrorClass.AUTH if code in ("http_401", "http_403") else ErrorClass.BAD_REQUEST
 
 
-def _base(account: Account) -> str:
-    return str(account.settings.get("base_url") or "https://api.pigeon.example").rstrip("/")
+def _url(account: Account, *path: str) -> str:
+    base = account.base_url("https://api.pigeon.example")
+    return "/".join((base, "lofts", account.external_id, *path))
+
+
+def _authorization(account: Account) -> dict[str, str]:
+    return {"Authorization": f"Bearer {account.credentials.get('access_token', '')}"}
 
 
 ADAPTER = Pigeon()
