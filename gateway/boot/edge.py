@@ -174,8 +174,7 @@ class Edge:
                     begin=webhooks.begin,
                     expire=webhooks.expire,
                     bytes_max=webhooks.bytes_max,
-                    is_overloaded=webhooks.is_overloaded,
-                    refusal=webhooks.refusal,
+                    entrance=webhooks.shedding,
                 )
             )
         if self._settings.push_lane == "on":

@@ -4,6 +4,7 @@ hand."""
 import copy
 import json
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from typing import Any, get_args
 
 import msgspec
@@ -13,6 +14,7 @@ from hypothesis import strategies as st
 from msgspec import structs
 
 from adapters.port import Adapter
+from adapters.wire import EVENTS_MAX
 from engine.domain.inbound import (
     Announced,
     InboundEvent,
@@ -163,6 +165,24 @@ def test_bytes_of_any_kind_never_crash_the_parser(
             parsed(payload, body)
         except InvalidInput:
             continue
+
+
+@each_adapter
+def test_more_items_than_any_platform_sends_are_not_read(adapter: Adapter) -> None:
+    """A body of empty items costs its sender nothing and everybody else the time that they are read in."""
+    receiver = adapter.receiver()
+    many: list[Any] = [{}] * (EVENTS_MAX + 1)
+    objects = ("page", "instagram", "whatsapp_business_account")
+    nested = {"entry": [{"id": "1", name: many} for name in ("messaging", "changes")]}
+    shapes: list[Any] = [
+        many,
+        [0] * len(many),
+        {"agent": "brands/b/agents/a", "receipts": {"receipts": many}},
+    ]
+    shapes += [{"object": name, **inside} for name in objects for inside in (nested, {"entry": many})]
+    for shape in shapes:
+        with suppress(InvalidInput):
+            assert len(receiver.parse(json.dumps(shape).encode())) <= EVENTS_MAX
 
 
 # ------------------------------------------------------------------ signatures
