@@ -16,9 +16,10 @@ from gateway.broadcasting import broadcasting_blueprint
 from gateway.client_address import Proxies
 from gateway.dependencies import Dependencies
 from gateway.directory import Directory
-from gateway.lane.connection import LaneLimits, WebhookLane
 from gateway.lane.lanes import Lane
 from gateway.lane.push.lane import PushLane
+from gateway.lane.shared import LaneLimits
+from gateway.lane.webhook_lane import WebhookLane
 from gateway.metrics import Metrics
 from gateway.operator import Operator
 from gateway.push.hub import Hub
