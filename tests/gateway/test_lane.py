@@ -15,7 +15,6 @@ import trio
 from hypothesis import given
 from hypothesis import strategies as st
 from quart_trio import QuartTrio
-from structlog.testing import capture_logs
 
 from gateway.lane import parting
 from gateway.lane.chunked import ChunkedBody
@@ -25,6 +24,7 @@ from gateway.routes import webhook_blueprint
 from gateway.serving import ServingLimits, serve
 from gateway.webhooks import Answer, Rest
 from tests.gateway.test_webhooks import Edge, change, delivery, entry, signed
+from tests.logs import capture_logs
 from tests.patience import PATIENCE_SECONDS
 
 PATH = "/api/webhooks/whatsapp"

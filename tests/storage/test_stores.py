@@ -86,9 +86,13 @@ class World:
 
 @pytest.fixture(params=["own", "pooled"])
 async def world(
-    request: pytest.FixtureRequest, databases: DatabaseServer, landlord_database: str
+    request: pytest.FixtureRequest, databases: DatabaseServer, landlord_database: str, tenant_template: str
 ) -> AsyncIterator[World]:
     made = World(databases)
+    # Copied, so that the landlord finds nothing to migrate.
+    own = request.param == "own"
+    for name in map(databases.own_database, (1, 2)) if own else [databases.pooled_database(1)]:
+        await databases.create_database(name, template=tenant_template)
     for number in (1, 2):
         await made.landlord.create_tenant(
             tenant_id=number,
