@@ -295,7 +295,7 @@ class System:
 
 @pytest.fixture(scope="session")
 def api_system(postgres_dsn: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[System]:
-    with System(postgres_dsn, tmp_path_factory.mktemp("api"), trusted_proxies=("127.0.0.1",)) as system:
+    with System(postgres_dsn, tmp_path_factory.mktemp("api")) as system:
         yield system
 
 

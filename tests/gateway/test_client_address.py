@@ -1,8 +1,17 @@
 """Who a request is from, with and without proxies in front."""
 
-import pytest
+from types import SimpleNamespace
+from typing import Any
 
+import pytest
+from trio.testing import MockClock
+from werkzeug.datastructures import Headers
+
+from engine.errors import RateLimited, Unauthenticated
+from gateway.authentication import FAILURES, Authenticator
 from gateway.client_address import HOPS_MAX, Proxies
+from gateway.lane.upgrade import read_upgrade
+from gateway.pipeline import client_address
 
 BEHIND = Proxies(("10.0.0.0/8", "2001:db8:1::/48", "192.0.2.7"))
 
@@ -39,3 +48,35 @@ def test_the_client_is_the_first_that_no_trusted_proxy_is(
 def test_without_proxies_nobody_is_believed() -> None:
     """The connection's address counts, whatever the header says."""
     assert Proxies().client_of("127.0.0.1", "203.0.113.9") == "127.0.0.1"
+
+
+def test_all_of_the_header_counts_on_every_way_in() -> None:
+    """Each proxy may write a line of its own; the later ones are those nearer to us."""
+    lines = [("X-Forwarded-For", "1.1.1.1"), ("X-Forwarded-For", "203.0.113.9, 10.0.0.2")]
+    site: Any = SimpleNamespace(deps=SimpleNamespace(client_of=BEHIND.client_of))
+    request: Any = SimpleNamespace(remote_addr="10.0.0.1", headers=Headers(lines))
+    assert client_address(site, request) == "203.0.113.9"
+    head = "GET /ws HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+    head += "Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n"
+    head += "".join(f"{name}: {value}\r\n" for name, value in lines)
+    assert BEHIND.client_of("10.0.0.1", read_upgrade(f"{head}\r\n".encode()).forwarded) == "203.0.113.9"
+
+
+class Nobody:
+    """A landlord who knows no token."""
+
+    async def token(self, token_id: int) -> None:
+        return None
+
+
+async def test_wrong_tokens_close_the_door_for_their_sender_alone(autojump_clock: MockClock) -> None:
+    """The others are looked up as ever."""
+    landlord: Any = Nobody()
+    authenticator = Authenticator(landlord, lambda: 0)
+    for _ in range(FAILURES.burst):
+        with pytest.raises(Unauthenticated):
+            await authenticator.authenticate("1|guessed", "203.0.113.9")
+    with pytest.raises(RateLimited):
+        await authenticator.authenticate("1|guessed", "203.0.113.9")
+    with pytest.raises(Unauthenticated):
+        await authenticator.authenticate("1|guessed", "203.0.113.10")
