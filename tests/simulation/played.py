@@ -321,7 +321,7 @@ class MessagingVoice(PlayedVoice):
     @property
     def api(self) -> Calls:
         assert isinstance(self.sim, MessagingSimulator)
-        return self.sim.graph
+        return self.sim.api
 
     @property
     def company(self) -> Hashable:
