@@ -1,4 +1,4 @@
-"""How tests wait in real time: for a state, with one bound that no honest machine reaches."""
+"""How tests wait in real time: for a state, and with one bound that no honest machine reaches."""
 
 from collections.abc import Callable
 from typing import Final

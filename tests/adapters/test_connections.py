@@ -10,7 +10,7 @@ import trio.testing
 
 from adapters.connections import Connections
 from adapters.simulators.http import Cut, HttpServer, Request, Response
-from tests.patience import PATIENCE_SECONDS
+from tests.patience import until
 
 pytestmark = pytest.mark.real_time
 
@@ -88,7 +88,7 @@ async def test_more_than_the_limit_wait_for_room_and_not_for_ever() -> None:
         async with trio.open_nursery() as nursery:
             for _ in range(2):
                 nursery.start_soon(here.get)
-            await _until(lambda: here.http.requests == 2)
+            await until(lambda: here.http.requests == 2)
             with pytest.raises(httpcore.PoolTimeout):
                 await here.connections.handle(here.request(pool_seconds=0.05))
             nursery.start_soon(here.get)
@@ -135,10 +135,3 @@ async def test_an_exchange_that_breaks_gives_its_place_back() -> None:
         assert here.connections.resting == 0
         assert await here.get() == 100_000
         assert here.network.opened == opened + 1
-
-
-async def _until(holds: object) -> None:
-    assert callable(holds)
-    with trio.fail_after(PATIENCE_SECONDS):
-        while not holds():  # noqa: ASYNC110  the server counts, it tells nobody
-            await trio.sleep(0.01)

@@ -1,7 +1,7 @@
 """A profile against played Google, over real HTTP: pushes with tokens, reviews that are read, and answers
 that are found again."""
 
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -32,7 +32,8 @@ from engine.ports import Endpoint, WebhookRequest
 from tests.adapters.contract.files import Files
 from tests.adapters.items import outbox_item
 from tests.adapters.turns import AtOnce
-from tests.patience import PATIENCE_SECONDS
+from tests.patience import PATIENCE_SECONDS, until
+from tests.plain import PLAIN
 
 pytestmark = pytest.mark.real_time
 SOON = Settings(time_factor=0.004)
@@ -148,14 +149,8 @@ async def profile(*, keys_run: bool = True) -> AsyncIterator[Profile]:
         nursery.cancel_scope.cancel()
 
 
-async def until(condition: Callable[[], object]) -> None:
-    with trio.fail_after(PATIENCE_SECONDS):
-        while not condition():  # noqa: ASYNC110
-            await trio.sleep(0.01)
-
-
 async def control(on: Profile, path: str, body: dict[str, Any]) -> None:
-    async with httpx.AsyncClient(trust_env=False, timeout=PATIENCE_SECONDS) as client:
+    async with httpx.AsyncClient(timeout=PATIENCE_SECONDS, **PLAIN) as client:
         answer = await client.post(f"{on.played.base_url}/__sim/{path}", json=body)
         assert answer.status_code == 200, answer.text
 

@@ -4,7 +4,7 @@ import base64
 import hashlib
 import hmac
 import json
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from math import inf
 from typing import Any
@@ -22,7 +22,7 @@ from adapters.simulators.http import HttpServer, Request, Response
 from engine.errors import InvalidInput, Unavailable
 from engine.ports import Endpoint, WebhookRequest
 from tests.adapters.google_tokens import AUDIENCE, EMAIL, key_set, private_key, push_token
-from tests.patience import PATIENCE_SECONDS
+from tests.patience import PATIENCE_SECONDS, until
 
 URL = "https://keys.example/certs"
 
@@ -256,12 +256,6 @@ async def kept(answer: Response | None = None) -> AsyncIterator[tuple[PublicKeys
         yield keys, certs, clock
         stopping.set()
         nursery.cancel_scope.cancel()
-
-
-async def until(condition: Callable[[], object]) -> None:
-    with trio.fail_after(PATIENCE_SECONDS):
-        while not condition():  # noqa: ASYNC110
-            await trio.sleep(0.01)
 
 
 async def later(keys: PublicKeys, clock: Clock, seconds: float) -> None:

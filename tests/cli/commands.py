@@ -14,6 +14,7 @@ import msgspec
 import trio
 
 from tests.patience import PATIENCE_SECONDS
+from tests.plain import PLAIN
 
 STARTED_SECONDS_MAX = 2 * PATIENCE_SECONDS
 STOPPED_SECONDS_MAX = 2 * PATIENCE_SECONDS
@@ -87,7 +88,7 @@ async def started(data_dir: Path, *arguments: str, **more: str) -> AsyncIterator
 async def call(method: str, url: str, token: str | None = None, body: object = None) -> Any:
     """The answer's JSON; anything but success fails the test."""
     headers = {"Authorization": f"Bearer {token}"} if token else {}
-    async with httpx.AsyncClient(trust_env=False, timeout=PATIENCE_SECONDS) as client:
+    async with httpx.AsyncClient(timeout=PATIENCE_SECONDS, **PLAIN) as client:
         answer = await client.request(method, url, headers=headers, json=body)
     assert answer.is_success, (answer.status_code, answer.text)
     return answer.json()

@@ -25,6 +25,7 @@ from tests.cli.commands import Started, call, log_of, mijra, started
 from tests.cli.hiding import secrets_of, told
 from tests.gateway.push_house import hear, opened, talk
 from tests.patience import PATIENCE_SECONDS
+from tests.plain import PLAIN
 
 pytestmark = [pytest.mark.slow, pytest.mark.real_time]
 
@@ -177,7 +178,7 @@ async def _people_use(running: Started) -> dict[str, str]:
     url = f"{line['base_url']}/api/demo"
     login = f"{line['base_url']}/api/landlord/auth/login"
     wrong, new = "wrong-guess-of-somebody", "password-of-a-colleague"
-    async with httpx.AsyncClient(trust_env=False) as client:
+    async with httpx.AsyncClient(timeout=PATIENCE_SECONDS, **PLAIN) as client:
         body = {"email": line["agent"]["email"], "password": wrong}
         assert (await client.post(login, json=body)).status_code == 401
         body["password"] = line["agent"]["password"]
@@ -228,7 +229,7 @@ async def _stand_in_posts(line: dict[str, Any]) -> None:
     body = json.dumps({"object": "page", "entry": [entry]}).encode()
     signature = "sha256=" + hmac.new(keys["app_secret"].encode(), body, hashlib.sha256).hexdigest()
     url = keys["webhook_url"].replace("/facebook", "/messenger")
-    async with httpx.AsyncClient(trust_env=False, timeout=PATIENCE_SECONDS) as client:
+    async with httpx.AsyncClient(timeout=PATIENCE_SECONDS, **PLAIN) as client:
         refused = await client.post(url, content=body, headers={"X-Hub-Signature-256": "sha256=00"})
         assert refused.status_code == 401
         accepted = await client.post(url, content=body, headers={"X-Hub-Signature-256": signature})
@@ -266,7 +267,7 @@ async def _stand_in_pushes_a_review(line: dict[str, Any]) -> None:
         "iat": now,
         "exp": now + 600,
     }
-    async with httpx.AsyncClient(trust_env=False) as client:
+    async with httpx.AsyncClient(timeout=PATIENCE_SECONDS, **PLAIN) as client:
         for private_key, expected in ((new_private_key(), 401), (keys["push_private_key"], 200)):
             token = jwt.encode(claims, private_key, "RS256", {"kid": keys["push_key_id"]})
             headers = {"Authorization": f"Bearer {token}"}

@@ -8,8 +8,9 @@ import httpx
 import trio
 
 from adapters.simulators.talk import Talk
-from tests.fixtures.system import PLAIN, Json, Line, send_bytes
+from tests.fixtures.system import Json, Line, send_bytes
 from tests.patience import PATIENCE_SECONDS
+from tests.plain import PLAIN
 
 WEIGHTS = {"text": 70.0, "image": 4.0, "reaction": 6.0, "edit": 6.0, "revoke": 4.0, "location": 10.0}
 """Without numbers that change: who is who would then depend on what was heard."""

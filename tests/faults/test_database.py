@@ -16,9 +16,10 @@ from storage.bridge import Bridge
 from storage.databases import DatabaseServer
 from tests.faults.load import load
 from tests.faults.outages import Postgres
-from tests.fixtures.system import PLAIN, Json, Line, Server, line, until
+from tests.fixtures.system import Json, Line, Server, line, until
 from tests.ledger import books_of
 from tests.patience import PATIENCE_SECONDS
+from tests.plain import PLAIN
 
 ANSWER_SECONDS_MAX = 30.0
 """The edge's own deadline is 12 s; the rest is a busy machine."""

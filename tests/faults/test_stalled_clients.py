@@ -13,8 +13,9 @@ import trio
 from adapters.simulators import builders
 from adapters.simulators.builders import Person
 from gateway.push.session import SessionLimits
-from tests.fixtures.system import PLAIN, Business, Line, screen, until
+from tests.fixtures.system import Business, Line, screen, until
 from tests.patience import PATIENCE_SECONDS
+from tests.plain import PLAIN
 
 HEADS = 150
 BODIES = 150

@@ -14,9 +14,10 @@ import trio
 from adapters.simulators import builders
 from adapters.simulators.builders import Person
 from storage.databases import DatabaseServer
-from tests.fixtures.system import PLAIN, Body, Json, Line
+from tests.fixtures.system import Body, Json, Line
 from tests.ledger import Books, books_of
 from tests.patience import PATIENCE_SECONDS
+from tests.plain import PLAIN
 
 DEPTH = 100_000
 BODY_BYTES_MAX = 3 * 1024 * 1024

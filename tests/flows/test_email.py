@@ -11,8 +11,9 @@ import pytest
 from msgspec import Struct
 
 from adapters.email.threading import reply_address
-from tests.fixtures.system import PLAIN, Agent, Business, Json, until
+from tests.fixtures.system import Agent, Business, Json, until
 from tests.patience import PATIENCE_SECONDS
+from tests.plain import PLAIN
 
 pytestmark = pytest.mark.real_time
 

@@ -6,9 +6,10 @@ import httpx
 
 from adapters.simulators.customers import KINDS
 from storage.databases import DatabaseServer
-from tests.fixtures.system import PLAIN, Json, Line, screen, until
+from tests.fixtures.system import Json, Line, screen, until
 from tests.ledger import Books, books_of, check_pushed
 from tests.patience import PATIENCE_SECONDS
+from tests.plain import PLAIN
 
 STORED_AS = {
     "text": "text",

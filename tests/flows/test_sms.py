@@ -14,8 +14,9 @@ from adapters.simulators import Fault
 from adapters.simulators.sms.platform import SmsSimulator
 from adapters.simulators.sms.standing import SmsStandIn
 from adapters.sms.signing import signature
-from tests.fixtures.system import PLAIN, QUICK, Agent, Business, Json, until
+from tests.fixtures.system import QUICK, Agent, Business, Json, until
 from tests.patience import PATIENCE_SECONDS
+from tests.plain import PLAIN
 
 pytestmark = pytest.mark.real_time
 

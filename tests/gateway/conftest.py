@@ -12,11 +12,12 @@ import ssl
 import threading
 import time
 from collections.abc import Callable, Iterator
-from functools import cached_property
+from functools import cached_property, partial
 from itertools import count
 from pathlib import Path
 from queue import SimpleQueue
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, Final
 
 import httpx
 import pytest
@@ -32,6 +33,14 @@ APP_SECRET = "the app's secret"
 PASSWORD = "correct horse battery"
 NO_TLS = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
 """For these clients: nothing is encrypted here, and reading the authorities takes 30 ms for each."""
+
+http: Final = SimpleNamespace(
+    **{
+        name: partial(getattr(httpx, name), timeout=PATIENCE_SECONDS, verify=NO_TLS)
+        for name in ("get", "post", "request")
+    }
+)
+"""httpx's, for single calls."""
 
 _numbers = count(1)
 

@@ -7,7 +7,7 @@ from typing import Any
 import httpx
 import pytest
 
-from tests.gateway.conftest import PASSWORD, Business
+from tests.gateway.conftest import PASSWORD, Business, http
 from tests.patience import PATIENCE_SECONDS
 
 pytestmark = pytest.mark.real_time
@@ -152,7 +152,7 @@ def test_one_login_may_belong_to_two_tenants(new_business: Callable[[], Business
     user = second.owner.ok("POST", "/users", body)
     assert user["id"] == first.agent.user_id
     login = {"email": first.email("agent"), "password": PASSWORD}
-    answer = httpx.post(
+    answer = http.post(
         f"{first.system.base_url}/api/landlord/auth/login", json=login, timeout=PATIENCE_SECONDS
     )
     assert {tenant["slug"] for tenant in answer.json()["data"]["tenants"]} == {first.slug, second.slug}
@@ -174,9 +174,9 @@ def test_a_new_password_replaces_the_old_and_its_tokens(new_business: Callable[[
     assert everywhere.refused("GET", "/tags")[0] == 401
     login = {"email": business.email("agent"), "password": PASSWORD}
     url = f"{business.system.base_url}/api/landlord/auth/login"
-    assert httpx.post(url, json=login, timeout=PATIENCE_SECONDS).status_code == 401
+    assert http.post(url, json=login, timeout=PATIENCE_SECONDS).status_code == 401
     assert (
-        httpx.post(
+        http.post(
             url, json={**login, "password": "a whole new password"}, timeout=PATIENCE_SECONDS
         ).status_code
         == 200
@@ -267,9 +267,9 @@ def test_the_platforms_handshake_takes_the_channels_verify_token(
     business = new_business()
     channel = business.channel
     params = {"hub.mode": "subscribe", "hub.challenge": "12345", "hub.verify_token": channel["verify_token"]}
-    answer = httpx.get(channel["webhook_url"], params=params)
+    answer = http.get(channel["webhook_url"], params=params)
     assert (answer.status_code, answer.text) == (200, "12345")
-    assert httpx.get(channel["webhook_url"], params={**params, "hub.verify_token": "x"}).status_code == 403
+    assert http.get(channel["webhook_url"], params={**params, "hub.verify_token": "x"}).status_code == 403
 
 
 def test_a_rotated_secret_counts_for_the_next_delivery(new_business: Callable[[], Business]) -> None:
@@ -351,7 +351,7 @@ def test_what_a_browser_might_run_is_a_download(business: Business) -> None:
     for name, kind in (("page.html", "text/html"), ("drawing.svg", "image/svg+xml"), ("x", "nonsense")):
         files = {"file": (name, b"<script>alert(1)</script>", kind)}
         link = business.agent.ok("POST", "/upload", files=files)["url"]
-        answer = httpx.get(link)
+        answer = http.get(link)
         assert answer.headers["Content-Type"] == "application/octet-stream"
         assert answer.headers["Content-Disposition"].startswith("attachment")
         assert answer.headers["X-Content-Type-Options"] == "nosniff"
@@ -368,7 +368,7 @@ def test_a_link_that_is_passed_on_ends_no_header(business: Business) -> None:
     assert send("https://cdn.example/a.png\n").status_code == 422
     sent = send("https://cdn.example/صورة.png?a=b%20c#d")
     (attachment,) = sent.json()["data"]["attachments"]
-    answer = httpx.get(attachment["url"])
+    answer = http.get(attachment["url"])
     assert answer.status_code == 302
     assert answer.headers["Location"] == "https://cdn.example/%D8%B5%D9%88%D8%B1%D8%A9.png?a=b%20c#d"
 
@@ -384,7 +384,7 @@ def test_a_large_upload_is_stored_whole(business: Business) -> None:
     content = bytes(range(256)) * 1900
     uploaded = business.agent.ok("POST", "/upload", files={"file": ("big.bin", content, "application/pdf")})
     assert uploaded["size"] == len(content)
-    assert httpx.get(uploaded["url"]).content == content
+    assert http.get(uploaded["url"]).content == content
 
 
 @pytest.mark.parametrize(
@@ -434,7 +434,7 @@ def test_put_and_patch_change_what_is_sent_and_leave_the_rest(
     for method in ("PUT", "PATCH"):
         after = owner.ok(method, path, {"name": f"New by {method}"})
         assert after == before | {"name": f"New by {method}", "updated_at": after["updated_at"]}
-    described = httpx.get(f"{business.system.base_url}/api/openapi.json", timeout=PATIENCE_SECONDS).json()[
+    described = http.get(f"{business.system.base_url}/api/openapi.json", timeout=PATIENCE_SECONDS).json()[
         "paths"
     ]
     one = next(methods for path, methods in described.items() if re.search(rf"/{resource}/{{\w+}}$", path))

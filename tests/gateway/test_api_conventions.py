@@ -12,7 +12,7 @@ from gateway.api import ALL_ROUTES
 from gateway.permissions import ROLES, Permission
 from gateway.ratelimit import Buckets
 from gateway.routing import Access
-from tests.gateway.conftest import PASSWORD, Business, System
+from tests.gateway.conftest import PASSWORD, Business, System, http
 from tests.patience import PATIENCE_SECONDS
 
 pytestmark = pytest.mark.real_time
@@ -125,7 +125,7 @@ def test_without_a_good_token_nothing_is_said(business: Business, header: str | 
     """401 with the scheme, for tenants that exist and for those that do not."""
     for slug in (business.slug, "no-such-tenant"):
         headers = {} if header is None else {b"Authorization": header.encode()}
-        answer = httpx.get(f"{business.system.base_url}/api/{slug}/tags", headers=headers)
+        answer = http.get(f"{business.system.base_url}/api/{slug}/tags", headers=headers)
         assert answer.status_code == 401
         assert answer.headers["WWW-Authenticate"].startswith("Bearer")
         assert answer.json()["code"] == "unauthenticated"
@@ -135,8 +135,8 @@ def test_another_tenants_name_is_one_that_does_not_exist(business: Business, nei
     """The same answer, but for the request id."""
     strange = {"Authorization": f"Bearer {business.owner.token}"}
     base = business.system.base_url
-    theirs = httpx.get(f"{base}/api/{neighbour.slug}/tags", headers=strange)
-    nobodys = httpx.get(f"{base}/api/no-such-tenant/tags", headers=strange)
+    theirs = http.get(f"{base}/api/{neighbour.slug}/tags", headers=strange)
+    nobodys = http.get(f"{base}/api/no-such-tenant/tags", headers=strange)
     assert theirs.status_code == nobodys.status_code == 404
     assert theirs.json() == nobodys.json()
 
@@ -162,8 +162,8 @@ def test_landlord_routes_are_closed_to_tenants(business: Business) -> None:
             continue
         path = base + re.sub(r"<id:\w+>", "1", route.path)
         headers = {"Authorization": f"Bearer {business.owner.token}"}
-        assert httpx.request(route.method, path, headers=headers).status_code == 403, route.name
-        assert httpx.request(route.method, path).status_code == 401, route.name
+        assert http.request(route.method, path, headers=headers).status_code == 403, route.name
+        assert http.request(route.method, path).status_code == 401, route.name
 
 
 def test_rate_headers_count_down(business: Business) -> None:
@@ -274,7 +274,7 @@ def test_login_gives_a_token_and_logout_takes_it(business: Business) -> None:
     assert business.agent.call("GET", "/tags").status_code == 200
     person = business.log_in("agent")
     assert person.call("GET", "/tags").status_code == 200
-    answer = httpx.post(
+    answer = http.post(
         f"{business.system.base_url}/api/landlord/auth/logout",
         headers={"Authorization": f"Bearer {person.token}"},
     )
@@ -290,7 +290,7 @@ def test_a_wrong_login_says_nothing_about_what_was_wrong(business: Business, cha
         **right,
         change: {"password": "x" * 10, "email": "nobody@x.example", "tenant": "elsewhere"}[change],
     }
-    answer = httpx.post(
+    answer = http.post(
         f"{business.system.base_url}/api/landlord/auth/login", json=wrong, timeout=PATIENCE_SECONDS
     )
     assert answer.status_code == 401
@@ -362,9 +362,9 @@ def test_the_operator_sees_the_actors(api_system: System) -> None:
 
 def test_the_document_and_its_page_are_served(api_system: System) -> None:
     """Without a token; the page may load nothing."""
-    document = httpx.get(f"{api_system.base_url}/api/openapi.json")
+    document = http.get(f"{api_system.base_url}/api/openapi.json")
     assert document.json()["openapi"].startswith("3.1")
-    page = httpx.get(f"{api_system.base_url}/api/docs")
+    page = http.get(f"{api_system.base_url}/api/docs")
     assert page.headers["Content-Type"].startswith("text/html")
     assert "script-src" not in page.headers["Content-Security-Policy"]
 

@@ -7,11 +7,10 @@ import uuid
 from collections.abc import Callable
 from typing import Any
 
-import httpx
 import pytest
 
 from gateway.api.conversations import STATUSES
-from tests.gateway.conftest import Business, Person
+from tests.gateway.conftest import Business, Person, http
 
 pytestmark = pytest.mark.real_time
 
@@ -234,12 +233,12 @@ def test_an_uploaded_file_is_sent_and_served_by_a_signed_link(
         "stored",
         "image/jpeg",
     )
-    answer = httpx.get(attachment["url"])
+    answer = http.get(attachment["url"])
     assert answer.content == b"\xff\xd8\xff a small picture"
     assert answer.headers["Content-Type"] == "image/jpeg"
     assert "sandbox" in answer.headers["Content-Security-Policy"]
-    assert httpx.get(attachment["url"] + "0").status_code == 403
-    assert httpx.get(attachment["url"].partition("?")[0]).status_code == 422
+    assert http.get(attachment["url"] + "0").status_code == 403
+    assert http.get(attachment["url"].partition("?")[0]).status_code == 422
     theirs = neighbour.conversation()
     assert neighbour.owner.refused("POST", f"/conversations/{theirs['id']}/messages", body) == (
         422,

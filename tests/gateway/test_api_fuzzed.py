@@ -30,7 +30,7 @@ from gateway.api import ALL_ROUTES
 from gateway.idempotency import HEADER
 from gateway.routing import Access, Route
 from tests.gateway.belongings import PARAMETER, belongings
-from tests.gateway.conftest import Business, System
+from tests.gateway.conftest import Business, System, http
 from tests.patience import PATIENCE_SECONDS
 
 pytestmark = pytest.mark.real_time
@@ -142,7 +142,7 @@ def target(api_system: System) -> Target:
 @pytest.fixture(scope="module")
 def described(target: Target) -> OpenApiSchema:
     """The document as the server shows it, for one tenant: others are tested elsewhere."""
-    document = httpx.get(f"{target.system.base_url}/api/openapi.json", timeout=PATIENCE_SECONDS).json()
+    document = http.get(f"{target.system.base_url}/api/openapi.json", timeout=PATIENCE_SECONDS).json()
     for path, operations in list(document["paths"].items()):
         for operation in operations.values():
             operation["parameters"] = [each for each in operation["parameters"] if each["name"] != "tenant"]

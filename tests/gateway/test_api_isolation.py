@@ -15,7 +15,7 @@ from gateway.envelope import JSON_TYPE
 from gateway.permissions import ROLES, Permission
 from gateway.routing import Access, Route
 from tests.gateway.belongings import Described, Json, address_of, belongings, mark_of
-from tests.gateway.conftest import Business, Person, System
+from tests.gateway.conftest import Business, Person, System, http
 
 pytestmark = pytest.mark.real_time
 
@@ -31,7 +31,7 @@ class Two:
         self.theirs, self.ours = Business(system, "pooled"), Business(system, "pooled")
         self.mark = mark_of(self.theirs)
         self.their_ids, self.our_ids = belongings(self.theirs), belongings(self.ours)
-        document = httpx.get(f"{system.base_url}/api/openapi.json", timeout=30).json()
+        document = http.get(f"{system.base_url}/api/openapi.json", timeout=30).json()
         self.described = Described(document)
         self.before = self.shown()
 
@@ -174,11 +174,11 @@ def test_anothers_ids_in_a_query_find_nothing(two: Two) -> None:
 def test_a_signed_link_is_good_for_its_own_tenant_alone(two: Two) -> None:
     """The signature covers whose file it is."""
     link = two.their_ids["file_url"]
-    assert httpx.get(link).text == two.mark
+    assert http.get(link).text == two.mark
     moved = link.replace(f"/{two.theirs.slug}/", f"/{two.ours.slug}/")
-    assert httpx.get(moved).json()["code"] == "bad_signature"
+    assert http.get(moved).json()["code"] == "bad_signature"
     other = link.replace(str(two.their_ids["file_id"]), str(two.our_ids["file_id"]))
-    assert httpx.get(other).json()["code"] == "bad_signature"
+    assert http.get(other).json()["code"] == "bad_signature"
 
 
 def test_what_needs_no_token_is_known(two: Two) -> None:

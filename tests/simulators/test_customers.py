@@ -16,6 +16,7 @@ from adapters.simulators.settings import Settings as AllSettings
 from adapters.simulators.statuses import plan_statuses
 from engine.errors import Conflicting, InvalidInput
 from tests.patience import PATIENCE_SECONDS
+from tests.plain import PLAIN
 from tests.simulators.receiver import ACCOUNT, QUICK, playing
 
 
@@ -151,7 +152,7 @@ async def test_customers_answer_agents_while_they_talk(
         platform.start_talking(
             Talk(messages_per_second=0.001, answer_probability=1.0, answer_seconds=(0.0, 0.01))
         )
-        async with httpx.AsyncClient(trust_env=False, timeout=PATIENCE_SECONDS) as client:
+        async with httpx.AsyncClient(timeout=PATIENCE_SECONDS, **PLAIN) as client:
             response = await client.post(
                 f"{platform.base_url}/v25.0/{ACCOUNT.phone_number_id}/messages",
                 json={"messaging_product": "whatsapp", "to": "15550100001"} | sent,
@@ -170,7 +171,7 @@ async def test_customers_answer_agents_while_they_talk(
 async def test_nobody_answers_when_nobody_talks() -> None:
     """A connected simulator that was not told to talk only reports statuses."""
     async with playing(replace(QUICK, window_enforced=False)) as (platform, receiver):
-        async with httpx.AsyncClient(trust_env=False, timeout=PATIENCE_SECONDS) as client:
+        async with httpx.AsyncClient(timeout=PATIENCE_SECONDS, **PLAIN) as client:
             await client.post(
                 f"{platform.base_url}/v25.0/{ACCOUNT.phone_number_id}/messages",
                 json={"messaging_product": "whatsapp", "to": "15550100001", "text": {"body": "hi"}},

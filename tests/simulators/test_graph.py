@@ -13,6 +13,7 @@ from msgspec.structs import replace
 from adapters.simulators import Fault, Settings, Simulator
 from adapters.simulators.media import png
 from tests.patience import PATIENCE_SECONDS
+from tests.plain import PLAIN
 from tests.simulators.receiver import ACCOUNT, OTHER, QUICK, Receiver, playing
 
 Json = dict[str, Any]
@@ -238,7 +239,7 @@ async def test_customers_media_can_be_looked_up_and_downloaded() -> None:
         assert content.headers["content-type"] == "image/png"
         assert hashlib.sha256(content.content).hexdigest() == found["sha256"]
         assert len(content.content) == found["file_size"]
-        async with httpx.AsyncClient(trust_env=False, timeout=PATIENCE_SECONDS) as stranger:
+        async with httpx.AsyncClient(timeout=PATIENCE_SECONDS, **PLAIN) as stranger:
             assert (await stranger.get(found["url"])).status_code == 401
         await trio.sleep(1.55)
         assert (await business.client.get(found["url"])).status_code == 404

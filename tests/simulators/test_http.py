@@ -6,6 +6,7 @@ import trio
 
 from adapters.simulators.http import Cut, HttpLimits, HttpServer, Request, Response
 from tests.patience import PATIENCE_SECONDS
+from tests.plain import PLAIN
 from tests.simulators.receiver import listening
 
 
@@ -37,7 +38,7 @@ async def test_bodies_of_both_framings_arrive_whole_on_one_connection() -> None:
 
     async with (
         listening(_echo) as server,
-        httpx.AsyncClient(trust_env=False, timeout=PATIENCE_SECONDS) as client,
+        httpx.AsyncClient(timeout=PATIENCE_SECONDS, **PLAIN) as client,
     ):
         first = await client.post(server.base_url, content=b"whole")
         second = await client.post(server.base_url, content=pieces())
@@ -81,7 +82,7 @@ async def test_a_cut_resets_the_connection_and_the_server_lives_on() -> None:
     """The client sees a broken connection; the next call is answered."""
     async with (
         listening(_echo) as server,
-        httpx.AsyncClient(trust_env=False, timeout=PATIENCE_SECONDS) as client,
+        httpx.AsyncClient(timeout=PATIENCE_SECONDS, **PLAIN) as client,
     ):
         with pytest.raises(httpx.TransportError):
             await client.get(f"{server.base_url}/cut")
@@ -92,7 +93,7 @@ async def test_a_paced_body_arrives_whole_and_in_pieces() -> None:
     """500 bytes at 5000 a second take several reads."""
     async with (
         listening(_echo) as server,
-        httpx.AsyncClient(trust_env=False, timeout=PATIENCE_SECONDS) as client,
+        httpx.AsyncClient(timeout=PATIENCE_SECONDS, **PLAIN) as client,
     ):
         pieces = []
         async with client.stream("GET", f"{server.base_url}/drip") as response:
@@ -105,7 +106,7 @@ async def test_a_server_that_goes_down_refuses_and_comes_back_on_its_port() -> N
     """Open connections are cut, new ones refused, and the same address works again afterwards."""
     async with (
         listening(_echo) as server,
-        httpx.AsyncClient(trust_env=False, timeout=PATIENCE_SECONDS) as client,
+        httpx.AsyncClient(timeout=PATIENCE_SECONDS, **PLAIN) as client,
     ):
         assert (await client.get(server.base_url)).status_code == 200
         server.go_down(60)

@@ -22,6 +22,7 @@ from adapters.sms.media import TwilioMedia
 from engine.domain.inbound import MessageReceived, StatusChanged
 from engine.domain.outbound import SendText
 from tests.patience import PATIENCE_SECONDS
+from tests.plain import PLAIN
 from tests.simulators.business import Business
 from tests.simulators.receiver import QUICK, listening
 
@@ -182,7 +183,7 @@ async def test_files_are_handed_out_to_the_account_alone_and_may_be_slow() -> No
         answer = await business.get(addresses[0])
         assert trio.current_time() - began >= 0.3
         assert (answer.status_code, answer.headers["content-type"]) == (200, "image/png")
-        async with httpx.AsyncClient(trust_env=False, timeout=PATIENCE_SECONDS) as client:
+        async with httpx.AsyncClient(timeout=PATIENCE_SECONDS, **PLAIN) as client:
             assert (await client.get(addresses[0])).status_code == 401
 
 

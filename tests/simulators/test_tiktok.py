@@ -29,6 +29,7 @@ from engine.domain.inbound import (
 )
 from engine.domain.outbound import Send, SendText
 from tests.patience import PATIENCE_SECONDS
+from tests.plain import PLAIN
 from tests.simulators.business import Business
 from tests.simulators.receiver import QUICK, listening
 
@@ -178,7 +179,7 @@ async def test_a_file_wants_the_token_and_comes_slowly_where_a_script_says_so() 
         assert isinstance(received, MessageReceived)
         source = ADAPTER.media_source(business.tools)
         assert source is not None
-        async with source, httpx.AsyncClient(trust_env=False, timeout=PATIENCE_SECONDS) as client:
+        async with source, httpx.AsyncClient(timeout=PATIENCE_SECONDS, **PLAIN) as client:
             found = await source.look_up(received.media[0].source_id, None, business.account)
             assert isinstance(found, FoundMedia)
             assert (await client.get(found.url)).status_code == 403
@@ -212,7 +213,7 @@ async def test_access_that_is_taken_away_is_told_and_ends_both_tokens() -> None:
     """By a script or over the control API; another token gives it back."""
     async with playing() as (sim, business):
         sim.say(KEY, "Hello")
-        async with httpx.AsyncClient(trust_env=False, timeout=PATIENCE_SECONDS) as client:
+        async with httpx.AsyncClient(timeout=PATIENCE_SECONDS, **PLAIN) as client:
             told = await client.post(f"{sim.base_url}/__sim/authorization", json={"reason": 4})
             assert told.json() == {"removed": True}
         await sim.wait_quiet()

@@ -10,6 +10,7 @@ from adapters.simulators.builders import text_message
 from adapters.simulators.customers import KINDS
 from engine.errors import Conflicting, DeliveryFailed, MailboxFull, Unavailable
 from tests.patience import PATIENCE_SECONDS, until
+from tests.plain import PLAIN
 from tests.simulators.receiver import ACCOUNT, OTHER, QUICK, Receiver, listening, playing
 
 
@@ -249,7 +250,7 @@ async def test_stopping_in_the_middle_of_everything_is_clean() -> None:
                 for _ in range(50):
                     platform.say("15550100001", "hello")
                 await trio.sleep(0.1)
-            async with httpx.AsyncClient(trust_env=False, timeout=PATIENCE_SECONDS) as client:
+            async with httpx.AsyncClient(timeout=PATIENCE_SECONDS, **PLAIN) as client:
                 with pytest.raises(httpx.ConnectError):
                     await client.get(platform.base_url)
 

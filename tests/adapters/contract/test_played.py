@@ -23,6 +23,7 @@ from tests.adapters.contract.files import Files
 from tests.adapters.items import outbox_item
 from tests.adapters.turns import AtOnce
 from tests.patience import PATIENCE_SECONDS
+from tests.plain import PLAIN
 
 pytestmark = pytest.mark.real_time
 PLAYED = [each for each in every_adapter() if each.stand_in() is not None]
@@ -61,7 +62,7 @@ class Stage(Struct, kw_only=True):
         return Response(200)
 
     async def call(self, method: str, path: str, body: object = None) -> Any:
-        async with httpx.AsyncClient(trust_env=False, timeout=PATIENCE_SECONDS) as client:
+        async with httpx.AsyncClient(timeout=PATIENCE_SECONDS, **PLAIN) as client:
             answer = await client.request(method, f"{self.url}/__sim/{path}", content=json.dumps(body))
             assert answer.status_code == 200, answer.text
             return answer.json()

@@ -9,6 +9,7 @@ import pytest
 from adapters.registry import adapter_of, adapters
 from adapters.table import markdown
 from engine.errors import NotFound
+from tests.patience import PATIENCE_SECONDS
 
 ROOT = Path(__file__).parents[3]
 
@@ -80,7 +81,7 @@ def listed(site: Path) -> subprocess.CompletedProcess[str]:
         capture_output=True,
         text=True,
         check=True,
-        timeout=60,
+        timeout=2 * PATIENCE_SECONDS,
     )
 
 
@@ -126,12 +127,13 @@ def test_the_documented_package_installs(tmp_path: Path) -> None:
         "pip",
         "install",
         "--quiet",
+        "--retries=1",
         "--no-deps",
         "--target",
         str(site),
         str(project),
     ]
-    done = subprocess.run(pip, capture_output=True, text=True, timeout=240, check=False)
+    done = subprocess.run(pip, capture_output=True, text=True, timeout=5 * PATIENCE_SECONDS, check=False)
     if done.returncode:
         pytest.skip(f"pip cannot build here: {done.stderr[-300:]}")
     assert listed(site).stdout.splitlines()[-1].startswith("pigeon ")
