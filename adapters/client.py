@@ -18,7 +18,7 @@ import msgspec
 import trio
 
 from adapters.calling import NEVER_SENT, by_status, never_sent, repeatable, seconds_of, unreached
-from adapters.guard import Guard, guarded_client
+from adapters.guard import BodyTooLarge, Guard, guarded_client
 from adapters.port import Declined, Failure, Turn, Unanswered
 from adapters.turns import Writing
 
@@ -28,6 +28,9 @@ CONNECT_SECONDS_MAX: Final = 5.0
 """A handshake takes a tenth of a second across the world. What has no connection is surely not sent."""
 ANSWER_BYTES_MAX: Final = 65_536
 """Answers are a few hundred bytes; error pages of proxies a few thousand."""
+
+TOO_LARGE: Final = BodyTooLarge.__name__
+"""The reason of what is `Unanswered` because the answer was longer than it may be."""
 
 ReadFailure = Callable[[int, bytes, Mapping[str, str]], Failure]
 """(HTTP status, body, headers) of an answer that is no success -> what it means."""

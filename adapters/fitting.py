@@ -48,12 +48,29 @@ class Problems:
         if media.link is not None and not media.link.startswith(("https://", "http://")):
             self.add("link", "An http or https address.")
 
-    def options(self, options: Sequence[Option], most: int) -> None:
-        """How many choices there are, and that an answer tells which one it is."""
+    def options(
+        self,
+        options: Sequence[Option],
+        most: int,
+        *,
+        title_max: int,
+        id_max: int,
+        description_max: int,
+        described: bool,
+    ) -> None:
+        """How many choices there are, what is written on them, and that an answer tells which one it is.
+        `described`: their descriptions are shown."""
         if not 1 <= len(options) <= most:
             self.add("options", f"Between 1 and {most}.")
         if len({option.id for option in options}) != len(options):
             self.add("options", "Ids must differ.")
+        for index, option in enumerate(options):
+            field = f"options.{index}"
+            self.text(f"{field}.title", option.title, title_max)
+            self.text(f"{field}.id", option.id, id_max)
+            self.text(f"{field}.description", option.description, description_max, required=False)
+            if option.description and not described:
+                self.add(f"{field}.description", "Only a list shows descriptions.")
 
 
 def unfit(error: InvalidInput) -> Declined:

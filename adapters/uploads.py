@@ -6,14 +6,12 @@ Limits      10,000 uploads of a platform are remembered (2 MB); forgetting one c
 Leaves      How a file is uploaded, and which refusals may be an upload's fault, to each adapter.
 """
 
+import time
 from collections import OrderedDict
-from collections.abc import Callable
-from time import monotonic
 from typing import Final
 
 from adapters.calling import declined
-from adapters.client import PlatformClient
-from adapters.guard import BodyTooLarge
+from adapters.client import TOO_LARGE, PlatformClient
 from adapters.port import Account, Declined, ErrorClass, Unanswered
 from engine.domain.outbound import MediaRef
 from engine.errors import MijraError
@@ -26,22 +24,21 @@ class KnownUploads:
     """The platform's ids of files that it has from us, by account and file. An upload counts for
     `life_seconds`."""
 
-    def __init__(self, life_seconds: float, clock: Callable[[], float] = monotonic) -> None:
+    def __init__(self, life_seconds: float) -> None:
         self._life_seconds = life_seconds
-        self._clock = clock
         self._known: OrderedDict[tuple[int, int, str], tuple[str, float]] = OrderedDict()
 
     def find(self, ref: MediaRef, account: Account) -> str | None:
         key = _key(ref, account)
         known = self._known.get(key)
-        if known is None or known[1] <= self._clock():
+        if known is None or known[1] <= time.monotonic():
             return None
         self._known.move_to_end(key)
         return known[0]
 
     def keep(self, ref: MediaRef, account: Account, upload_id: str) -> None:
         key = _key(ref, account)
-        self._known[key] = upload_id, self._clock() + self._life_seconds
+        self._known[key] = upload_id, time.monotonic() + self._life_seconds
         self._known.move_to_end(key)
         if len(self._known) > _KNOWN_MAX:
             self._known.popitem(last=False)
@@ -67,7 +64,7 @@ async def read_linked(client: PlatformClient, link: str, bytes_max: int) -> byte
     answer = await client.exchange("GET", link, answer_bytes_max=bytes_max, follow_redirects=True)
     if isinstance(answer, Unanswered):
         sentence = f"The file behind the link cannot be fetched ({answer.reason})."
-        if answer.reason == BodyTooLarge.__name__:
+        if answer.reason == TOO_LARGE:
             return declined(ErrorClass.BAD_REQUEST, "link_too_large", sentence)
         return declined(ErrorClass.UNREACHABLE, "unreachable", sentence)
     if isinstance(answer, Declined):

@@ -123,11 +123,11 @@ def _check_choices(send: SendInteractive, problems: Problems) -> None:
         case _:
             problems.add("kind", "One of buttons, list, quick_replies.")
             return
-    problems.options(send.options, most)
-    for index, option in enumerate(send.options):
-        problems.text(f"options.{index}.title", option.title, title_max)
-        problems.text(f"options.{index}.id", option.id, limits.POSTBACK_MAX)
-        described = f"options.{index}.description"
-        problems.text(described, option.description, limits.CARD_TEXT_MAX, required=False)
-        if option.description and send.kind != "list":
-            problems.add(described, "Only a list shows descriptions.")
+    problems.options(
+        send.options,
+        most,
+        title_max=title_max,
+        id_max=limits.POSTBACK_MAX,
+        description_max=limits.CARD_TEXT_MAX,
+        described=send.kind == "list",
+    )

@@ -11,12 +11,13 @@ Source      The Google Business sheet, A3. The service ended on 2024-07-31; the 
 """
 
 from collections.abc import Iterator
-from typing import Any, Final
+from typing import Final
 from urllib.parse import parse_qs, urlsplit
 from uuid import UUID
 
 from adapters.google_business.naming import last_part, millis
-from adapters.wire import usable_id
+from adapters.receiving import odd
+from adapters.wire import Json, usable_id
 from engine.domain.content import compact
 from engine.domain.inbound import (
     AccountNotice,
@@ -28,8 +29,6 @@ from engine.domain.inbound import (
     StatusChanged,
     Unsupported,
 )
-
-Json = dict[str, Any]
 
 _STATUSES: Final = {"DELIVERED": "delivered", "READ": "read"}
 _SIGNED: Final = frozenset({"x-goog-algorithm", "x-goog-signature"})
@@ -236,8 +235,7 @@ def _receipts(item: _Item, receipts: Json) -> Iterator[InboundEvent]:
         status = _STATUSES.get(kind) if isinstance(kind, str) else None
         if item.contact is None or at is None or mid is None or status is None:
             raw = receipt if isinstance(receipt, dict) and receipt else {"receipt": receipt}
-            # Nothing to store in a conversation: it is about a message of ours.
-            yield Unsupported(contact=None, platform_id=None, at=at, raw=raw, reason="a receipt of no kind")
+            yield odd(raw, "a receipt of no kind", at)
             continue
         yield StatusChanged(
             contact=item.contact,

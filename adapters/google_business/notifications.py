@@ -11,14 +11,13 @@ Source      The Google Business sheet, B1 and B2.
 
 import base64
 import binascii
-from typing import Any, Final
+from typing import Final
 
 from adapters.google_business.naming import LOCATION, millis, under_location
-from adapters.wire import decode_json, usable_id
+from adapters.receiving import odd
+from adapters.wire import Json, decode_json, usable_id
 from engine.domain.inbound import AccountNotice, Announced, Contact, InboundEvent, RoutedEvent, Unsupported
 from engine.errors import InvalidInput
-
-Json = dict[str, Any]
 
 _QUESTION: Final = (
     "The profile has news of a question. Google's notification does not hold its words, and there is no call "
@@ -39,9 +38,7 @@ def read_push(delivery: Json) -> RoutedEvent:
     data = _data_of(message)
     attributes = message.get("attributes")
     if data is None:
-        event: InboundEvent = Unsupported(
-            contact=None, platform_id=None, at=at, raw=delivery, reason="a push without data that can be read"
-        )
+        event: InboundEvent = odd(delivery, "a push without data that can be read", at)
         return RoutedEvent(external_id=None, parent_id=None, event=event)
     kind = data.get("notificationType") or data.get("notification_type")
     if not isinstance(kind, str) and isinstance(attributes, dict):

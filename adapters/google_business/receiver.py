@@ -16,6 +16,7 @@ from adapters.google_business.messages import read_messages
 from adapters.google_business.naming import AGENT
 from adapters.google_business.notifications import is_push, read_push
 from adapters.google_business.oidc import pushed_for
+from adapters.receiving import is_known, secrets_of, vouching
 from adapters.wire import bounded, decode_json
 from engine.domain.inbound import RoutedEvent
 from engine.errors import InvalidInput
@@ -51,12 +52,8 @@ class GoogleReceiver:
         found = _handshake_of(request)
         if found is None:
             return None
-        token, secret = (each.encode("utf-8", "replace") for each in found)
-        known = False
-        for endpoint in endpoints:
-            expected = endpoint.secrets.get("client_token", "")
-            # No early end: the time must not tell which of the candidates fits.
-            known |= bool(expected) and hmac.compare_digest(expected.encode(), token)
+        token, secret = found[0], found[1].encode("utf-8", "replace")
+        known = is_known(endpoints, "client_token", token)
         return secret if known and 0 < len(secret) <= _CHALLENGE_MAX else None
 
     def account_hint(self, body: bytes) -> str | None:
@@ -97,16 +94,11 @@ def _handshake_of(request: WebhookRequest) -> tuple[str, str] | None:
 
 def _signed(body: bytes, signature: str, endpoints: Sequence[Endpoint]) -> Sequence[Endpoint]:
     """HMAC-SHA512 of the bytes as received, as base64, compared as text: base64 has spellings that decode
-    alike. Each secret is tried once, however many accounts share it."""
+    alike."""
     given = signature.encode("utf-8", "replace")
-    fits: dict[str, bool] = {}
-    for endpoint in endpoints:
-        for secret in _secrets(endpoint):
-            if secret not in fits:
-                expected = base64.b64encode(hmac.digest(secret.encode(), body, "sha512"))
-                fits[secret] = hmac.compare_digest(expected, given)
-    return [endpoint for endpoint in endpoints if any(fits[secret] for secret in _secrets(endpoint))]
 
+    def fits(secret: str) -> bool:
+        expected = base64.b64encode(hmac.digest(secret.encode(), body, "sha512"))
+        return hmac.compare_digest(expected, given)
 
-def _secrets(endpoint: Endpoint) -> list[str]:
-    return [secret for name in _SIGNING if (secret := endpoint.secrets.get(name))]
+    return vouching(endpoints, lambda endpoint: secrets_of(endpoint, _SIGNING), fits)

@@ -172,12 +172,11 @@ class _Problems(Problems):
             case _:
                 self.add("kind", "One of buttons, list, quick_replies.")
                 return
-        self.options(send.options, most)
-        for index, option in enumerate(send.options):
-            self.text(f"options.{index}.title", option.title, title_max)
-            self.text(f"options.{index}.id", option.id, limits.PAYLOAD_MAX)
-            self.text(
-                f"options.{index}.description", option.description, limits.CARD_TEXT_MAX, required=False
-            )
-            if option.description and send.kind != "list":
-                self.add(f"options.{index}.description", "Only a list shows descriptions.")
+        self.options(
+            send.options,
+            most,
+            title_max=title_max,
+            id_max=limits.PAYLOAD_MAX,
+            description_max=limits.CARD_TEXT_MAX,
+            described=send.kind == "list",
+        )

@@ -16,7 +16,8 @@ from typing import Any, Final
 
 from adapters.meta.shapes import shape_of
 from adapters.meta.signing import MetaSigned
-from adapters.wire import bounded, decode_json, moment, usable_id
+from adapters.receiving import odd
+from adapters.wire import Json, bounded, decode_json, moment, usable_id
 from engine.domain.content import compact
 from engine.domain.inbound import (
     AccountNotice,
@@ -33,8 +34,6 @@ from engine.domain.inbound import (
 )
 from engine.errors import InvalidInput
 from engine.ports import NO_HEADERS
-
-Json = dict[str, Any]
 
 OURS: Final = "mijra:"
 """What `metadata` of our sends begins with; the message's id follows. Echoes bring it back."""
@@ -89,7 +88,7 @@ class MessagingReceiver(MetaSigned):
 
     def _entry(self, entry: Any) -> Iterator[RoutedEvent]:
         if not isinstance(entry, dict):
-            yield _routed(None, _odd(entry, "an entry that is no object"))
+            yield _routed(None, odd(entry, "an entry that is no object"))
             return
         account = usable_id(entry.get("id"))
         found = False
@@ -99,7 +98,7 @@ class MessagingReceiver(MetaSigned):
                 continue
             found = found or items != []
             if not isinstance(items, list):
-                yield _routed(account, _odd({name: items}, f"{name} is no list"))
+                yield _routed(account, odd({name: items}, f"{name} is no list"))
                 continue
             for item in items:
                 read = self._change if name == "changes" else self._item
@@ -108,13 +107,13 @@ class MessagingReceiver(MetaSigned):
             found = True
             yield _routed(account, self._change(entry, account, entry.get("time"), False))
         if not found:
-            yield _routed(account, _odd(entry, "an entry with nothing in it"))
+            yield _routed(account, odd(entry, "an entry with nothing in it"))
 
     def _change(self, change: Any, account: str | None, time: Any, standby: bool) -> InboundEvent:
         """Comments, feeds, and messaging items that the dashboard's test wraps."""
         value = change.get("value") if isinstance(change, dict) else None
         if not isinstance(value, dict):
-            return _odd(change, "a change without a value")
+            return odd(change, "a change without a value")
         if isinstance(value.get("sender"), dict):
             return self._item(value, account, time, standby)
         kind = change.get("field")
@@ -123,13 +122,13 @@ class MessagingReceiver(MetaSigned):
 
     def _item(self, raw: Any, account: str | None, time: Any, standby: bool) -> InboundEvent:
         if not isinstance(raw, dict):
-            return _odd(raw, "an item that is no object")
+            return odd(raw, "an item that is no object")
         for name in _ACCOUNT:
             if name in raw:
                 return AccountNotice(kind=name, at=moment(raw.get("timestamp")), raw=raw)
         item = _Item(raw, account, moment(raw.get("timestamp")) or moment(time), standby)
         if item.contact is None or item.at is None:
-            return _odd(raw, "without a sender or a time that can be used")
+            return odd(raw, "without a sender or a time that can be used")
         if isinstance(raw.get("message"), dict):
             return self._message(item, raw["message"])
         for name, read in _MEMBERS.items():
@@ -296,7 +295,7 @@ def _read(item: _Item, read: Json) -> InboundEvent:
 
 def _reached(item: _Item, status: str, raw_status: str, up_to: int | None, mid: str | None) -> InboundEvent:
     if up_to is None and mid is None:
-        return _odd(item.raw, f"a {raw_status} without a mark")
+        return odd(item.raw, f"a {raw_status} without a mark")
     return StatusesReached(
         contact=item.person,
         status=status,
@@ -386,9 +385,3 @@ def _id_of(party: Any) -> str | None:
 
 def _routed(account: str | None, event: InboundEvent) -> RoutedEvent:
     return RoutedEvent(external_id=account, parent_id=None, event=event)
-
-
-def _odd(raw: Any, reason: str) -> Unsupported:
-    """Nothing to store in a conversation: the raw delivery keeps it."""
-    whole = raw if isinstance(raw, dict) and raw else {"value": raw}
-    return Unsupported(contact=None, platform_id=None, at=None, raw=whole, reason=reason)

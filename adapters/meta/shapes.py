@@ -6,10 +6,10 @@ links, products) has no type of its own: it is the message's text with the link,
 
 from typing import Any, Final
 
+from adapters.wire import Json
 from engine.domain.content import compact
 from engine.domain.inbound import Media
 
-Json = dict[str, Any]
 Shape = tuple[str, Json, str, tuple[Media, ...]]
 """type, content, text, media"""
 
@@ -64,7 +64,10 @@ def _url(attachment: Json) -> str | None:
 
 def _files(attachments: list[Json], text: str) -> Shape | None:
     media: list[Media] = []
+    stickers = [_payload(each).get("sticker_id") for each in attachments if each.get("type") == "sticker"]
     for each in attachments:
+        if each.get("type") == "image" and _payload(each).get("sticker_id", "none") in stickers:
+            continue  # Messenger sends stickers as pictures too, until August 2026 (its sheet, 4.1)
         kind, url = _KINDS.get(str(each.get("type"))), _url(each)
         if kind is None or url is None:
             continue

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from typing import Final
 from urllib.parse import parse_qs
 
+from adapters.receiving import is_known, secrets_of, vouching
 from engine.ports import Endpoint, WebhookRequest
 
 _CHALLENGE_MAX: Final = 1_024
@@ -29,31 +30,22 @@ class MetaSigned:
         )
         if mode != "subscribe" or not token or not 0 < len(challenge) <= _CHALLENGE_MAX:
             return None
-        given, known = token.encode("utf-8", "replace"), False
-        for endpoint in endpoints:
-            expected = endpoint.secrets.get("verify_token", "")
-            # No early end: the time must not tell which of the candidates fits.
-            known |= bool(expected) and hmac.compare_digest(expected.encode(), given)
-        return challenge.encode() if known else None
+        return challenge.encode() if is_known(endpoints, "verify_token", token) else None
 
     def verify(self, request: WebhookRequest, endpoints: Sequence[Endpoint]) -> Sequence[Endpoint]:
-        """HMAC-SHA256 of the bytes as received, under the app secret or the one before it.
-
-        Accounts of one app share its secret, so each secret is tried once, however many candidates there are.
-        """
+        """HMAC-SHA256 of the bytes as received, under the app secret or the one before it. Accounts of one
+        app share its secret."""
         header = request.headers.get("x-hub-signature-256", "")
         if not header.startswith(_SIGNED):
             return ()
         given = header[len(_SIGNED) :].encode("utf-8", "replace")
-        fits: dict[str, bool] = {}
-        for endpoint in endpoints:
-            for secret in _secrets(endpoint):
-                if secret not in fits:
-                    expected = hmac.digest(secret.encode(), request.body, "sha256").hex().encode()
-                    fits[secret] = hmac.compare_digest(expected, given)
-        return [endpoint for endpoint in endpoints if any(fits[secret] for secret in _secrets(endpoint))]
+
+        def fits(secret: str) -> bool:
+            expected = hmac.digest(secret.encode(), request.body, "sha256").hex().encode()
+            return hmac.compare_digest(expected, given)
+
+        return vouching(endpoints, _secrets, fits)
 
 
 def _secrets(endpoint: Endpoint) -> list[str]:
-    names = ("app_secret", "app_secret_previous")
-    return [secret for name in names if (secret := endpoint.secrets.get(name))]
+    return secrets_of(endpoint, ("app_secret", "app_secret_previous"))

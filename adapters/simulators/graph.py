@@ -13,18 +13,17 @@ import zlib
 from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
-import msgspec
 import trio
 from msgspec import Struct
 
 from adapters.simulators.accounts import WhatsAppAccount
 from adapters.simulators.faults import FaultBook, Route
 from adapters.simulators.graph_errors import GraphError
-from adapters.simulators.http import Request, Response, multipart_of
+from adapters.simulators.http import Request, Response, json_response, multipart_of
 from adapters.simulators.ledger import Ledger, Mark, Send
 from adapters.simulators.limits import NumberLimit, PairLimit
 from adapters.simulators.media import MediaObject, MediaStore
-from adapters.simulators.playing.calls import Calls, Refusal
+from adapters.simulators.playing.calls import Calls, Refusal, object_of
 from adapters.simulators.sends import OutboundMessage, ReadMark, read_send
 from adapters.simulators.settings import Settings
 from adapters.simulators.webhooks import now_ms
@@ -35,11 +34,6 @@ UPLOAD_BYTES_MAX = 101_000_000
 _VERSION = re.compile(r"v\d{1,3}\.\d{1,2}")
 
 Accepted = Callable[[WhatsAppAccount, OutboundMessage, Send], None]
-
-
-def body_limit(method: str, path: str) -> int:
-    """How much body a call may carry."""
-    return UPLOAD_BYTES_MAX if method == "POST" and path.endswith("/media") else CALL_BYTES_MAX
 
 
 class _Call(Struct, frozen=True):
@@ -78,6 +72,9 @@ class GraphApi(Calls):
         self._pairs = PairLimit(settings().pair_seconds, settings().pair_burst_max)
         self._numbers = {id_: NumberLimit(settings().sends_per_second_max) for id_ in accounts}
 
+    def body_limit(self, method: str, path: str) -> int:
+        return UPLOAD_BYTES_MAX if method == "POST" and path.endswith("/media") else CALL_BYTES_MAX
+
     def settings_changed(self) -> None:
         """Take over new limits; debts of pairs stay as they are."""
         self._pairs.seconds = self._settings().pair_seconds
@@ -91,10 +88,10 @@ class GraphApi(Calls):
         call = _route(request)
         return call.route, call.node
 
-    def refusal(self, refused: Refusal, retry_after_seconds: float | None) -> Response:
+    def written(self, refused: Refusal) -> Response:
         # A fault's refusal knows a code alone.
         error = GraphError(refused.code, refused.message, status=refused.status, subcode=refused.subcode)
-        return error.response(f"Sim{next(self._traces):08d}", retry_after_seconds=retry_after_seconds)
+        return error.response(f"Sim{next(self._traces):08d}")
 
     def do(self, request: Request) -> tuple[Response, Send | None]:
         call = _route(request)
@@ -104,7 +101,7 @@ class GraphApi(Calls):
             return self._download(call.node, request.query.get("hash", ""), accounts, now), None
         if call.route == "send":
             account = _own(accounts, call.node)
-            parsed = read_send(_json(request.body), self._settings().templates)
+            parsed = read_send(object_of(request.body, 100), self._settings().templates)
             if isinstance(parsed, ReadMark):
                 return self._mark(account, parsed), None
             return self._send(account, parsed, now)
@@ -157,7 +154,7 @@ class GraphApi(Calls):
         }
         if message.type == "template":
             answer["messages"] = [{"id": send.id, "message_status": "accepted"}]
-        return _ok(answer), send
+        return json_response(answer), send
 
     def _admit(self, phone_number_id: str, recipient: str, now: float) -> None:
         settings = self._settings()
@@ -189,7 +186,7 @@ class GraphApi(Calls):
                 at=now_ms(),
             )
         )
-        return _ok({"success": True})
+        return json_response({"success": True})
 
     # ── media ────────────────────────────────────────────────────────────────────────────────────
 
@@ -203,17 +200,17 @@ class GraphApi(Calls):
             raise GraphError(131008, "file is required")
         content, part_type = parts["file"]
         mime_type = parts["type"][0].decode("latin-1") if "type" in parts else part_type
-        return _ok({"id": self._media.upload(account.phone_number_id, mime_type, content, now).id})
+        return json_response({"id": self._media.upload(account.phone_number_id, mime_type, content, now).id})
 
     def _media_node(self, request: Request, stored: MediaObject, now: float) -> Response:
         if request.query.get("phone_number_id", stored.phone_number_id) != stored.phone_number_id:
             raise _no_such_object(stored.id)
         if request.method == "DELETE":
-            return _ok({"success": self._media.delete(stored.id)})
+            return json_response({"success": self._media.delete(stored.id)})
         if request.method != "GET":
             raise GraphError(100, f"Unsupported {request.method.lower()} request")
         secret = self._media.new_url_secret(stored, now)
-        return _ok(
+        return json_response(
             {
                 "messaging_product": "whatsapp",
                 "url": f"{self._base_url()}/whatsapp_business/attachments/?mid={stored.id}&hash={secret}",
@@ -236,18 +233,20 @@ class GraphApi(Calls):
         numbers = [one for one in accounts if one.waba_id == call.node]
         match (request.method, call.edge):
             case ("GET", ""):
-                return _ok(_phone_number(_own(accounts, call.node), self._settings()))
+                return json_response(_phone_number(_own(accounts, call.node), self._settings()))
             case ("GET", "phone_numbers") if numbers:
-                return _ok(_page([_phone_number(one, self._settings()) for one in numbers]))
+                return json_response(_page([_phone_number(one, self._settings()) for one in numbers]))
             case ("GET", "message_templates") if numbers:
-                return _ok(_page([_template(one) for one in self._settings().templates]))
+                return json_response(_page([_template(one) for one in self._settings().templates]))
             case ("GET", "subscribed_apps") if numbers:
-                return _ok(_page([{"whatsapp_business_api_data": {"id": "1", "name": "Simulated app"}}]))
+                return json_response(
+                    _page([{"whatsapp_business_api_data": {"id": "1", "name": "Simulated app"}}])
+                )
             case ("POST", "subscribed_apps") if numbers:
-                return _ok({"success": True})
+                return json_response({"success": True})
             case ("POST", "register"):
                 _own(accounts, call.node)
-                return _ok({"success": True})
+                return json_response({"success": True})
             case _:
                 raise _no_such_object(call.node)
 
@@ -285,10 +284,6 @@ def _no_such_object(node: str) -> GraphError:
     )
 
 
-def _ok(content: object) -> Response:
-    return Response(200, msgspec.json.encode(content))
-
-
 def _page(items: list[dict[str, Any]]) -> dict[str, Any]:
     return {"data": items, "paging": {"cursors": {"before": "MAZDZD", "after": "MjQZD"}}}
 
@@ -316,10 +311,3 @@ def _template(template: Any) -> dict[str, Any]:
         "status": "APPROVED",
         "components": [{"type": "BODY", "text": template.text}],
     }
-
-
-def _json(body: bytes) -> object:
-    try:
-        return msgspec.json.decode(body)
-    except msgspec.DecodeError as error:
-        raise GraphError(100, "The body is not JSON") from error

@@ -15,6 +15,7 @@ from socket import SO_LINGER, SOL_SOCKET
 from urllib.parse import parse_qsl, unquote, urlsplit
 
 import h11
+import msgspec
 import trio
 from msgspec import Struct, field
 
@@ -82,6 +83,10 @@ class Response(Struct, frozen=True):
     content_type: str = "application/json; charset=UTF-8"
     headers: Mapping[str, str] = field(default_factory=dict)
     pace_bytes_per_second: float | None = None
+
+
+def json_response(content: object, status: int = 200, headers: Mapping[str, str] | None = None) -> Response:
+    return Response(status, msgspec.json.encode(content), headers=headers or {})
 
 
 class Cut(Exception):

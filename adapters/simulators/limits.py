@@ -1,6 +1,7 @@
 """The platform's two sending limits, as plain arithmetic with the time passed in (seconds, monotonic)."""
 
 from collections import deque
+from collections.abc import Callable
 
 
 class NumberLimit:
@@ -25,6 +26,23 @@ class NumberLimit:
         """A send was accepted."""
         self._recent.append(now)
         self.peak = max(self.peak, len(self._recent))
+
+
+class AccountLimits:
+    """One window for each account. `per_second` is how many sends it takes at this moment."""
+
+    def __init__(self, per_second: Callable[[str], int]) -> None:
+        self._per_second = per_second
+        self._limits: dict[str, NumberLimit] = {}
+
+    def admit(self, account_id: str, now: float) -> bool:
+        """Whether one more send fits now; if so it is counted."""
+        limit = self._limits.setdefault(account_id, NumberLimit(0))
+        limit.per_second = self._per_second(account_id)
+        if not limit.has_room(now):
+            return False
+        limit.count(now)
+        return True
 
 
 class PairLimit:

@@ -16,6 +16,7 @@ from collections import OrderedDict
 from msgspec import Struct
 
 from adapters.simulators.graph_errors import GraphError
+from adapters.simulators.http import Response
 
 _DAY_SECONDS = 86_400.0
 _OBJECTS_MAX = 10_000
@@ -57,6 +58,13 @@ class MediaObject(Struct, kw_only=True):
     sha256: bytes
     ends_at: float
     urls: dict[str, float]
+
+
+def file_response(stored: MediaObject | None) -> Response:
+    """The file, or that there is none."""
+    if stored is None:
+        return Response(404, b"", "text/plain")
+    return Response(200, stored.content, stored.mime_type)
 
 
 class MediaStore:

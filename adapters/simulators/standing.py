@@ -6,22 +6,10 @@ from typing import Any, Final
 
 from adapters.port import Play
 from adapters.simulators.accounts import WhatsAppAccount, demo_account
-from adapters.simulators.settings import Settings
+from adapters.simulators.playing.standing import access_token, digits, making_of
 from adapters.simulators.whatsapp import Simulator
 
 KEYS: Final = ("app_secret", "verify_token", "phone_number_id", "waba_id", "access_token")
-
-_DEMO: Final = Settings(
-    duplicate_probability=0.05, late_probability=0.03, batch_probability=0.25, status_disorder_probability=0.1
-)
-"""The bad habits that the real platform has every day, except failed sends: each reply must arrive."""
-
-HABITS: Final[Mapping[str, Settings]] = {
-    "calm": Settings(),
-    "demo": _DEMO,
-    "open": Settings(strangers_taken=True),
-    "rough": Settings().rough(),
-}
 
 
 class WhatsAppStandIn:
@@ -31,7 +19,7 @@ class WhatsAppStandIn:
             "verify_token": secrets.token_urlsafe(18),
             "phone_number_id": digits(15),
             "waba_id": digits(15),
-            "access_token": "SIM" + secrets.token_urlsafe(48),
+            "access_token": access_token(),
         }
 
     def demo_keys(self) -> dict[str, str]:
@@ -44,12 +32,7 @@ class WhatsAppStandIn:
             WhatsAppAccount(**{name: keys[name] for name in KEYS}, display_phone_number=f"1555010{number:04}")
             for number, keys in enumerate(play.accounts)
         ]
-        return Simulator(accounts, seed=play.seed, settings=HABITS[play.habits], ledger=play.ledger)
+        return Simulator(accounts, **making_of(play))
 
     def example(self) -> Mapping[str, Any]:
         return {"from": "15550100123", "text": "Is this in stock?"}
-
-
-def digits(count: int) -> str:
-    """A number of so many digits, as platforms' ids are."""
-    return str(10 ** (count - 1) + secrets.randbelow(9 * 10 ** (count - 1)))

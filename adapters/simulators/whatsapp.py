@@ -19,7 +19,7 @@ import hashlib
 import time
 from collections.abc import Mapping, Sequence
 from functools import partial
-from typing import Any
+from typing import Any, Unpack
 
 import msgspec
 
@@ -27,14 +27,13 @@ from adapters.simulators import builders
 from adapters.simulators.accounts import WhatsAppAccount
 from adapters.simulators.builders import Json, Person
 from adapters.simulators.customers import Cast, Customer, Writer
-from adapters.simulators.graph import GraphApi, body_limit
+from adapters.simulators.graph import GraphApi
 from adapters.simulators.graph_errors import webhook_error
-from adapters.simulators.http import Request, Response
-from adapters.simulators.ledger import Ledger, Send
+from adapters.simulators.ledger import Send
 from adapters.simulators.media import MediaStore
 from adapters.simulators.playing.cast import Said
 from adapters.simulators.playing.control import Action, Body
-from adapters.simulators.playing.platform import Played
+from adapters.simulators.playing.platform import Making, Played
 from adapters.simulators.sends import OutboundMessage
 from adapters.simulators.settings import Settings
 from adapters.simulators.statuses import draw_failure, plan_statuses
@@ -59,18 +58,16 @@ class Simulator(Played[WhatsAppAccount, Customer]):
     """See `adapters.simulators.playing.platform`."""
 
     account_field = "phone_number_id"
+    api: GraphApi
 
     def __init__(
         self,
         accounts: Sequence[WhatsAppAccount],
         *,
-        seed: int = 1,
-        settings: Settings | None = None,
-        run_id: str | None = None,
         username_share: float = 0.03,
-        ledger: Ledger | None = None,
+        **making: Unpack[Making],
     ) -> None:
-        super().__init__("whatsapp", accounts, seed=seed, settings=settings, ledger=ledger, run_id=run_id)
+        super().__init__("whatsapp", accounts, **making)
         # Media ids look like the platform's 16 digits and differ from run to run, as message ids do.
         self.media = MediaStore(self.settings.media_url_seconds, 10**15 + time.time_ns() // 1_000)
         people = self.random("people")
@@ -80,7 +77,7 @@ class Simulator(Played[WhatsAppAccount, Customer]):
             self.use(one, one.callback_url)
         self._heard_at: dict[tuple[str, str], int] = {}
         self._failing: dict[str, int] = {}
-        self.graph = GraphApi(
+        self.api = GraphApi(
             self.accounts,
             settings=lambda: self.settings,
             ledger=self.ledger,
@@ -103,19 +100,13 @@ class Simulator(Played[WhatsAppAccount, Customer]):
     def actions(self) -> Mapping[str, Action]:
         return {"recipients": self._act_recipient, "template-status": self._act_template}
 
-    async def answer_call(self, request: Request) -> Response:
-        return await self.graph.answer(request)
-
-    def body_limit(self, method: str, path: str) -> int:
-        return body_limit(method, path)
-
     async def shake_hands(self, account: WhatsAppAccount, callback_url: str) -> None:
         await shake_hands(account, callback_url)
 
     def change_settings(self, changes: Mapping[str, Any]) -> Settings:
         """`webhook_connections_max`, `ledger_records_max`, `media_url_seconds` are read at the start only."""
         changed = super().change_settings(changes)
-        self.graph.settings_changed()
+        self.api.settings_changed()
         return changed
 
     # ── customers speak ──────────────────────────────────────────────────────────────────────────
@@ -247,7 +238,7 @@ class Simulator(Played[WhatsAppAccount, Customer]):
             self._heard_at.pop((account.phone_number_id, key), None)
 
     def statistics(self) -> dict[str, Any]:
-        return {**super().statistics(), "peak_sends_per_second": self.graph.peaks()}
+        return {**super().statistics(), "peak_sends_per_second": self.api.peaks()}
 
     # ── within ───────────────────────────────────────────────────────────────────────────────────
 

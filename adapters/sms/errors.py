@@ -56,6 +56,10 @@ CODES: Final[dict[str, tuple[ErrorClass, str]]] = {
 """20500 and 20503 are what Twilio's HTTP statuses are called as codes."""
 
 
+_LATER: Final = frozenset({"30003"})
+"""The recipient's fault, and not for good (section 7): the phone may be on again."""
+
+
 class _ErrorBody(Struct):
     code: int
 
@@ -80,7 +84,7 @@ def status_error(code: str | None, status: str) -> PlatformError:
     return PlatformError(
         platform_code=code[:20],
         message=sentence,
-        retryable=error_class in RETRYABLE,
+        retryable=error_class in RETRYABLE or code in _LATER,
         opted_out=error_class is ErrorClass.OPTED_OUT,
     )
 

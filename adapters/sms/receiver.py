@@ -3,7 +3,8 @@
 Promises    Pure functions over bytes. A form is one event: a customer's message, or what became of one of
             ours. What Twilio posts as JSON (event streams) is kept and not interpreted. `parse` raises
             InvalidInput and nothing else, whatever the bytes. Parameters that nobody knows are no reason for
-anything. Addresses   Callbacks carry our message's id and the sender in their address, which is signed like
+            anything.
+Addresses   Callbacks carry our message's id and the sender in their address, which is signed like
             the rest: so an outcome that nobody knew is settled by the first of them.
 Times       Twilio tells none; the time of receipt counts.
 """
@@ -12,11 +13,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final
 from urllib.parse import parse_qs, unquote_plus
 
+from adapters.receiving import odd
 from adapters.sms import optout
 from adapters.sms.errors import status_error
 from adapters.sms.forms import read_form
 from adapters.sms.signing import TwilioSigned
-from adapters.wire import bounded, decode_json, usable_id
+from adapters.wire import Json, bounded, decode_json, usable_id
 from engine.domain.content import compact
 from engine.domain.inbound import (
     NO_TIME,
@@ -31,7 +33,6 @@ from engine.domain.inbound import (
 from engine.errors import InvalidInput
 from engine.ports import NO_HEADERS, Acknowledgement, WebhookRequest
 
-Json = dict[str, Any]
 Form = Mapping[str, str]
 
 MESSAGE, SENDER = "message", "sender"
@@ -135,7 +136,7 @@ def _items(decoded: Any) -> Iterator[Any]:
 def _kept(item: Any) -> RoutedEvent:
     raw = item if isinstance(item, dict) and item else {"value": item}
     parent = usable_id(raw.get("AccountSid") or raw.get("account_sid"))
-    return RoutedEvent(external_id=None, parent_id=parent, event=_odd(raw, "posted as JSON"))
+    return RoutedEvent(external_id=None, parent_id=parent, event=odd(raw, "posted as JSON"))
 
 
 def _others(form: Form, address: str | None) -> tuple[str, ...]:
@@ -146,11 +147,6 @@ def _others(form: Form, address: str | None) -> tuple[str, ...]:
     service = usable_id(form.get("MessagingServiceSid"))
     bare = (address[1:],) if address.startswith("+") else ()
     return (*bare, service) if service is not None else bare
-
-
-def _odd(raw: Json, reason: str) -> Unsupported:
-    """Nothing to store in a conversation: the raw delivery keeps it."""
-    return Unsupported(contact=None, platform_id=None, at=None, raw=raw, reason=reason)
 
 
 def _contact(address: str | None, name: str | None = None) -> Contact | None:
@@ -174,7 +170,7 @@ def _message(form: Form, sid: str | None) -> InboundEvent:
     contact = _contact(form.get("From"), form.get("ProfileName"))
     kind = form.get("MessageType", "")
     if contact is None or sid is None:
-        return _odd(dict(form), "without a sender or an id that can be used")
+        return odd(dict(form), "without a sender or an id that can be used")
     if kind not in _KNOWN_TYPES:
         return Unsupported(
             contact=contact, platform_id=sid, at=None, raw=dict(form), reason=f"type {kind[:40]} is not known"
@@ -268,7 +264,7 @@ def _status(form: Form, sid: str | None, status: str, callback: str | None) -> I
     contact = _contact(form.get("To"))
     known = "read" if form.get("EventType") == "READ" else _STATUSES.get(status)
     if contact is None or sid is None or known is None:
-        return _odd(dict(form), f"status {status[:40]} is not known or without its message")
+        return odd(dict(form), f"status {status[:40]} is not known or without its message")
     names = ("RawDlrDoneDate", "ErrorMessage", "ChannelPrefix", "MessagingServiceSid")
     return StatusChanged(
         contact=contact,

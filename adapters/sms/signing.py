@@ -2,7 +2,8 @@
 
 Promises    An empty token signs nothing; comparisons take the same time whatever is compared. A body is
             always covered: as the form that is part of the signed text, or by its digest in the signed
-address. Limits      Bodies of 256 KB. Four addresses and two tokens for each account at most.
+            address.
+Limits      Bodies of 256 KB. Four addresses and two tokens for each account at most.
 """
 
 import base64
@@ -13,6 +14,7 @@ from collections.abc import Iterable, Sequence
 from typing import Final
 from urllib.parse import parse_qs
 
+from adapters.receiving import secrets_of, vouching
 from adapters.sms.forms import BODY_BYTES_MAX, read_form
 from engine.errors import InvalidInput
 from engine.ports import Endpoint, WebhookRequest
@@ -40,17 +42,11 @@ class TwilioSigned:
         covered = _covered(request) if len(given) == _SHA1_BYTES else None
         if covered is None:
             return ()
-        fits: dict[tuple[str, str | None], bool] = {}
-        for endpoint in endpoints:
-            configured = endpoint.secrets.get("webhook_url") or None
-            for token in _tokens(endpoint):
-                if (token, configured) not in fits:
-                    fits[token, configured] = _signed(token, request.urls(configured), covered, given)
-        return [
-            endpoint
-            for endpoint in endpoints
-            if any(fits[token, endpoint.secrets.get("webhook_url") or None] for token in _tokens(endpoint))
-        ]
+
+        def fits(key: _Key) -> bool:
+            return _signed(key[0], request.urls(key[1]), covered, given)
+
+        return vouching(endpoints, _keys, fits)
 
 
 def signature(token: str, url: str, form: Iterable[tuple[str, str]] = ()) -> str:
@@ -89,5 +85,10 @@ def _joined(form: Iterable[tuple[str, str]]) -> bytes:
     return "".join(name + value for name, value in sorted(set(form))).encode()
 
 
-def _tokens(endpoint: Endpoint) -> list[str]:
-    return [token for name in ("auth_token", "auth_token_previous") if (token := endpoint.secrets.get(name))]
+_Key = tuple[str, str | None]
+"""A token, and the address that is configured for it."""
+
+
+def _keys(endpoint: Endpoint) -> list[_Key]:
+    configured = endpoint.secrets.get("webhook_url") or None
+    return [(token, configured) for token in secrets_of(endpoint, ("auth_token", "auth_token_previous"))]

@@ -18,8 +18,9 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
 
+from adapters.receiving import odd, secrets_of, vouching
 from adapters.tiktok.shapes import shape_of
-from adapters.wire import decode_json, moment, read_json_text, usable_id
+from adapters.wire import Json, decode_json, moment, read_json_text, usable_id
 from engine.domain.content import compact
 from engine.domain.inbound import (
     AccessWithdrawn,
@@ -35,8 +36,6 @@ from engine.domain.inbound import (
 )
 from engine.errors import InvalidInput
 from engine.ports import NO_HEADERS, Endpoint, WebhookRequest
-
-Json = dict[str, Any]
 
 REPLAY_SECONDS_MAX: Final = 300
 """How old a signature may be, or how far ahead. The platform leaves it to the app. Five minutes are more than
@@ -84,19 +83,18 @@ class TikTokReceiver:
 
     def verify(self, request: WebhookRequest, endpoints: Sequence[Endpoint]) -> Sequence[Endpoint]:
         """HMAC-SHA256 of the time, a full stop and the bytes as received, under the app's secret or the one
-        before it; each secret is tried once. Older than `REPLAY_SECONDS_MAX` is nobody's."""
+        before it. Older than `REPLAY_SECONDS_MAX` is nobody's."""
         signed = _SIGNED.fullmatch(request.headers.get("tiktok-signature", ""))
         if signed is None or abs(self._clock() - int(signed[1])) > REPLAY_SECONDS_MAX:
             return ()
         content = signed[1].encode() + b"." + request.body
         given = signed[2].encode()
-        fits: dict[str, bool] = {}
-        for endpoint in endpoints:
-            for secret in _secrets(endpoint):
-                if secret not in fits:
-                    expected = hmac.digest(secret.encode(), content, "sha256").hex().encode()
-                    fits[secret] = hmac.compare_digest(expected, given)
-        return [endpoint for endpoint in endpoints if any(fits[secret] for secret in _secrets(endpoint))]
+
+        def fits(secret: str) -> bool:
+            expected = hmac.digest(secret.encode(), content, "sha256").hex().encode()
+            return hmac.compare_digest(expected, given)
+
+        return vouching(endpoints, _secrets, fits)
 
     def parse(self, body: bytes, headers: Mapping[str, str] = NO_HEADERS) -> Sequence[RoutedEvent]:
         delivery = decode_json(body)
@@ -109,8 +107,7 @@ class TikTokReceiver:
 
 
 def _secrets(endpoint: Endpoint) -> list[str]:
-    names = ("client_secret", "client_secret_previous")
-    return [secret for name in names if (secret := endpoint.secrets.get(name))]
+    return secrets_of(endpoint, ("client_secret", "client_secret_previous"))
 
 
 # ------------------------------------------------------------------ events
@@ -129,12 +126,12 @@ def _event(name: str, delivery: Json, account: str | None) -> InboundEvent:
     if name in _NOTICES or name.startswith(_NOTICE_FAMILIES):
         return AccountNotice(kind=name, at=at, raw=delivery)
     if name not in _READERS:
-        return _odd(delivery, "an event that is not known")
+        return odd(delivery, "an event that is not known")
     if not isinstance(content, dict):
-        return _odd(delivery, "an event without content that can be read")
+        return odd(delivery, "an event without content that can be read")
     item = _Item(delivery, content, account)
     if item.contact is None or item.at is None:
-        return _odd(delivery, "without a conversation or a time that can be used")
+        return odd(delivery, "without a conversation or a time that can be used")
     return _READERS[name](item)
 
 
@@ -204,7 +201,7 @@ def message_of(content: Json, account: str) -> InboundEvent:
     names = {"from": content.get("sender"), "to": content.get("recipient")}
     item = _Item(content, {**names, **content}, account)
     if item.contact is None or item.at is None:
-        return _odd(content, "without a conversation or a time that can be used")
+        return odd(content, "without a conversation or a time that can be used")
     return _message(item, ours=False)
 
 
@@ -213,7 +210,7 @@ def _message(item: _Item, *, ours: bool) -> InboundEvent:
     content = item.content
     mid = usable_id(content.get("message_id"))
     if mid is None:
-        return _odd(item.delivery, "a message without an id")
+        return odd(item.delivery, "a message without an id")
     if item.ours is None:
         item.ours = ours
     shape = shape_of(content, mid, item.person.keys[0], ours=item.ours)
@@ -253,7 +250,7 @@ def _read(item: _Item) -> InboundEvent:
     if item.ours:
         return AccountNotice(kind="read_by_business", at=item.at, raw=item.content)
     if up_to is None:
-        return _odd(item.delivery, "a read without a mark")
+        return odd(item.delivery, "a read without a mark")
     return StatusesReached(contact=item.person, status="read", at=item.time, raw_status="read", up_to=up_to)
 
 
@@ -281,8 +278,3 @@ _READERS: Final[Mapping[str, Callable[[_Item], InboundEvent]]] = {
 
 def _party(user: Any) -> str | None:
     return usable_id(user.get("id")) if isinstance(user, dict) else None
-
-
-def _odd(raw: Any, reason: str) -> Unsupported:
-    """Nothing to store in a conversation: the raw delivery keeps it."""
-    return Unsupported(contact=None, platform_id=None, at=None, raw=raw, reason=reason)

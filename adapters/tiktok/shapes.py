@@ -7,11 +7,10 @@ from typing import Any, Final
 
 import msgspec
 
-from adapters.wire import usable_id
+from adapters.wire import Json, usable_id
 from engine.domain.content import compact
 from engine.domain.inbound import Media
 
-Json = dict[str, Any]
 Shape = tuple[str, Json, str, tuple[Media, ...]]
 """type, content, text, media"""
 

@@ -212,17 +212,13 @@ def _check_interactive(send: SendInteractive, problems: Problems) -> None:
     else:
         problems.add("kind", "One of buttons, list.")
         return
-    problems.options(send.options, most)
-    for index, option in enumerate(send.options):
-        problems.text(f"options.{index}.title", option.title, title_max)
-        problems.text(f"options.{index}.id", option.id, id_max)
-        if is_list:
-            problems.text(
-                f"options.{index}.description",
-                option.description,
-                limits.ROW_DESCRIPTION_MAX,
-                required=False,
-            )
-            problems.text(
-                f"options.{index}.section", option.section, limits.SECTION_TITLE_MAX, required=False
-            )
+    problems.options(
+        send.options,
+        most,
+        title_max=title_max,
+        id_max=id_max,
+        description_max=limits.ROW_DESCRIPTION_MAX,
+        described=is_list,
+    )
+    for index, option in enumerate(send.options if is_list else ()):
+        problems.text(f"options.{index}.section", option.section, limits.SECTION_TITLE_MAX, required=False)

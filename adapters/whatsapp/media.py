@@ -6,8 +6,6 @@ Limits      The sizes of the sheet's section 5.4, checked before a byte goes out
 Source      The WhatsApp sheet, section 5.4.
 """
 
-from collections.abc import Callable
-from time import monotonic
 from typing import Final
 
 import msgspec
@@ -59,12 +57,10 @@ _look_up_body: Final = msgspec.json.Decoder(_LookUpBody)
 class Uploads:
     """Media ids of files that the platform has from us, by account and file."""
 
-    def __init__(
-        self, media: MediaStore, client: PlatformClient, clock: Callable[[], float] = monotonic
-    ) -> None:
+    def __init__(self, media: MediaStore, client: PlatformClient) -> None:
         self._media = media
         self._client = client
-        self._known = KnownUploads(limits.UPLOAD_LIFE_SECONDS, clock)
+        self._known = KnownUploads(limits.UPLOAD_LIFE_SECONDS)
 
     async def prepare(self, ref: MediaRef, account: Account) -> dict[str, str] | Declined:
         """{"link"} or {"id"}, uploading the file if the platform does not have it."""

@@ -10,16 +10,12 @@ Source      The WhatsApp sheet, sections 3, 4 and 7.
 
 import base64
 import binascii
-from typing import Any, Final
+from typing import Any
 
 from msgspec import Struct, field
 
-from adapters.wire import decode_json
+from adapters.wire import Json, decode_json
 from engine.errors import InvalidInput
-
-Json = dict[str, Any]
-
-_YEAR_10000_SECONDS: Final = 253_402_300_800
 
 # ------------------------------------------------------------------ wire types
 
@@ -215,17 +211,6 @@ def read_delivery(body: bytes) -> list[Any]:
     if not isinstance(entries, list) or not entries:
         raise InvalidInput("the delivery has no entries", code="not_understood")
     return entries
-
-
-def milliseconds(timestamp: object) -> int | None:
-    """Unix seconds as the platform writes them ("1697043223"), in milliseconds."""
-    if isinstance(timestamp, str) and timestamp.isascii() and timestamp.isdigit() and len(timestamp) <= 12:
-        seconds = int(timestamp)
-    elif isinstance(timestamp, int) and not isinstance(timestamp, bool):
-        seconds = timestamp
-    else:
-        return None
-    return seconds * 1_000 if 0 < seconds < _YEAR_10000_SECONDS else None
 
 
 def hex_digest(digest: str | None) -> str | None:

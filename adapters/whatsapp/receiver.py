@@ -14,6 +14,7 @@ from typing import Any
 import msgspec
 
 from adapters.meta.signing import MetaSigned
+from adapters.receiving import odd
 from adapters.whatsapp.errors import webhook_error
 from adapters.whatsapp.payloads import (
     Content,
@@ -23,11 +24,10 @@ from adapters.whatsapp.payloads import (
     WireMessage,
     WireStatus,
     hex_digest,
-    milliseconds,
     phone,
     read_delivery,
 )
-from adapters.wire import bounded, read_json_text, usable_id
+from adapters.wire import Json, bounded, moment, read_json_text, usable_id
 from engine.domain.content import compact
 from engine.domain.inbound import (
     AccountNotice,
@@ -44,8 +44,6 @@ from engine.domain.inbound import (
     Unsupported,
 )
 from engine.ports import NO_HEADERS
-
-Json = dict[str, Any]
 
 _NUMBER_MEMBER = b'"phone_number_id":"'
 _NUMBER_BYTES_MAX = 32
@@ -77,13 +75,13 @@ class WhatsAppReceiver(MetaSigned):
 
 def _entry(entry: Any) -> Iterator[RoutedEvent]:
     if not isinstance(entry, dict):
-        yield RoutedEvent(external_id=None, parent_id=None, event=_odd(entry, "an entry that is no object"))
+        yield RoutedEvent(external_id=None, parent_id=None, event=odd(entry, "an entry that is no object"))
         return
     parent = usable_id(entry.get("id"))
-    at = milliseconds(entry.get("time"))
+    at = moment(entry.get("time"))
     changes = entry.get("changes")
     if not isinstance(changes, list) or not changes:
-        yield RoutedEvent(external_id=None, parent_id=parent, event=_odd(entry, "an entry without changes"))
+        yield RoutedEvent(external_id=None, parent_id=parent, event=odd(entry, "an entry without changes"))
         return
     for change in changes:
         number = _number(change)
@@ -100,7 +98,7 @@ def _number(change: Any) -> str | None:
 def _change(change: Any, at: int | None) -> Iterator[InboundEvent]:
     value = change.get("value") if isinstance(change, dict) else None
     if not isinstance(value, dict):
-        yield _odd(change, "a change without a value")
+        yield odd(change, "a change without a value")
         return
     kind = change.get("field")
     if kind not in ("messages", "smb_message_echoes"):
@@ -114,18 +112,12 @@ def _change(change: Any, at: int | None) -> Iterator[InboundEvent]:
             continue
         found = found or items != []
         if not isinstance(items, list):
-            yield _odd({name: items}, f"{name} is no list")
+            yield odd({name: items}, f"{name} is no list")
             continue
         for item in items:
             yield read(item, people)
     if not found:
-        yield _odd(change, "a change with nothing in it")
-
-
-def _odd(raw: Any, reason: str) -> Unsupported:
-    """Nothing to store in a conversation: the raw delivery keeps it."""
-    whole = raw if isinstance(raw, dict) else {"value": raw}
-    return Unsupported(contact=None, platform_id=None, at=None, raw=whole, reason=reason)
+        yield odd(change, "a change with nothing in it")
 
 
 # ------------------------------------------------------------------ people
@@ -171,7 +163,7 @@ class _People:
 
 def _message(raw: Any, people: _People) -> InboundEvent:
     if not isinstance(raw, dict):
-        return _odd(raw, "a message that is no object")
+        return odd(raw, "a message that is no object")
     contact = people.contact(
         raw.get("from"),
         raw.get("from_user_id"),
@@ -183,7 +175,7 @@ def _message(raw: Any, people: _People) -> InboundEvent:
 
 def _echo(raw: Any, people: _People) -> InboundEvent:
     if not isinstance(raw, dict):
-        return _odd(raw, "an echo that is no object")
+        return odd(raw, "an echo that is no object")
     contact = people.contact(
         raw.get("to"), raw.get("to_user_id"), raw.get("to_parent_user_id"), usable_id(raw.get("group_id"))
     )
@@ -191,7 +183,7 @@ def _echo(raw: Any, people: _People) -> InboundEvent:
 
 
 def _item(raw: Json, contact: Contact | None, *, by_business: bool) -> InboundEvent:
-    platform_id, at = usable_id(raw.get("id")), milliseconds(raw.get("timestamp"))
+    platform_id, at = usable_id(raw.get("id")), moment(raw.get("timestamp"))
 
     def unsupported(reason: str) -> Unsupported:
         return Unsupported(contact=contact, platform_id=platform_id, at=at, raw=raw, reason=reason)
@@ -398,8 +390,8 @@ def _status(raw: Any, people: _People) -> InboundEvent:
     try:
         status = msgspec.convert(raw, WireStatus)
     except (msgspec.ValidationError, RecursionError) as error:
-        return _odd(raw, f"a status that is wrongly typed: {error}")
-    platform_id, at = usable_id(status.id), milliseconds(status.timestamp)
+        return odd(raw, f"a status that is wrongly typed: {error}")
+    platform_id, at = usable_id(status.id), moment(status.timestamp)
     name = _STATUSES.get(status.status)
     in_group = status.recipient_type == "group"
     if in_group and (status.recipient_participant_id or status.recipient_participant_user_id):
@@ -412,7 +404,7 @@ def _status(raw: Any, people: _People) -> InboundEvent:
         group = usable_id(status.recipient_id) if in_group else None
         contact = people.contact(status.recipient_id, status.recipient_user_id, group=group)
     if platform_id is None or at is None or name is None or contact is None:
-        return _odd(raw, f"a status that is not understood ({status.status[:40]})")
+        return odd(raw, f"a status that is not understood ({status.status[:40]})")
     errors = [error for error in status.errors or () if isinstance(error, dict)]
     return StatusChanged(
         contact=contact,

@@ -16,8 +16,9 @@ from adapters.guard import Guard
 from adapters.port import Account, Play, Tools
 from adapters.service import AccountService, ServiceTools
 from adapters.simulators import Fault
-from adapters.simulators.google.reviews import ReviewsSimulator, micros
+from adapters.simulators.google.reviews import ReviewsSimulator
 from adapters.simulators.google.standing import MessagesStandIn, ReviewsStandIn
+from adapters.simulators.google.times import micros
 from engine.domain.inbound import MessageReceived
 from engine.domain.intake import Delivery, DeliveryReceipt
 from engine.errors import StoreUnavailable

@@ -26,10 +26,11 @@ from engine.domain.inbound import (
     MessageReceived,
     Unsupported,
 )
-from engine.domain.outbound import OutboxItem, SendText
+from engine.domain.outbound import SendText
 from engine.errors import Unavailable
 from engine.ports import Endpoint, WebhookRequest
 from tests.adapters.contract.files import Files
+from tests.adapters.items import outbox_item
 from tests.adapters.turns import AtOnce
 from tests.patience import PATIENCE_SECONDS
 
@@ -101,23 +102,7 @@ class Profile:
         return Response(204)
 
     async def answer(self, text: str, key: str) -> Any:
-        item = OutboxItem(
-            id=1,
-            tenant_id=1,
-            channel_id=2,
-            conversation_id=3,
-            contact_key=key,
-            message_id=1,
-            recipient=key,
-            lane=0,
-            state="queued",
-            attempts=0,
-            not_before=0,
-            send=SendText(body=text),
-            reply_to=None,
-            trace="t",
-            created_at=0,
-        )
+        item = outbox_item(SendText(body=text), key, message_id=1)
         async with self.adapter.sender(self.tools) as sender:
             return await sender.send(item, self.account, AtOnce())
 

@@ -37,6 +37,7 @@ from engine.domain.outbound import (
 from engine.errors import InvalidInput
 from tests.adapters.contract.files import Files
 from tests.adapters.google_tokens import private_key
+from tests.adapters.items import outbox_item
 from tests.adapters.turns import AtOnce
 
 AGENT, LOCATION = "brands/b/agents/a", "accounts/1/locations/2"
@@ -90,24 +91,7 @@ async def google(
 
 
 def item(send: Send, recipient: str) -> OutboxItem:
-    return OutboxItem(
-        id=4_242,
-        tenant_id=1,
-        channel_id=2,
-        conversation_id=3,
-        contact_key=recipient,
-        message_id=None if isinstance(send, MarkRead) else 4_242,
-        recipient=recipient,
-        lane=0,
-        state="queued",
-        attempts=0,
-        not_before=0,
-        send=send,
-        reply_to=None,
-        trace="t",
-        created_at=0,
-        by_person=True,
-    )
+    return outbox_item(send, recipient, id=4_242, by_person=True)
 
 
 def test_an_id_of_ours_goes_there_and_comes_back() -> None:

@@ -28,6 +28,7 @@ from engine.domain.outbound import (
 )
 from engine.errors import InvalidInput
 from tests.adapters.contract.files import Files
+from tests.adapters.items import outbox_item
 from tests.adapters.turns import AtOnce
 from tests.simulators.receiver import listening
 
@@ -35,26 +36,8 @@ NOW = 1_764_000_000_000
 
 
 def item(send: Send, **changes: Any) -> OutboxItem:
-    members: dict[str, Any] = {
-        "id": 9,
-        "tenant_id": 1,
-        "channel_id": 2,
-        "conversation_id": 3,
-        "contact_key": "7100",
-        "message_id": 4242,
-        "recipient": "7100",
-        "lane": 0,
-        "state": "queued",
-        "attempts": 0,
-        "not_before": 0,
-        "send": send,
-        "reply_to": None,
-        "trace": "t",
-        "created_at": 0,
-        "window_ends_at": NOW + 1,
-        "by_person": True,
-    }
-    return OutboxItem(**{**members, **changes})
+    members = {"id": 9, "window_ends_at": NOW + 1, "by_person": True}
+    return outbox_item(send, "7100", **{**members, **changes})
 
 
 class Graph:

@@ -201,6 +201,15 @@ def test_a_failure_says_why() -> None:
     assert event.error.message.endswith(".")
 
 
+@pytest.mark.parametrize(("code", "again"), [("30003", True), ("30005", False), ("30008", True)])
+def test_a_person_may_try_again_where_that_may_help(code: str, again: bool) -> None:
+    """A phone that was switched off may be on later; a number that is unknown stays so."""
+    event = status(MessageStatus="undelivered", ErrorCode=code).event
+    assert isinstance(event, StatusChanged)
+    assert event.error is not None
+    assert event.error.retryable is again
+
+
 def test_a_read_receipt_of_a_richer_channel_counts() -> None:
     event = status(MessageStatus="delivered", EventType="READ", ChannelPrefix="whatsapp").event
     assert isinstance(event, StatusChanged)

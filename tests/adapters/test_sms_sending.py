@@ -33,6 +33,7 @@ from engine.domain.outbound import (
 )
 from engine.errors import InvalidInput
 from tests.adapters.contract.files import Files
+from tests.adapters.items import outbox_item
 from tests.adapters.turns import AtOnce
 
 pytestmark = pytest.mark.real_time
@@ -60,23 +61,7 @@ def account(sender: str = "+15005550006", base_url: str | None = None, **more: A
 
 
 def item(send: Send = HELLO, recipient: str = "+14155550123") -> OutboxItem:
-    return OutboxItem(
-        id=1,
-        tenant_id=1,
-        channel_id=2,
-        conversation_id=3,
-        contact_key=recipient.removeprefix("+"),
-        message_id=None if isinstance(send, MarkRead) else 4242,
-        recipient=recipient,
-        lane=0,
-        state="queued",
-        attempts=0,
-        not_before=0,
-        send=send,
-        reply_to=None,
-        trace="t",
-        created_at=0,
-    )
+    return outbox_item(send, recipient)
 
 
 class Twilio:

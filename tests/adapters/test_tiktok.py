@@ -44,6 +44,7 @@ from engine.ports import Endpoint, WebhookRequest
 from tests.adapters.contract.case import own_payloads
 from tests.adapters.contract.cases.tiktok import sign
 from tests.adapters.contract.files import Files
+from tests.adapters.items import outbox_item
 from tests.adapters.turns import AtOnce
 from tests.simulators.receiver import listening
 
@@ -209,12 +210,7 @@ async def playing(api: Api) -> AsyncIterator[tuple[TikTokSender, Account, Tools]
 
 
 def item(send: Send, **changes: Any) -> OutboxItem:
-    members: dict[str, Any] = {
-        "id": 9, "tenant_id": 1, "channel_id": 2, "conversation_id": 3, "contact_key": "c+1==",
-        "message_id": 4242, "recipient": "c+1==", "lane": 0, "state": "queued", "attempts": 0,
-        "not_before": 0, "send": send, "reply_to": None, "trace": "t", "created_at": 0,
-    }  # fmt: skip
-    return OutboxItem(**{**members, **changes})
+    return outbox_item(send, "c+1==", **{"id": 9, **changes})
 
 
 async def sent(api: Api, *items: OutboxItem) -> list[Any]:

@@ -31,9 +31,9 @@ from engine.domain.inbound import (
 )
 from engine.errors import InvalidInput
 from engine.ports import Endpoint, WebhookRequest
+from tests.adapters.contract.case import SAMPLES
 
 PAYLOADS = Path(__file__).parent / "payloads" / "whatsapp"
-SAMPLES = Path(__file__).parents[3] / "shared" / "platforms" / "samples"
 RECEIVER = WhatsAppReceiver()
 NUMBER, WABA = "109000000000001", "209000000000001"
 NOURA = Contact(keys=("966500000001", "SA.4401", "SA.ENT.9901"), name="Noura", phone="+966500000001")

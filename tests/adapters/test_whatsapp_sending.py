@@ -1,7 +1,7 @@
 """Sends: their limits, their Graph requests, and the ends of a call over real HTTP against the played
 platform."""
 
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -32,8 +32,9 @@ from engine.domain.outbound import (
     SendTemplate,
     SendText,
 )
-from engine.errors import InvalidInput, NotFound
-from engine.ports import MediaFile
+from engine.errors import InvalidInput
+from tests.adapters.contract.files import Files
+from tests.adapters.items import outbox_item
 from tests.adapters.turns import AtOnce
 from tests.patience import PATIENCE_SECONDS
 
@@ -43,26 +44,8 @@ ACCOUNT = demo_account()
 CUSTOMER = "+15550100001"
 
 
-def item(
-    send: Send, *, recipient: str = CUSTOMER, reply_to: str | None = None, signal: bool = False
-) -> OutboxItem:
-    return OutboxItem(
-        id=1,
-        tenant_id=7,
-        channel_id=70,
-        conversation_id=500,
-        contact_key="15550100001",
-        message_id=None if signal else 4242,
-        recipient=recipient,
-        lane=0,
-        state="queued",
-        attempts=0,
-        not_before=0,
-        send=send,
-        reply_to=reply_to,
-        trace="t",
-        created_at=0,
-    )
+def item(send: Send, *, recipient: str = CUSTOMER, **changes: Any) -> OutboxItem:
+    return outbox_item(send, recipient, **changes)
 
 
 def options(count: int, **more: Any) -> tuple[Option, ...]:
@@ -142,6 +125,10 @@ BAD: list[tuple[Send, str]] = [
         SendInteractive(
             kind="list", body="b", options=(Option(id="a", title="t", description="d" * 73),), button="Go"
         ),
+        "options.0.description",
+    ),
+    (
+        SendInteractive(kind="buttons", body="b", options=(Option(id="a", title="t", description="d"),)),
         "options.0.description",
     ),
     (
@@ -320,28 +307,6 @@ def test_without_a_code_the_status_decides(status: int, body: bytes, expected: E
 # ------------------------------------------------------------------ over real HTTP
 
 
-class Files:
-    """A `MediaStore` in memory."""
-
-    def __init__(self, **files: bytes) -> None:
-        self.files = dict(files)
-        self.reads = 0
-
-    async def write(
-        self, key: str, chunks: Callable[[], Awaitable[bytes]], *, media_type: str, bytes_max: int
-    ) -> MediaFile:
-        raise NotImplementedError("senders only read")
-
-    async def read(self, key: str) -> bytes:
-        self.reads += 1
-        if key not in self.files:
-            raise NotFound("no such file")
-        return self.files[key]
-
-    async def delete(self, key: str) -> None:
-        raise NotImplementedError("senders only read")
-
-
 def account(base_url: str, token: str = ACCOUNT.access_token) -> Account:
     return Account(
         tenant_id=7,
@@ -362,7 +327,7 @@ async def platform(files: Files | None = None) -> AsyncIterator[tuple[Simulator,
     settings = Settings(window_enforced=False)
     async with Simulator([ACCOUNT], settings=settings).running() as simulator:
         guard = guard_for(simulator.base_url)
-        async with WhatsAppSender(files or Files(), guard, call_seconds_max=0.5) as sender:
+        async with WhatsAppSender(files or Files({}), guard, call_seconds_max=0.5) as sender:
             yield simulator, sender, account(simulator.base_url)
 
 
@@ -382,10 +347,9 @@ async def test_every_kind_of_send_is_accepted_by_the_platform() -> None:
             )
         )
         for send in GOOD:
-            signal = isinstance(send, MarkRead)
-            result = await sender.send(item(send, signal=signal, reply_to=None), where, AtOnce())
+            result = await sender.send(item(send), where, AtOnce())
             assert isinstance(result, Accepted), (send, result)
-            assert bool(result.platform_id) != signal
+            assert bool(result.platform_id) != isinstance(send, MarkRead)
     assert len(simulator.ledger.sends) == len(GOOD) - 1
     assert {one.callback_data for one in simulator.ledger.sends} == {"4242"}
     assert [mark.typing for mark in simulator.ledger.marks] == [True]
@@ -394,7 +358,7 @@ async def test_every_kind_of_send_is_accepted_by_the_platform() -> None:
 @pytest.mark.real_time
 async def test_a_stored_file_is_uploaded_once() -> None:
     """Two sends, one upload; a refusal of the media makes the next attempt upload afresh."""
-    files = Files(picture=png(1, 2, 3))
+    files = Files({"picture": png(1, 2, 3)})
     send = SendMedia(
         media=MediaRef(kind="image", storage_key="picture", media_type="image/png", caption="hi")
     )
@@ -413,7 +377,7 @@ async def test_a_stored_file_is_uploaded_once() -> None:
 @pytest.mark.real_time
 async def test_the_turn_comes_last_before_the_message_is_written() -> None:
     """After the upload and the connection, once for a message; until it returns the platform has nothing."""
-    files = Files(picture=png(1, 2, 3))
+    files = Files({"picture": png(1, 2, 3)})
     send = SendMedia(media=MediaRef(kind="image", storage_key="picture", media_type="image/png"))
     async with platform(files) as (simulator, sender, where):
         turn = AtOnce(0.05, lambda: (files.reads, len(simulator.ledger.sends)))
@@ -442,7 +406,7 @@ async def test_the_turn_comes_last_before_the_message_is_written() -> None:
 )
 async def test_a_file_that_cannot_be_sent_is_declined(ref: MediaRef, error_class: ErrorClass) -> None:
     """Missing, too large, empty, or of a type that the platform refuses."""
-    files = Files(large=bytes(500_001), empty=b"", odd=b"x")
+    files = Files({"large": bytes(500_001), "empty": b"", "odd": b"x"})
     async with platform(files) as (simulator, sender, where):
         result = await sender.send(item(SendMedia(media=ref)), where, AtOnce())
     assert isinstance(result, Declined)
@@ -522,7 +486,7 @@ async def test_no_connection_means_surely_not_sent() -> None:
 async def test_an_account_with_an_odd_address_calls_nobody(base_url: str, token: str) -> None:
     """A tenant's base URL goes through the guard; a token that is no header value is refused before a
     call."""
-    async with WhatsAppSender(Files(), Guard(), call_seconds_max=1) as sender:
+    async with WhatsAppSender(Files({}), Guard(), call_seconds_max=1) as sender:
         result = await sender.send(item(SendText(body="hi")), account(base_url, token), AtOnce())
     assert isinstance(result, Declined)
     assert result.error_class is ErrorClass.ACCOUNT
@@ -532,7 +496,7 @@ async def test_an_account_with_an_odd_address_calls_nobody(base_url: str, token:
 @pytest.mark.parametrize("token", ["", "line\nbreak", "tökèn", "two words"])
 async def test_a_token_that_cannot_be_sent_is_an_auth_error(token: str) -> None:
     """The account stops and asks for attention, as for one that the platform refuses."""
-    async with WhatsAppSender(Files(), Guard()) as sender, WhatsAppMedia(Guard()) as media:
+    async with WhatsAppSender(Files({}), Guard()) as sender, WhatsAppMedia(Guard()) as media:
         where = account("https://graph.example", token)
         for result in (
             await sender.send(item(SendText(body="hi")), where, AtOnce()),
@@ -545,7 +509,7 @@ async def test_a_token_that_cannot_be_sent_is_an_auth_error(token: str) -> None:
 @pytest.mark.real_time
 async def test_a_send_over_the_limits_is_not_called() -> None:
     """What the check refuses never leaves, also when somebody forgot to check."""
-    async with WhatsAppSender(Files(), Guard()) as sender:
+    async with WhatsAppSender(Files({}), Guard()) as sender:
         result = await sender.send(item(SendText(body="")), account("https://example.com"), AtOnce())
     assert isinstance(result, Declined)
     assert result.error_class is ErrorClass.BAD_REQUEST
@@ -577,7 +541,7 @@ async def test_a_success_without_an_id_is_an_unknown_outcome(body: bytes) -> Non
     server = HttpServer(answer, body_limit=lambda method, path: 10_000)
     async with trio.open_nursery() as nursery:
         await nursery.start(server.run)
-        async with WhatsAppSender(Files(), guard_for(server.base_url)) as sender:
+        async with WhatsAppSender(Files({}), guard_for(server.base_url)) as sender:
             result = await sender.send(item(SendText(body="hi")), account(server.base_url), AtOnce())
         nursery.cancel_scope.cancel()
     assert isinstance(result, Unanswered)

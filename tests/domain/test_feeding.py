@@ -191,7 +191,7 @@ async def test_they_are_taken_while_deliveries_are_refused_for_overload(autojump
         await trio.sleep(3 * STANDING_SECONDS)
         writer.stuck = False
         answers = post("966500000002", *MANY)
-        assert webhooks.is_overloaded()
+        assert webhooks.shedding.is_overloaded(0, trio.current_time())
         await trio.sleep(WAIT_SECONDS_MAX)
         assert [answer.status for answer in answers] == [200]
         assert stored(writer) == MANY

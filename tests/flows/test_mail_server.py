@@ -58,7 +58,6 @@ async def post(own_line: Business) -> AsyncIterator[Post]:
     address = f"shop{next(_numbers)}@shop.example"
     account = MailAccount(
         account_id=address,
-        access_token="key",
         mailgun_api_key="key",
         mailgun_signing_key="sign",
         reply_secret="secret",

@@ -8,7 +8,6 @@ from typing import Any
 import pytest
 import trio
 import trio.testing
-from structlog.testing import capture_logs
 
 from gateway.admission import (
     IN_FLIGHT_MIN,
@@ -22,6 +21,7 @@ from gateway.in_flight import NOBODY
 from gateway.webhooks import WebhookLimits
 from gateway.webhooks.answers import OVER_SHARE, TOO_MANY
 from tests.gateway.test_webhooks import Edge, change, delivery, entry, failure, signed
+from tests.logs import capture_logs
 
 MOST = 2000
 

@@ -2,7 +2,6 @@
 
 import base64
 import json
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -10,6 +9,7 @@ import pytest
 from adapters.simulators import builders
 from adapters.simulators.builders import Json, MediaRef, Person
 from adapters.simulators.graph_errors import webhook_error
+from tests.adapters.contract.case import SAMPLES as WHERE
 from tests.simulators.receiver import ACCOUNT, OTHER
 
 PERSON = Person(
@@ -103,7 +103,7 @@ BUILT: dict[str, Json] = {
     "template_status_update_approved": builders.template_status_webhook(ACCOUNT, _APPROVED, 1),
 }
 
-SAMPLES = Path(__file__).parents[3] / "shared" / "platforms" / "samples" / "whatsapp"
+SAMPLES = WHERE / "whatsapp"
 
 
 def _shape(node: object, path: str = "") -> set[str]:

@@ -156,7 +156,7 @@ async def test_the_numbers_rate_is_limited_and_nothing_refused_is_accepted() -> 
         assert len(business.platform.ledger.sends) == 5
         await trio.sleep(1.05)
         assert (await business.text()).status_code == 200
-        assert business.platform.graph.peaks()[ACCOUNT.phone_number_id] == 5
+        assert business.platform.api.peaks()[ACCOUNT.phone_number_id] == 5
         assert business.platform.ledger.refusals == {130429: 3}
 
 

@@ -3,17 +3,15 @@
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
-from urllib.parse import urlencode
 
 import httpx
 import pytest
 import trio
-from msgspec import Struct, structs
+from msgspec import structs
 
-from adapters.guard import Guard, guarded_client
-from adapters.port import Accepted, Account, Declined, ErrorClass, FoundMedia, Play, Tools
+from adapters.guard import guarded_client
+from adapters.port import Accepted, Account, Declined, ErrorClass, FoundMedia, Play
 from adapters.simulators import Fault
-from adapters.simulators.http import Request, Response
 from adapters.simulators.sms.people import KINDS
 from adapters.simulators.sms.platform import SmsSimulator
 from adapters.simulators.sms.speech import Overrides
@@ -21,13 +19,10 @@ from adapters.simulators.sms.standing import SmsStandIn
 from adapters.sms import ADAPTER
 from adapters.sms.account import authorization
 from adapters.sms.media import TwilioMedia
-from adapters.sms.receiver import SmsReceiver
 from engine.domain.inbound import MessageReceived, StatusChanged
-from engine.domain.outbound import OutboxItem, SendText
-from engine.ports import Endpoint, WebhookRequest
-from tests.adapters.contract.files import Files
-from tests.adapters.turns import AtOnce
+from engine.domain.outbound import SendText
 from tests.patience import PATIENCE_SECONDS
+from tests.simulators.business import Business
 from tests.simulators.receiver import QUICK, listening
 
 pytestmark = pytest.mark.real_time
@@ -36,54 +31,9 @@ KEYS = SmsStandIn().new_keys()
 PERSON = "14155550123"
 
 
-class Business(Struct, kw_only=True):
-    """Takes what it believes, and answers 204 after the statuses in `answers`."""
-
-    account: Account
-    tools: Tools
-    events: list[Any]
-    answers: list[int]
-    url: str = ""
-    calls: int = 0
-    refused: int = 0
-
-    async def take(self, request: Request) -> Response:
-        self.calls += 1
-        asked = WebhookRequest(
-            method=request.method,
-            path=request.path,
-            query=urlencode(dict(request.query)),
-            headers=dict(request.headers),
-            body=request.body,
-        )
-        endpoint = Endpoint(
-            platform="sms",
-            external_id=self.account.external_id,
-            parent_id=None,
-            tenant_id=1,
-            channel_id=2,
-            endpoint_key="k",
-            secrets=self.account.credentials,
-        )
-        receiver = SmsReceiver()
-        if not receiver.verify(asked, [endpoint]):
-            self.refused += 1
-            return Response(401)
-        if self.answers:
-            return Response(self.answers.pop(0))
-        (routed,) = receiver.parse_request(asked)
-        assert routed.external_id == self.account.external_id
-        self.events.append(routed.event)
-        return Response(204)
-
+class Texting(Business):
     async def send(self, body: str = "Hello", number: int = 4) -> Any:
-        item = OutboxItem(
-            id=number, tenant_id=1, channel_id=2, conversation_id=3, contact_key=PERSON, message_id=number,
-            recipient=f"+{PERSON}", lane=0, state="queued", attempts=0, not_before=0,
-            send=SendText(body=body), reply_to=None, trace="t", created_at=0,
-        )  # fmt: skip
-        async with ADAPTER.sender(self.tools) as sender:
-            return await sender.send(item, self.account, AtOnce())
+        return await self.call(SendText(body=body), f"+{PERSON}", number=number)
 
     async def get(self, address: str) -> httpx.Response:
         timeout = httpx.Timeout(5.0)
@@ -92,11 +42,13 @@ class Business(Struct, kw_only=True):
 
 
 @asynccontextmanager
-async def playing(fragment: str = "", **settings: Any) -> AsyncIterator[tuple[SmsSimulator, Business]]:
+async def playing(fragment: str = "", **settings: Any) -> AsyncIterator[tuple[SmsSimulator, Texting]]:
     account = SmsStandIn().simulator(Play(accounts=[KEYS])).account()
     played = SmsSimulator([account], settings=structs.replace(QUICK, **settings))
     async with played.running() as sim:
-        business = Business(
+        business = Texting(
+            adapter=ADAPTER,
+            accepts=204,
             account=Account(
                 tenant_id=1,
                 channel_id=2,
@@ -105,14 +57,6 @@ async def playing(fragment: str = "", **settings: Any) -> AsyncIterator[tuple[Sm
                 credentials={"auth_token": KEYS["auth_token"]},
                 settings={"base_url": sim.base_url, "account_sid": KEYS["account_sid"]},
             ),
-            tools=Tools(
-                media=Files({}),
-                guard=Guard(allowed=[sim.base_url.removeprefix("http://")]),
-                link=lambda tenant_id, key: "",
-                webhook=lambda account: business.url,
-            ),
-            events=[],
-            answers=[],
         )
         async with listening(business.take) as server:
             business.url = f"{server.base_url}/hook"

@@ -1,38 +1,35 @@
 """The played TikTok as a business sees it: what is told, signed, refused, counted, renewed."""
 
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 
 import httpx
 import pytest
 import trio
-from msgspec import Struct, structs
+from msgspec import structs
 
-from adapters.guard import Guard
-from adapters.port import Accepted, Account, Declined, ErrorClass, FoundMedia, Play, Renewed, Tools
+from adapters.port import Accepted, Account, Declined, ErrorClass, FoundMedia, Play, Renewed
 from adapters.simulators import Fault
-from adapters.simulators.http import Request, Response
 from adapters.simulators.tiktok.api import WINDOW_MESSAGES_MAX
 from adapters.simulators.tiktok.people import KINDS
 from adapters.simulators.tiktok.platform import RETRY_SECONDS_MAX, WINDOW_SECONDS, Signed, TikTokSimulator
 from adapters.simulators.tiktok.standing import TikTokStandIn
 from adapters.tiktok import ADAPTER
-from adapters.tiktok.receiver import REPLAY_SECONDS_MAX, TikTokReceiver
+from adapters.tiktok.receiver import REPLAY_SECONDS_MAX
 from engine.domain.inbound import (
     AccessWithdrawn,
     Announced,
     MessageEchoed,
     MessageReceived,
+    RoutedEvent,
     StatusesReached,
     Unsupported,
 )
-from engine.domain.outbound import OutboxItem, Send, SendText
-from engine.ports import Endpoint, WebhookRequest
-from tests.adapters.contract.files import Files
-from tests.adapters.turns import AtOnce
+from engine.domain.outbound import Send, SendText
 from tests.patience import PATIENCE_SECONDS
+from tests.simulators.business import Business
 from tests.simulators.receiver import QUICK, listening
 
 pytestmark = pytest.mark.real_time
@@ -41,76 +38,40 @@ KEYS = TikTokStandIn().new_keys()
 KEY = "c0NvErSaTiOn+7=="
 
 
-class Business(Struct, kw_only=True):
-    """Takes what it believes, and answers 200 after the statuses in `answers`."""
-
-    account: Account
-    tools: Tools
-    events: list[Any]
-    answers: list[int]
-    refused: int = 0
-
-    async def take(self, request: Request) -> Response:
-        asked = WebhookRequest(
-            method=request.method,
-            path=request.path,
-            query="",
-            headers=dict(request.headers),
-            body=request.body,
-        )
-        endpoint = Endpoint(
-            platform="tiktok",
-            external_id=self.account.external_id,
-            parent_id=None,
-            tenant_id=1,
-            channel_id=2,
-            endpoint_key="k",
-            secrets=self.account.credentials,
-        )
-        receiver = TikTokReceiver()
-        if not receiver.verify(asked, [endpoint]):
-            self.refused += 1
-            return Response(401)
-        if self.answers:
-            return Response(self.answers.pop(0))
-        (routed,) = receiver.parse(request.body)
-        assert routed.external_id == self.account.external_id
+class Talking(Business):
+    async def keep(self, read: Sequence[RoutedEvent]) -> int:
+        """What is only announced is read first, and what is known already is not kept again."""
+        (routed,) = read
         if not isinstance(routed.event, Announced):
-            self.events.append(routed.event)
-            return Response(200)
-        reader = ADAPTER.reader(self.tools)
+            return await super().keep(read)
+        reader = self.adapter.reader(self.tools)
         assert reader is not None
         async with reader:
-            read = await reader.read(routed.event, self.account)
-        if isinstance(read, Declined):
-            return Response(503)
+            found = await reader.read(routed.event, self.account)
+        if isinstance(found, Declined):
+            return 503
         known = {each.platform_id for each in self.events if isinstance(each, MessageReceived | Unsupported)}
-        for each in read:
+        for each in found:
             assert isinstance(each, MessageReceived | Unsupported)
             if each.platform_id not in known:
                 self.events.append(each)
-        return Response(200)
+        return self.accepts
 
     async def send(self, send: Send, token: str | None = None) -> Any:
-        item = OutboxItem(
-            id=1, tenant_id=1, channel_id=2, conversation_id=3, contact_key=KEY, message_id=4, recipient=KEY,
-            lane=0, state="queued", attempts=0, not_before=0, send=send, reply_to=None, trace="t",
-            created_at=0,
-        )  # fmt: skip
-        account = self.account if token is None else self.with_token(token)
-        async with ADAPTER.sender(self.tools) as sender:
-            return await sender.send(item, account, AtOnce())
+        return await self.call(send, KEY, self.account if token is None else self.with_token(token))
 
     def with_token(self, token: str) -> Account:
         return structs.replace(self.account, credentials={**self.account.credentials, "access_token": token})
 
 
 @asynccontextmanager
-async def playing(**settings: Any) -> AsyncIterator[tuple[TikTokSimulator, Business]]:
+async def playing(**settings: Any) -> AsyncIterator[tuple[TikTokSimulator, Talking]]:
     account = TikTokStandIn().simulator(Play(accounts=[KEYS])).account()
     played = TikTokSimulator([account], settings=structs.replace(QUICK, **settings))
     async with played.running() as sim:
-        business = Business(
+        business = Talking(
+            adapter=ADAPTER,
+            accepts=200,
             account=Account(
                 tenant_id=1,
                 channel_id=2,
@@ -119,13 +80,6 @@ async def playing(**settings: Any) -> AsyncIterator[tuple[TikTokSimulator, Busin
                 credentials={name: KEYS[name] for name in ("access_token", "refresh_token", "client_secret")},
                 settings={"base_url": sim.base_url, "client_key": KEYS["client_key"]},
             ),
-            tools=Tools(
-                media=Files({}),
-                guard=Guard(allowed=[sim.base_url.removeprefix("http://")]),
-                link=lambda tenant_id, key: "",
-            ),
-            events=[],
-            answers=[],
         )
         async with listening(business.take) as server:
             await sim.connect(f"{server.base_url}/hook")

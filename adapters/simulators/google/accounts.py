@@ -8,7 +8,7 @@ class GoogleAccount(Struct, frozen=True, kw_only=True):
     `push_private_key` (PEM) is Google's, and nothing that a business is given."""
 
     account_id: str
-    access_token: str
+    access_token: str = ""
     partner_key: str = ""
     client_token: str = ""
     push_email: str = ""

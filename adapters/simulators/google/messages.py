@@ -11,34 +11,27 @@ import time
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from functools import partial
-from typing import Any, Final
+from typing import Any, Final, Unpack
 from uuid import UUID
 
 import httpx
 import trio
 
-from adapters.simulators.faults import Route
 from adapters.simulators.google.accounts import GoogleAccount
-from adapters.simulators.google.api import CALL_BYTES_MAX, GoogleApi, Json, body_of, ok
+from adapters.simulators.google.messages_api import MessagesApi, suggestions_of
 from adapters.simulators.google.people import WRITTEN, Writers
 from adapters.simulators.google.signing import signature
+from adapters.simulators.google.times import written
 from adapters.simulators.http import Request, Response
-from adapters.simulators.ledger import Ledger, Mark, Send
-from adapters.simulators.limits import NumberLimit
-from adapters.simulators.media import MediaStore, png
-from adapters.simulators.playing.calls import Refusal
-from adapters.simulators.playing.cast import Customer, Said
-from adapters.simulators.playing.platform import Played
-from adapters.simulators.settings import Settings
-from adapters.simulators.webhooks import Event, Post, Verdict, now_ms
+from adapters.simulators.ledger import Send
+from adapters.simulators.media import MediaStore, file_response, png
+from adapters.simulators.playing.cast import Customer, Json, Said
+from adapters.simulators.playing.platform import Making, Played
+from adapters.simulators.webhooks import Event, Post, Verdict
 from engine.errors import DeliveryFailed, InvalidInput
 
-_SENDS_PER_SECOND: Final = 100
-"""Of an agent; the sheet has no number."""
 _PICTURE_SECONDS: Final = 604_800.0
 _HANDSHAKE_SECONDS_MAX: Final = 10.0
-_EVENTS: Final = ("TYPING_STARTED", "TYPING_STOPPED", "REPRESENTATIVE_JOINED", "REPRESENTATIVE_LEFT")
-_CONTENTS: Final = ("text", "image", "richCard")
 
 
 class MessagesSpeech:
@@ -64,16 +57,14 @@ class MessagesSimulator(Played[GoogleAccount, Customer]):
     """See `adapters.simulators.playing.platform`."""
 
     account_field = "resource_name"
+    api: MessagesApi
 
     def __init__(
         self,
         accounts: Sequence[GoogleAccount],
-        *,
-        seed: int = 1,
-        settings: Settings | None = None,
-        ledger: Ledger | None = None,
+        **making: Unpack[Making],
     ) -> None:
-        super().__init__("google-business", accounts, seed=seed, settings=settings, ledger=ledger)
+        super().__init__("google-business", accounts, **making)
         self._people = Writers(self.random("people"))
         self._media = MediaStore(_PICTURE_SECONDS, 10**15 + time.time_ns() // 1_000)
         self._offered: dict[str, tuple[str, Json]] = {}
@@ -85,12 +76,6 @@ class MessagesSimulator(Played[GoogleAccount, Customer]):
 
     def speech(self) -> MessagesSpeech:
         return MessagesSpeech()
-
-    async def answer_call(self, request: Request) -> Response:
-        return await self.api.answer(request)
-
-    def body_limit(self, method: str, path: str) -> int:
-        return CALL_BYTES_MAX
 
     async def shake_hands(self, account: GoogleAccount, callback_url: str) -> None:
         """The POST with which Google looks at a new webhook (sheet, A1)."""
@@ -216,9 +201,7 @@ class MessagesSimulator(Played[GoogleAccount, Customer]):
         """A picture, by its signed address."""
         media_id, secret = request.path.rpartition("/")[2], request.query.get("x-goog-signature", "")
         stored = self._media.by_url(media_id, secret, trio.current_time())
-        if stored is None:
-            return Response(404, b"", "text/plain")
-        return Response(200, stored.content, stored.mime_type)
+        return file_response(stored)
 
     def _bare(self, account: GoogleAccount, conversation: str, request: str) -> Json:
         return {
@@ -239,125 +222,5 @@ class MessagesSimulator(Played[GoogleAccount, Customer]):
         return {**self._bare(account, customer.key, request), **member, "context": context}
 
 
-class MessagesApi(GoogleApi):
-    """The historic Business Messages API (sheet, A4)."""
-
-    def __init__(self, sim: MessagesSimulator) -> None:
-        super().__init__(sim.accounts, ledger=sim.ledger, faults=sim.faults, expired=sim.expired)
-        self._sim = sim
-        self._limits: dict[str, NumberLimit] = {}
-
-    def route(self, request: Request) -> tuple[Route, str | None]:
-        parts = request.path.strip("/").split("/")
-        if parts[0] == "media":
-            return "media_download", None
-        sending = request.method == "POST" and parts[-1] == "messages"
-        return ("send" if sending else "management"), None
-
-    def do(self, request: Request) -> tuple[Response, Send | None]:
-        parts = request.path.strip("/").split("/")
-        if parts[0] == "media":
-            return self._sim.download(request), None
-        account = self.authorised(request)
-        match (request.method, parts):
-            case ("POST", ["v1", "conversations", key, "messages"]):
-                return self._send(account, key, body_of(request))
-            case ("POST", ["v1", "conversations", key, "events"]):
-                return self._event(account, key, request.query.get("eventId", ""), body_of(request)), None
-            case ("GET", ["v1", *name]) if "/".join(name) == account.account_id:
-                return ok({"name": account.account_id, "displayName": "Simulated agent"}), None
-            case _:
-                raise Refusal(404, "Requested entity was not found.")
-
-    def _ensure_known(self, key: str) -> None:
-        if self._sim.cast.find(key) is None and not self._sim.settings.strangers_taken:
-            raise Refusal(404, "Requested entity was not found.")
-
-    def _send(self, account: GoogleAccount, key: str, body: Json) -> tuple[Response, Send | None]:
-        self._ensure_known(key)
-        name = _uuid(body.get("messageId"))
-        self._check(body)
-        if self.ledger.send(name) is not None:
-            raise Refusal(409, "Requested entity already exists")
-        limit = self._limits.setdefault(account.account_id, NumberLimit(_SENDS_PER_SECOND))
-        limit.per_second = self._sim.per_second_max(account.account_id, _SENDS_PER_SECOND)
-        now = trio.current_time()
-        if not limit.has_room(now):
-            raise Refusal(429, "Quota exceeded.")
-        self.ledger.ensure_room()
-        limit.count(now)
-        send = Send(
-            id=name,
-            phone_number_id=account.account_id,
-            recipient=key,
-            type=next(each for each in _CONTENTS if each in body),
-            # A UUID of version 8 is its maker's own: the business has put its message's id there.
-            callback_data=str(UUID(name).int & (1 << 62) - 1) if UUID(name).version == 8 else None,
-            accepted_at=now_ms(),
-        )
-        self.ledger.record_send(send, body)
-        self._sim.accepted(account, send, body)
-        return ok({**body, "name": f"conversations/{key}/messages/{name}"}), send
-
-    def _event(self, account: GoogleAccount, key: str, name: str, body: Json) -> Response:
-        self._ensure_known(key)
-        _uuid(name)
-        if body.get("eventType") not in _EVENTS:
-            raise Refusal(400, "eventType is not known")
-        typing = body["eventType"] == "TYPING_STARTED"
-        self.ledger.record_mark(
-            Mark(message_id="", phone_number_id=account.account_id, typing=typing, at=now_ms())
-        )
-        return ok({"name": f"conversations/{key}/events/{name}"})
-
-    def _check(self, body: Json) -> None:
-        representative = body.get("representative")
-        kind = representative.get("representativeType") if isinstance(representative, dict) else None
-        if kind not in ("BOT", "HUMAN"):
-            raise Refusal(400, "representative.representativeType is BOT or HUMAN")
-        contents = [each for each in _CONTENTS if each in body]
-        if len(contents) != 1:
-            raise Refusal(400, "one of text, image, richCard is required")
-        text = body.get("text")
-        if contents == ["text"] and not (isinstance(text, str) and 1 <= len(text) <= 3_072):
-            raise Refusal(400, "text has 1 to 3072 characters")
-        if contents == ["image"] and not _picture_url(body["image"]):
-            raise Refusal(400, "image.contentInfo.fileUrl is required")
-        if len(body.get("suggestions", [])) > 13:
-            raise Refusal(400, "at most 13 suggestions")
-        if contents == ["richCard"] and not _cards_of(body["richCard"]):
-            raise Refusal(400, "richCard has a standaloneCard or a carouselCard with contents")
-
-
-def suggestions_of(body: Json) -> list[Json]:
-    """All suggestions of a message, wherever they stand."""
-    cards = _cards_of(body["richCard"]) if "richCard" in body else []
-    return [*body.get("suggestions", []), *(each for card in cards for each in card.get("suggestions", []))]
-
-
-def _cards_of(rich: Any) -> list[Json]:
-    if not isinstance(rich, dict):
-        return []
-    alone = rich.get("standaloneCard")
-    if isinstance(alone, dict):
-        return [alone["cardContent"]] if isinstance(alone.get("cardContent"), dict) else []
-    row = rich.get("carouselCard")
-    contents = row.get("cardContents") if isinstance(row, dict) else None
-    return contents if isinstance(contents, list) and 2 <= len(contents) <= 10 else []
-
-
-def _picture_url(image: Any) -> str | None:
-    info = image.get("contentInfo") if isinstance(image, dict) else None
-    url = info.get("fileUrl") if isinstance(info, dict) else None
-    return url if isinstance(url, str) and url.startswith(("https://", "http://")) else None
-
-
-def _uuid(given: Any) -> str:
-    try:
-        return str(UUID(given))
-    except (ValueError, TypeError, AttributeError) as error:
-        raise Refusal(400, "an id is a UUID") from error
-
-
 def _now() -> str:
-    return datetime.now(UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
+    return written(datetime.now(UTC))

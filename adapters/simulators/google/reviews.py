@@ -13,38 +13,27 @@ Control     beside the calls that every played platform has:
 
 import base64
 import json
-import secrets
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
-from typing import Final
-from urllib.parse import parse_qs
+from typing import Final, Unpack
 
 import msgspec
-import trio
 from msgspec import field
 
-from adapters.simulators.faults import Route
 from adapters.simulators.google.accounts import GoogleAccount
-from adapters.simulators.google.api import CALL_BYTES_MAX, GoogleApi, Json, body_of, ok
 from adapters.simulators.google.people import REVIEWED, Reviewers
+from adapters.simulators.google.reviews_api import RATINGS, ReviewsApi
 from adapters.simulators.google.signing import PushKeys
-from adapters.simulators.http import Request, Response
-from adapters.simulators.ledger import Fact, Ledger, Send
-from adapters.simulators.limits import NumberLimit
-from adapters.simulators.playing.calls import Refusal
-from adapters.simulators.playing.cast import Customer, Said
+from adapters.simulators.google.times import EPOCH, micros, written
+from adapters.simulators.ledger import Fact, Send
+from adapters.simulators.playing.cast import Customer, Json, Said
 from adapters.simulators.playing.control import Action, Body
-from adapters.simulators.playing.platform import Played
-from adapters.simulators.settings import Settings
+from adapters.simulators.playing.platform import Making, Played
 from adapters.simulators.webhooks import Event, Post, Verdict, now_ms
 from engine.errors import InvalidInput, NotFound
 
-_EDITS_PER_SECOND: Final = 20
-"""Of a profile. Google is said to take ten a minute, too few for a demo."""
 _ACKNOWLEDGED: Final = (102, 200, 201, 202, 204)
-_RATINGS: Final = ("ONE", "TWO", "THREE", "FOUR", "FIVE")
 _SUBSCRIPTION: Final = "projects/simulated/subscriptions/profile-push"
-_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 class PushSpeech:
@@ -77,21 +66,19 @@ class ReviewsSimulator(Played[GoogleAccount, Customer]):
     """See `adapters.simulators.playing.platform`. A customer is a review: who has one changes it."""
 
     account_field = "resource_name"
+    api: ReviewsApi
 
     def __init__(
         self,
         accounts: Sequence[GoogleAccount],
-        *,
-        seed: int = 1,
-        settings: Settings | None = None,
-        ledger: Ledger | None = None,
+        **making: Unpack[Making],
     ) -> None:
         self.keys = PushKeys([one.push_private_key for one in accounts if one.push_private_key])
-        super().__init__("google-business", accounts, seed=seed, settings=settings, ledger=ledger)
+        super().__init__("google-business", accounts, **making)
         self._people = Reviewers(self.random("people"))
         self.reviews: dict[str, Json] = {}
         self._told: dict[str, Fact] = {}
-        self._last = _EPOCH
+        self._last = EPOCH
         self.api = ReviewsApi(self)
 
     @property
@@ -103,12 +90,6 @@ class ReviewsSimulator(Played[GoogleAccount, Customer]):
 
     def actions(self) -> Mapping[str, Action]:
         return {"keys": lambda body: {"kid": self.keys.rotate()}, "reviews": self._change_silently}
-
-    async def answer_call(self, request: Request) -> Response:
-        return await self.api.answer(request)
-
-    def body_limit(self, method: str, path: str) -> int:
-        return CALL_BYTES_MAX
 
     # ── customers speak ──────────────────────────────────────────────────────────────────────────
 
@@ -139,7 +120,7 @@ class ReviewsSimulator(Played[GoogleAccount, Customer]):
             raise InvalidInput(f"kind is one of {', '.join(REVIEWED)}, question")
         review = self.reviews.get(name)
         words = None if kind == "stars" else text if text is not None else self._people.sentence(customer)
-        rating, now = self.rng.choice(_RATINGS), self.now()
+        rating, now = self.rng.choice(RATINGS), self.now()
         if review is None:
             made = {
                 "name": name,
@@ -175,7 +156,7 @@ class ReviewsSimulator(Played[GoogleAccount, Customer]):
     def now(self) -> str:
         """Google's clock; no two versions have the same time."""
         self._last = max(self._last + timedelta(microseconds=1), datetime.now(UTC))
-        return self._last.isoformat(timespec="microseconds").replace("+00:00", "Z")
+        return written(self._last)
 
     def _push(self, kind: str, account: GoogleAccount, **names: str) -> Json:
         data = {"notificationType": kind, "location_name": account.account_id, **names}
@@ -208,109 +189,3 @@ class ReviewsSimulator(Played[GoogleAccount, Customer]):
         if self.reviews.pop(name, None) is None:
             raise NotFound("there is no such review")
         return {"deleted": True}
-
-
-class ReviewsApi(GoogleApi):
-    """The Business Profile API's reviews, Google's keys, and its token endpoint (sheet, B3 to B5)."""
-
-    def __init__(self, sim: ReviewsSimulator) -> None:
-        super().__init__(sim.accounts, ledger=sim.ledger, faults=sim.faults, expired=sim.expired)
-        self._sim = sim
-        self._limits: dict[str, NumberLimit] = {}
-
-    def route(self, request: Request) -> tuple[Route, str | None]:
-        return ("send" if request.method == "PUT" else "management"), None
-
-    def do(self, request: Request) -> tuple[Response, Send | None]:
-        parts = request.path.strip("/").split("/")
-        if request.path == "/oauth2/v3/certs":
-            headers = {"Cache-Control": "public, max-age=3600"}
-            return Response(200, self._sim.keys.published(), headers=headers), None
-        if request.path == "/token" and request.method == "POST":
-            return self._token(request), None
-        account = self.authorised(request)
-        location = account.account_id
-        if parts[0] != "v4" or "/".join(parts[1:5]) != location or parts[5:6] != ["reviews"]:
-            raise Refusal(404, "Requested entity was not found.")
-        match (request.method, parts[6:]):
-            case ("GET", []):
-                return self._page(location, request), None
-            case ("GET", [_]):
-                return ok(self._review(location, parts[6])), None
-            case ("PUT", [_, "reply"]):
-                return self._reply(account, parts[6], body_of(request))
-            case ("DELETE", [_, "reply"]):
-                if self._review(location, parts[6]).pop("reviewReply", None) is None:
-                    raise Refusal(404, "Requested entity was not found.")
-                return ok({}), None
-            case _:
-                raise Refusal(404, "Requested entity was not found.")
-
-    def _review(self, location: str, review: str) -> Json:
-        found = self._sim.reviews.get(f"{location}/reviews/{review}")
-        if found is None:
-            raise Refusal(404, "Requested entity was not found.")
-        return found
-
-    def _page(self, location: str, request: Request) -> Response:
-        """The newest change first, 50 at most."""
-        size = request.query.get("pageSize", "50")
-        token = request.query.get("pageToken", "0")
-        if not (size.isdigit() and 1 <= int(size) <= 50 and token.isdigit()):
-            raise Refusal(400, "pageSize is 1 to 50")
-        found = [each for name, each in self._sim.reviews.items() if name.startswith(f"{location}/")]
-        found.sort(key=lambda each: each["updateTime"], reverse=True)
-        start, end = int(token), int(token) + int(size)
-        page: Json = {"reviews": found[start:end], "totalReviewCount": len(found)}
-        if found:
-            page["averageRating"] = sum(1 + _RATINGS.index(each["starRating"]) for each in found) / len(found)
-        if end < len(found):
-            page["nextPageToken"] = str(end)
-        return ok(page)
-
-    def _reply(self, account: GoogleAccount, review_id: str, body: Json) -> tuple[Response, Send | None]:
-        review, comment = self._review(account.account_id, review_id), body.get("comment")
-        if not isinstance(comment, str) or not 1 <= len(comment.encode()) <= 4_096:
-            raise Refusal(400, "comment has 1 to 4096 bytes")
-        limit = self._limits.setdefault(account.account_id, NumberLimit(_EDITS_PER_SECOND))
-        limit.per_second = self._sim.per_second_max(account.account_id, _EDITS_PER_SECOND)
-        now = trio.current_time()
-        if not limit.has_room(now):
-            raise Refusal(429, "Quota exceeded.")
-        self.ledger.ensure_room()
-        limit.count(now)
-        at = self._sim.now()
-        reply = {"comment": comment, "updateTime": at}
-        review["reviewReply"] = reply
-        key = f"reviews/{review_id}"
-        send = Send(
-            id=f"{key}/reply@{micros(at)}",
-            phone_number_id=account.account_id,
-            recipient=key,
-            type="text",
-            callback_data=None,
-            accepted_at=now_ms(),
-        )
-        self.ledger.record_send(send, body)
-        self._sim.heard(account, send, body)
-        return ok(reply), send
-
-    def _token(self, request: Request) -> Response:
-        """An access token for a refresh token (RFC 6749, 6)."""
-        form = {name: values[0] for name, values in parse_qs(request.body.decode("utf-8", "replace")).items()}
-        for account in self.accounts.values():
-            names = ("refresh_token", "client_id", "client_secret")
-            if form.get("grant_type") == "refresh_token" and all(
-                getattr(account, name) and secrets.compare_digest(form.get(name, ""), getattr(account, name))
-                for name in names
-            ):
-                if account.account_id in self.expired:
-                    break
-                return ok({"access_token": account.access_token, "expires_in": 3_599, "token_type": "Bearer"})
-        error = {"error": "invalid_grant", "error_description": "Token has been expired or revoked."}
-        return Response(400, json.dumps(error).encode())
-
-
-def micros(at: str) -> int:
-    """A time of `ReviewsSimulator.now` in microseconds."""
-    return (datetime.fromisoformat(at) - _EPOCH) // timedelta(microseconds=1)

@@ -4,12 +4,14 @@ import secrets
 from collections.abc import Mapping
 from typing import Any
 
+from msgspec import structs
+
 from adapters.port import Play
 from adapters.simulators.google.accounts import GoogleAccount
 from adapters.simulators.google.messages import MessagesSimulator
 from adapters.simulators.google.reviews import ReviewsSimulator
 from adapters.simulators.google.signing import key_id, new_private_key
-from adapters.simulators.standing import HABITS, digits
+from adapters.simulators.playing.standing import access_token, accounts_of, digits, making_of
 
 _FIELD = "resource_name"
 
@@ -22,7 +24,7 @@ class MessagesStandIn:
             _FIELD: f"brands/{secrets.token_hex(8)}/agents/{secrets.token_hex(8)}",
             "partner_key": secrets.token_urlsafe(24),
             "client_token": secrets.token_urlsafe(18),
-            "access_token": "SIM" + secrets.token_urlsafe(48),
+            "access_token": access_token(),
         }
 
     def demo_keys(self) -> dict[str, str]:
@@ -34,9 +36,7 @@ class MessagesStandIn:
         }
 
     def simulator(self, play: Play) -> MessagesSimulator:
-        return MessagesSimulator(
-            _accounts(play), seed=play.seed, settings=HABITS[play.habits], ledger=play.ledger
-        )
+        return MessagesSimulator(accounts_of(play, GoogleAccount, _FIELD), **making_of(play))
 
     def example(self) -> Mapping[str, Any]:
         return {"from": "3b1f0a52-74f5-4c0e-9b83-5d7a9f0c1e20", "text": "Is this in stock?"}
@@ -70,19 +70,12 @@ class ReviewsStandIn:
         }
 
     def simulator(self, play: Play) -> ReviewsSimulator:
-        return ReviewsSimulator(
-            _accounts(play), seed=play.seed, settings=HABITS[play.habits], ledger=play.ledger
-        )
+        # What the business is never given itself is made here.
+        accounts = [
+            structs.replace(each, access_token=f"ya29.SIM{secrets.token_urlsafe(32)}")
+            for each in accounts_of(play, GoogleAccount, _FIELD)
+        ]
+        return ReviewsSimulator(accounts, **making_of(play))
 
     def example(self) -> Mapping[str, Any]:
         return {"from": "reviews/AbFvOqSimulated1", "text": "It came late.", "kind": "review"}
-
-
-def _accounts(play: Play) -> list[GoogleAccount]:
-    """What the business is never given itself is made here."""
-    made = []
-    for keys in play.accounts:
-        known = {name: keys[name] for name in GoogleAccount.__struct_fields__ if name in keys}
-        token = known.pop("access_token", None) or f"ya29.SIM{secrets.token_urlsafe(32)}"
-        made.append(GoogleAccount(account_id=keys[_FIELD], access_token=token, **known))
-    return made

@@ -8,25 +8,22 @@ Promises    Mail comes as Mailgun's routes post it, as fields or whole. What the
             back as a report (DSN).
 """
 
-import random
 from collections.abc import Mapping, Sequence
 from functools import partial
-from typing import Any, Final
+from typing import Any, Final, Unpack
 
 import msgspec
 import trio
 
-from adapters.simulators.http import Request, Response
-from adapters.simulators.ledger import Ledger, Send
+from adapters.simulators.ledger import Send
 from adapters.simulators.mail.people import Correspondent, Correspondents, Written
-from adapters.simulators.mail.reports import failure_report
+from adapters.simulators.mail.reports import FULL, failure_report
 from adapters.simulators.mail.server import MailDoor
-from adapters.simulators.mail.service import MESSAGE_BYTES_MAX, MailAccount, MailService
+from adapters.simulators.mail.service import MailAccount, MailService
 from adapters.simulators.mail.speech import MailgunSpeech
 from adapters.simulators.playing.cast import Json, Said
 from adapters.simulators.playing.control import Action, Body
-from adapters.simulators.playing.platform import Played
-from adapters.simulators.settings import Settings
+from adapters.simulators.playing.platform import Making, Played
 from adapters.simulators.webhooks import Post, now_ms
 
 _SENDS_PER_SECOND: Final = 300
@@ -43,19 +40,16 @@ class MailSimulator(Played[MailAccount, Correspondent]):
     `POST /__sim/greylist {seconds}`: the SMTP server tells each new recipient to come back after so long."""
 
     account_field = "address"
+    api: MailService
 
     def __init__(
         self,
         accounts: Sequence[MailAccount],
-        *,
-        seed: int = 1,
-        settings: Settings | None = None,
-        ledger: Ledger | None = None,
+        **making: Unpack[Making],
     ) -> None:
-        self._speech_rng = random.Random(f"{seed}/email/speech")  # noqa: S311  # a script, no secret
-        super().__init__("email", accounts, seed=seed, settings=settings, ledger=ledger)
+        super().__init__("email", accounts, **making)
         self._people = Correspondents(self.random("people"), lambda: f"{self.run_id}.{self.next_id()}")
-        self.service = MailService(
+        self.api = MailService(
             self.accounts,
             ledger=self.ledger,
             faults=self.faults,
@@ -63,32 +57,26 @@ class MailSimulator(Played[MailAccount, Correspondent]):
             expired=self.expired,
             sends_per_second_max=lambda account_id: self.per_second_max(account_id, _SENDS_PER_SECOND),
         )
-        self.door = MailDoor(self.service, self.accounts, self.expired)
+        self.door = MailDoor(self.api, self.accounts, self.expired)
 
     @property
     def cast(self) -> Correspondents:
         return self._people
 
     def speech(self) -> MailgunSpeech:
-        rng = self._speech_rng
+        rng = self.random("speech")
         return MailgunSpeech(rng, lambda: rng.random() < _WHOLE)
 
     def actions(self) -> Mapping[str, Action]:
         return {"greylist": self._set_greylist}
 
-    async def answer_call(self, request: Request) -> Response:
-        return await self.service.answer(request)
-
-    def body_limit(self, method: str, path: str) -> int:
-        return MESSAGE_BYTES_MAX + 65_536
-
     async def start_more(self, nursery: trio.Nursery) -> None:
         await nursery.start(self.door.run)
 
     def renew_token(self, access_token: str, account_id: str | None = None) -> None:
-        super().renew_token(access_token, account_id)
         account = self.account(account_id)
         self.accounts[account.account_id] = msgspec.structs.replace(account, mailgun_api_key=access_token)
+        self.expired.discard(account.account_id)
 
     def statistics(self) -> dict[str, Any]:
         return {**super().statistics(), "smtp": self.door.address}
@@ -123,7 +111,7 @@ class MailSimulator(Played[MailAccount, Correspondent]):
             self._tell_event(account, send, payload, "failed", "failed")
             return
         # Whoever sends by SMTP hears of a failure by mail.
-        report = failure_report(account.account_id, send.id, customer.key)
+        report = failure_report(account.account_id, send.id, customer.key, FULL)
         fact = self.fact("status", account, send.id, send.recipient, send.type, status="failed")
         written = Written(
             sender="", recipient=account.account_id, message_id=send.id, kind="report", mime=report
@@ -144,7 +132,7 @@ class MailSimulator(Played[MailAccount, Correspondent]):
             change |= {
                 "severity": "permanent",
                 "reason": "bounce",
-                "delivery-status": {"code": 550, "message": "550 5.1.1 The mailbox does not exist"},
+                "delivery-status": {"code": int(FULL[:3]), "message": FULL},
             }
         fact = self.fact("status", account, send.id, send.recipient, send.type, status=status)
         self.tell_item(account, change, (fact,))

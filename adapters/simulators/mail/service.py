@@ -10,15 +10,14 @@ from email.message import EmailMessage
 from email.policy import default
 from typing import Any, Final
 
-import msgspec
 import trio
 from msgspec import Struct
 
 from adapters.email.forms import Form, read_form
 from adapters.simulators.faults import FaultBook, Route
-from adapters.simulators.http import Request, Response
+from adapters.simulators.http import Request, Response, json_response
 from adapters.simulators.ledger import Ledger, Send
-from adapters.simulators.limits import NumberLimit
+from adapters.simulators.limits import AccountLimits
 from adapters.simulators.playing.calls import Calls, Refusal
 from adapters.simulators.webhooks import now_ms
 from engine.errors import InvalidInput
@@ -30,13 +29,16 @@ _SENTENCES: Final = {401: "Forbidden", 404: "Domain not found", 429: "Too many r
 
 
 class MailAccount(Struct, frozen=True, kw_only=True):
-    """An address, as the service and the business both know it. `access_token` is its API key."""
+    """An address, as the service and the business both know it."""
 
     account_id: str
-    access_token: str
     mailgun_api_key: str
     mailgun_signing_key: str
     reply_secret: str
+
+    @property
+    def access_token(self) -> str:
+        return self.mailgun_api_key
 
     @property
     def domain(self) -> str:
@@ -59,6 +61,9 @@ Accepted = Callable[[MailAccount, Send, Json], None]
 class MailService(Calls):
     """What others see of it is in the ledger and the fault book."""
 
+    call_bytes_max = MESSAGE_BYTES_MAX + 65_536
+    """A mail, and the form around it."""
+
     def __init__(
         self,
         accounts: Mapping[str, MailAccount],
@@ -73,18 +78,16 @@ class MailService(Calls):
         self._accounts = accounts
         self._accepted = accepted
         self._expired = expired
-        self._per_second = sends_per_second_max
-        self._limits = {account_id: NumberLimit(300) for account_id in accounts}
+        self._limits = AccountLimits(sends_per_second_max)
 
     def route(self, request: Request) -> tuple[Route, str | None]:
         if request.method == "POST" and request.path.endswith("/messages.mime"):
             return "send", None
         return "management", None
 
-    def refusal(self, refused: Refusal, retry_after_seconds: float | None) -> Response:
-        headers = {} if retry_after_seconds is None else {"Retry-After": f"{retry_after_seconds:g}"}
+    def written(self, refused: Refusal) -> Response:
         status = refused.status or (refused.code if 400 <= refused.code < 600 else 400)
-        return Response(status, msgspec.json.encode({"message": refused.args[0]}), headers=headers)
+        return json_response({"message": refused.message}, status)
 
     def do(self, request: Request) -> tuple[Response, Send | None]:
         parts = request.path.strip("/").split("/")
@@ -95,18 +98,15 @@ class MailService(Calls):
                 return self._send(account, request.body)
             case ("GET", ["v3", "domains", domain]):
                 self._ensure_own(account, domain)
-                return _ok({"domain": {"name": domain, "state": "active"}}), None
+                return json_response({"domain": {"name": domain, "state": "active"}}), None
             case _:
                 raise Refusal(404, "Not found")
 
     def take(self, account: MailAccount, received: Received) -> Send:
         """A mail of the business was accepted, by whichever way it came. Raises Refusal."""
-        limit, now = self._limits[account.account_id], trio.current_time()
-        limit.per_second = self._per_second(account.account_id)
-        if not limit.has_room(now):
+        if not self._limits.admit(account.account_id, trio.current_time()):
             raise Refusal(429, _SENTENCES[429])
         self.ledger.ensure_room()
-        limit.count(now)
         files = [part.get_filename() or "" for part in received.mail.iter_attachments()]
         body = received.mail.get_body(("plain",))
         text = body.get_content() if isinstance(body, EmailMessage) else ""
@@ -141,7 +141,7 @@ class MailService(Calls):
             raise Refusal(400, "to and message are required")
         received = opened(upload.content, sender=account.account_id, to=to, variables=_variables(form))
         send = self.take(account, received)
-        return _ok({"id": f"<{send.id}>", "message": "Queued. Thank you."}), send
+        return json_response({"id": f"<{send.id}>", "message": "Queued. Thank you."}), send
 
     def _authorised(self, request: Request) -> MailAccount:
         scheme, _, given = request.headers.get("authorization", "").partition(" ")
@@ -170,7 +170,3 @@ def opened(raw: bytes, *, sender: str, to: str, variables: Mapping[str, str]) ->
 
 def _variables(form: Form) -> dict[str, str]:
     return {name.removeprefix("v:"): form.text(name) or "" for name in form.fields if name.startswith("v:")}
-
-
-def _ok(content: Json) -> Response:
-    return Response(200, msgspec.json.encode(content))

@@ -7,7 +7,7 @@ from typing import Any, Final
 from adapters.port import Play
 from adapters.simulators.mail.platform import MailSimulator
 from adapters.simulators.mail.service import MailAccount
-from adapters.simulators.standing import HABITS
+from adapters.simulators.playing.standing import accounts_of, making_of
 
 _OTHERS: Final = {"sendgrid_api_key": "SG.simulated", "postmark_server_token": "simulated-server-token"}
 """So that the account's secret address takes what the other two services post as well; Mailgun is played."""
@@ -33,17 +33,7 @@ class EmailStandIn:
         }
 
     def simulator(self, play: Play) -> MailSimulator:
-        accounts = [
-            MailAccount(
-                account_id=keys["address"],
-                access_token=keys["mailgun_api_key"],
-                mailgun_api_key=keys["mailgun_api_key"],
-                mailgun_signing_key=keys["mailgun_signing_key"],
-                reply_secret=keys["reply_secret"],
-            )
-            for keys in play.accounts
-        ]
-        return MailSimulator(accounts, seed=play.seed, settings=HABITS[play.habits], ledger=play.ledger)
+        return MailSimulator(accounts_of(play, MailAccount, "address"), **making_of(play))
 
     def example(self) -> Mapping[str, Any]:
         return {"from": "amelia.walker@mail.example", "text": "Is this in stock?"}

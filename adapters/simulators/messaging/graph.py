@@ -10,18 +10,17 @@ import secrets
 from collections.abc import Callable, Collection, Mapping
 from typing import Any, Final
 
-import msgspec
 import trio
 from msgspec import Struct
 
 from adapters.simulators.faults import FaultBook, Route
 from adapters.simulators.graph import CALL_BYTES_MAX, UPLOAD_BYTES_MAX
-from adapters.simulators.http import Request, Response
+from adapters.simulators.http import Request, Response, json_response
 from adapters.simulators.ledger import Ledger, Mark, Send
-from adapters.simulators.limits import NumberLimit
-from adapters.simulators.media import MediaStore
+from adapters.simulators.limits import AccountLimits
+from adapters.simulators.media import MediaStore, file_response
 from adapters.simulators.messaging.people import People
-from adapters.simulators.playing.calls import Calls, Refusal
+from adapters.simulators.playing.calls import Calls, Refusal, member_of, object_of
 from adapters.simulators.webhooks import now_ms
 
 Json = dict[str, Any]
@@ -46,10 +45,6 @@ class MessagingAccount(Struct, frozen=True, kw_only=True):
 
 
 Accepted = Callable[[MessagingAccount, Send, Json], None]
-
-
-def body_limit(method: str, path: str) -> int:
-    return UPLOAD_BYTES_MAX if path.endswith("/message_attachments") else CALL_BYTES_MAX
 
 
 class MessagingGraph(Calls):
@@ -84,17 +79,19 @@ class MessagingGraph(Calls):
         self._renew = renew
         # A token that was renewed stays good until it expires.
         self._earlier: dict[str, str] = {}
-        self._per_second = sends_per_second_max
         self._window = window_seconds
         self._strangers_taken = strangers_taken
         self._traces = itertools.count(1)
-        self._limits = {account_id: NumberLimit(300) for account_id in accounts}
+        self._limits = AccountLimits(sends_per_second_max)
         self._uploads: set[str] = set()
+
+    def body_limit(self, method: str, path: str) -> int:
+        return UPLOAD_BYTES_MAX if path.endswith("/message_attachments") else CALL_BYTES_MAX
 
     def route(self, request: Request) -> tuple[Route, str | None]:
         return _route(request)
 
-    def refusal(self, refused: Refusal, retry_after_seconds: float | None) -> Response:
+    def written(self, refused: Refusal) -> Response:
         error: Json = {
             "message": f"(#{refused.code}) {refused.message}",
             "type": "OAuthException",
@@ -103,11 +100,8 @@ class MessagingGraph(Calls):
         }
         if refused.subcode is not None:
             error["error_subcode"] = refused.subcode
-        headers = dict(self._headers())
-        if retry_after_seconds is not None:
-            headers["Retry-After"] = f"{retry_after_seconds:g}"
         status = refused.status or _STATUSES.get(refused.code, 400)
-        return Response(status, msgspec.json.encode({"error": error}), headers=headers)
+        return json_response({"error": error}, status, self._headers())
 
     def _headers(self) -> Mapping[str, str]:
         kind = "messenger" if self._platform == "facebook" else self._platform
@@ -122,7 +116,7 @@ class MessagingGraph(Calls):
         return {"X-Business-Use-Case-Usage": json.dumps({account: [use]})}
 
     def _ok(self, content: Json) -> Response:
-        return Response(200, msgspec.json.encode(content), headers=self._headers())
+        return json_response(content, headers=self._headers())
 
     # ── calls ────────────────────────────────────────────────────────────────────────────────────
 
@@ -137,7 +131,7 @@ class MessagingGraph(Calls):
         match (request.method, edge):
             case ("POST", "messages"):
                 self._ensure_own(account, node)
-                return self._send(account, _json(request.body))
+                return self._send(account, object_of(request.body, 100))
             case ("POST", "message_attachments"):
                 self._ensure_own(account, node)
                 if b"is_reusable" not in request.body or b"filedata" not in request.body:
@@ -188,30 +182,24 @@ class MessagingGraph(Calls):
         stored = self._media.by_url(
             request.query.get("mid", ""), request.query.get("hash", ""), trio.current_time()
         )
-        if stored is None:
-            return Response(404, b"", "text/plain")
-        return Response(200, stored.content, stored.mime_type)
+        return file_response(stored)
 
     # ── sends ────────────────────────────────────────────────────────────────────────────────────
 
     def _send(self, account: MessagingAccount, body: Json) -> tuple[Response, Send | None]:
-        recipient = _member(body, "recipient").get("id")
+        recipient = member_of(body, "recipient", 100).get("id")
         customer = self._people.find(recipient) if isinstance(recipient, str) else None
         if not isinstance(recipient, str) or (customer is None and not self._strangers_taken()):
             raise Refusal(100, "No matching user found", subcode=2018001)
         if "sender_action" in body:
             self._act(account, body)
             return self._ok({"recipient_id": recipient}), None
-        message = _member(body, "message")
+        message = member_of(body, "message", 100)
         self._check_window(body, now_ms() if customer is None else customer.heard_at)
         self._check_message(message)
-        limit = self._limits[account.account_id]
-        limit.per_second = self._per_second(account.account_id)
-        now = trio.current_time()
-        if not limit.has_room(now):
+        if not self._limits.admit(account.account_id, trio.current_time()):
             raise Refusal(613, "Calls to this API have exceeded the rate limit")
         self.ledger.ensure_room()
-        limit.count(now)
         metadata = message.get("metadata")
         send = Send(
             id=self._new_mid(),
@@ -230,7 +218,7 @@ class MessagingGraph(Calls):
         if action not in ACTIONS:
             raise Refusal(100, "sender_action is not known")
         if action in ("react", "unreact"):
-            if not isinstance(_member(body, "payload").get("message_id"), str):
+            if not isinstance(member_of(body, "payload", 100).get("message_id"), str):
                 raise Refusal(100, "payload.message_id is required")
             return
         typing, account_id = action == "typing_on", account.account_id
@@ -253,7 +241,7 @@ class MessagingGraph(Calls):
         text, attachment = message.get("text"), message.get("attachment")
         if isinstance(text, str):
             size = len(text.encode()) if self._platform == "instagram" else len(text)
-            if not text or size > (1_000 if self._platform == "instagram" else 2_000):
+            if not text or size > (1_000 if self._platform == "instagram" else 1_999):
                 raise Refusal(100, "message.text has a length that is not allowed")
         elif not isinstance(attachment, dict):
             raise Refusal(100, "message needs text or attachment")
@@ -304,20 +292,3 @@ def _route(request: Request) -> tuple[Route, str]:
 def _type_of(message: Json) -> str:
     attachment = message.get("attachment")
     return str(attachment["type"]) if isinstance(attachment, dict) else "text"
-
-
-def _json(body: bytes) -> Json:
-    try:
-        decoded = msgspec.json.decode(body)
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        raise Refusal(100, "The body is not JSON") from error
-    if not isinstance(decoded, dict):
-        raise Refusal(100, "The body is no object")
-    return decoded
-
-
-def _member(body: Json, name: str) -> Json:
-    value = body.get(name)
-    if not isinstance(value, dict):
-        raise Refusal(100, f"{name} is required")
-    return value

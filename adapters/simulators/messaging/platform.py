@@ -9,20 +9,18 @@ import json
 import time
 from collections.abc import Mapping, Sequence
 from functools import partial
-from typing import Final
+from typing import Final, Unpack
 
 import msgspec
 import trio
 
-from adapters.simulators.http import Request, Response
-from adapters.simulators.ledger import Ledger, Send
+from adapters.simulators.ledger import Send
 from adapters.simulators.media import MediaStore
-from adapters.simulators.messaging.graph import MessagingAccount, MessagingGraph, body_limit
+from adapters.simulators.messaging.graph import MessagingAccount, MessagingGraph
 from adapters.simulators.messaging.people import People
 from adapters.simulators.playing.cast import Customer, Json, Said
 from adapters.simulators.playing.control import Action, Body
-from adapters.simulators.playing.platform import Played
-from adapters.simulators.settings import Settings
+from adapters.simulators.playing.platform import Making, Played
 from adapters.simulators.webhooks import Event, MetaSpeech, now_ms, shake_hands
 from engine.errors import InvalidInput
 
@@ -42,21 +40,20 @@ class MessagingSimulator(Played[MessagingAccount, Customer]):
     """See `adapters.simulators.playing.platform`. Beside its control calls there is
     `POST /__sim/usage {percent}`: what the usage headers say from now on."""
 
+    api: MessagingGraph
+
     def __init__(
         self,
         platform: str,
         accounts: Sequence[MessagingAccount],
-        *,
-        seed: int = 1,
-        settings: Settings | None = None,
-        ledger: Ledger | None = None,
+        **making: Unpack[Making],
     ) -> None:
-        super().__init__(platform, accounts, seed=seed, settings=settings, ledger=ledger)
+        super().__init__(platform, accounts, **making)
         self.account_field = ACCOUNT_FIELDS[platform]
         self._media = MediaStore(3_600.0, 10**15 + time.time_ns() // 1_000)
         self._people = People(platform, self.random("people"), self._new_mid, self._file_url)
         self._unmarked: dict[tuple[str, str], dict[str, list[Send]]] = {}
-        self.graph = MessagingGraph(
+        self.api = MessagingGraph(
             platform,
             self.accounts,
             self._people,
@@ -81,12 +78,6 @@ class MessagingSimulator(Played[MessagingAccount, Customer]):
 
     def actions(self) -> Mapping[str, Action]:
         return {"usage": self._set_usage}
-
-    async def answer_call(self, request: Request) -> Response:
-        return await self.graph.answer(request)
-
-    def body_limit(self, method: str, path: str) -> int:
-        return body_limit(method, path)
 
     async def shake_hands(self, account: MessagingAccount, callback_url: str) -> None:
         await shake_hands(account, callback_url)
@@ -185,8 +176,8 @@ class MessagingSimulator(Played[MessagingAccount, Customer]):
     # ── within ───────────────────────────────────────────────────────────────────────────────────
 
     def _set_usage(self, body: bytes) -> object:
-        self.graph.usage_percent = msgspec.json.decode(body, type=_Usage).percent
-        return {"percent": self.graph.usage_percent}
+        self.api.usage_percent = msgspec.json.decode(body, type=_Usage).percent
+        return {"percent": self.api.usage_percent}
 
     def _new_mid(self) -> str:
         prefix = "m_" if self.platform == "facebook" else "aWdf"

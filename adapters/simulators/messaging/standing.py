@@ -7,7 +7,7 @@ from typing import Any, Final
 from adapters.port import Play
 from adapters.simulators.messaging.graph import MessagingAccount
 from adapters.simulators.messaging.platform import ACCOUNT_FIELDS, MessagingSimulator
-from adapters.simulators.standing import HABITS, digits
+from adapters.simulators.playing.standing import access_token, accounts_of, digits, making_of
 
 _FIRST: Final = {"facebook": 610_000_000_000_000, "instagram": 17_841_400_000_000_000}
 
@@ -22,7 +22,7 @@ class MessagingStandIn:
             "app_secret": secrets.token_hex(16),
             "verify_token": secrets.token_urlsafe(18),
             self._account: digits(15),
-            "access_token": "SIM" + secrets.token_urlsafe(48),
+            "access_token": access_token(),
         }
 
     def demo_keys(self) -> dict[str, str]:
@@ -34,18 +34,8 @@ class MessagingStandIn:
         }
 
     def simulator(self, play: Play) -> MessagingSimulator:
-        accounts = [
-            MessagingAccount(
-                account_id=keys[self._account],
-                app_secret=keys["app_secret"],
-                verify_token=keys["verify_token"],
-                access_token=keys["access_token"],
-            )
-            for keys in play.accounts
-        ]
-        return MessagingSimulator(
-            self._platform, accounts, seed=play.seed, settings=HABITS[play.habits], ledger=play.ledger
-        )
+        accounts = accounts_of(play, MessagingAccount, self._account)
+        return MessagingSimulator(self._platform, accounts, **making_of(play))
 
     def example(self) -> Mapping[str, Any]:
         return {"from": "7100000000000011", "text": "Is this in stock?"}

@@ -9,6 +9,7 @@ import trio
 from adapters.simulators.faults import Fault, FaultBook, Route
 from adapters.simulators.http import Cut, Request, Response
 from adapters.simulators.ledger import Ledger, Send
+from adapters.simulators.playing.cast import Json
 
 _GARBAGE: Final = b"<!DOCTYPE html><html><body><h1>Sorry, something went wrong</h1></body></html>"
 
@@ -24,11 +25,18 @@ class Refusal(Exception):
 
 
 class Calls(ABC):
-    """Answers calls. `do` and `refusal` are the platform's own."""
+    """Answers calls. `do` and `written` are the platform's own."""
+
+    call_bytes_max = 65_536
+    """Of a call that is no upload."""
 
     def __init__(self, *, ledger: Ledger, faults: FaultBook) -> None:
         self.ledger = ledger
         self.faults = faults
+
+    def body_limit(self, method: str, path: str) -> int:
+        """How much body a call may carry."""
+        return self.call_bytes_max
 
     @abstractmethod
     def route(self, request: Request) -> tuple[Route, str | None]:
@@ -40,8 +48,16 @@ class Calls(ABC):
         """The call takes effect: the answer, and the send if one was accepted. Raises Refusal."""
 
     @abstractmethod
-    def refusal(self, refused: Refusal, retry_after_seconds: float | None) -> Response:
+    def written(self, refused: Refusal) -> Response:
         """A refusal as the platform writes it."""
+
+    def refusal(self, refused: Refusal, retry_after_seconds: float | None) -> Response:
+        """The same, with the time after which the call may be made again."""
+        response = self.written(refused)
+        if retry_after_seconds is None:
+            return response
+        headers = {**response.headers, "Retry-After": f"{retry_after_seconds:g}"}
+        return msgspec.structs.replace(response, headers=headers)
 
     async def answer(self, request: Request) -> Response:
         """One call. Raises Cut for a fault that gives no answer."""
@@ -77,3 +93,22 @@ class Calls(ABC):
             case _:
                 sentence = "A fault was set for this call"
                 raise Refusal(fault.code, sentence, subcode=fault.subcode, status=fault.status)
+
+
+def object_of(body: bytes, code: int) -> Json:
+    """A call's JSON. Raises Refusal with this code for what is no object."""
+    try:
+        decoded = msgspec.json.decode(body)
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise Refusal(code, "The body is not JSON") from error
+    if not isinstance(decoded, dict):
+        raise Refusal(code, "The body is no object")
+    return decoded
+
+
+def member_of(body: Json, name: str, code: int) -> Json:
+    """An object in a call's JSON. Raises Refusal with this code where there is none."""
+    value = body.get(name)
+    if not isinstance(value, dict):
+        raise Refusal(code, f"{name} is required")
+    return value

@@ -38,7 +38,7 @@ import trio
 from msgspec import Struct, field
 
 from adapters.simulators.faults import Fault
-from adapters.simulators.http import Request, Response
+from adapters.simulators.http import Request, Response, json_response
 from adapters.simulators.talk import Talk
 from engine.errors import Conflicting, InvalidInput, MijraError, NotFound, Unavailable
 
@@ -246,11 +246,11 @@ async def _answer_of(dispatch: Callable[[Request], Awaitable[object]], request: 
     """A control call's answer or refusal as JSON."""
     try:
         answer = await dispatch(request)
-        return answer if isinstance(answer, Response) else _json(answer)
+        return answer if isinstance(answer, Response) else json_response(answer)
     except msgspec.DecodeError as error:
-        return _json({"code": "validation_failed", "message": str(error)}, 422)
+        return json_response({"code": "validation_failed", "message": str(error)}, 422)
     except MijraError as error:
-        return _json({"code": error.code, "message": error.message}, _status(error))
+        return json_response({"code": error.code, "message": error.message}, _status(error))
 
 
 def _page_of(request: Request) -> int:
@@ -264,10 +264,6 @@ def _number_of(request: Request, name: str, default: int) -> int:
     if not text.isdigit() or not text.isascii():
         raise InvalidInput(f"{name} is a number")
     return int(text)
-
-
-def _json(content: object, status: int = 200) -> Response:
-    return Response(status, msgspec.json.encode(content))
 
 
 def _status(error: MijraError) -> int:

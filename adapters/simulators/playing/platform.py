@@ -17,7 +17,7 @@ from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from functools import partial
 from math import inf
-from typing import Any, Generic, Protocol, Self, TypeVar
+from typing import Any, Generic, Protocol, Self, TypedDict, TypeVar, Unpack
 
 import msgspec
 import trio
@@ -25,6 +25,7 @@ import trio
 from adapters.simulators.faults import Fault, FaultBook
 from adapters.simulators.http import HttpServer, Request, Response
 from adapters.simulators.ledger import Fact, FactKind, Ledger, Send
+from adapters.simulators.playing.calls import Calls
 from adapters.simulators.playing.cast import Cast, Customer, Json, Said
 from adapters.simulators.playing.control import Action, ControlApi
 from adapters.simulators.settings import Settings
@@ -43,6 +44,16 @@ class PlayedAccount(Protocol):
     def access_token(self) -> str: ...
 
 
+class Making(TypedDict, total=False):
+    """With what else a simulator is made. `seed` decides its course (1), `settings` its habits (calm ones);
+    simulators with one `ledger` are witnesses as one (its own); `run_id` goes into its ids (a random one)."""
+
+    seed: int
+    settings: Settings | None
+    ledger: Ledger | None
+    run_id: str | None
+
+
 A = TypeVar("A", bound=PlayedAccount)
 C = TypeVar("C", bound=Customer)
 
@@ -50,29 +61,22 @@ C = TypeVar("C", bound=Customer)
 class Played(ABC, Generic[A, C]):
     """All methods belong to the trio run in which `running` or `serve` was entered.
 
-    `account_field` is the name that the account's id has among a connection's fields.
+    `account_field` is the name that the account's id has among a connection's fields. A subclass sets `api`
+    while it is made.
     """
 
     account_field: str
+    api: Calls
 
-    def __init__(
-        self,
-        platform: str,
-        accounts: Sequence[A],
-        *,
-        seed: int,
-        settings: Settings | None,
-        ledger: Ledger | None,
-        run_id: str | None = None,
-    ) -> None:
+    def __init__(self, platform: str, accounts: Sequence[A], **making: Unpack[Making]) -> None:
         if not accounts or len({one.account_id for one in accounts}) != len(accounts):
             raise InvalidInput("a simulator needs accounts with different ids")
         self.platform = platform
-        self.settings = settings or Settings()
+        self.settings = making.get("settings") or Settings()
         self.accounts: dict[str, A] = {one.account_id: one for one in accounts}
-        self.run_id = run_id or secrets.token_hex(5)
-        self.ledger = ledger or Ledger(self.settings.ledger_records_max)
-        self._seed = seed
+        self.run_id = making.get("run_id") or secrets.token_hex(5)
+        self.ledger = making.get("ledger") or Ledger(self.settings.ledger_records_max)
+        self._seed = making.get("seed", 1)
         self.rng = self.random("")
         self.faults = FaultBook(self.random("faults"))
         self.expired: set[str] = set()
@@ -106,14 +110,6 @@ class Played(ABC, Generic[A, C]):
     @abstractmethod
     def compose(self, account: A, customer: C, kind: str, text: str | None) -> Said:
         """What a customer says, of one of the cast's kinds. Raises InvalidInput for another kind."""
-
-    @abstractmethod
-    async def answer_call(self, request: Request) -> Response:
-        """A call of the platform's API."""
-
-    @abstractmethod
-    def body_limit(self, method: str, path: str) -> int:
-        """How much body a call may carry."""
 
     def say_more(self, account: A, customer: C, send: Send, message: Json) -> None:
         """The customer answers what the business sent."""
@@ -156,7 +152,7 @@ class Played(ABC, Generic[A, C]):
         """The same for `nursery.start`, which returns the base URL; lasts until cancelled. Only once."""
         if self._server is not None:
             raise Conflicting("this simulator has been started before; make another one")
-        server = self._server = HttpServer(self._answer, host=host, port=port, body_limit=self.body_limit)
+        server = self._server = HttpServer(self._answer, host=host, port=port, body_limit=self.api.body_limit)
         async with trio.open_nursery() as nursery:
             self._nursery = nursery
             await nursery.start(self._sender.run)
@@ -181,7 +177,7 @@ class Played(ABC, Generic[A, C]):
     async def _answer(self, request: Request) -> Response:
         if request.path.startswith("/__sim/"):
             return await self._control.answer(request)
-        return await self.answer_call(request)
+        return await self.api.answer(request)
 
     def change_settings(self, changes: Mapping[str, Any]) -> Settings:
         """Change some settings while running; InvalidInput for unknown names or wrong values."""

@@ -12,15 +12,14 @@ from email.utils import formatdate
 from typing import Any, Final
 from urllib.parse import parse_qsl
 
-import msgspec
 import trio
 from msgspec import Struct
 
 from adapters.simulators.faults import FaultBook, Route
-from adapters.simulators.http import Request, Response
+from adapters.simulators.http import Request, Response, json_response
 from adapters.simulators.ledger import Ledger, Send
-from adapters.simulators.limits import NumberLimit
-from adapters.simulators.media import MediaStore
+from adapters.simulators.limits import AccountLimits
+from adapters.simulators.media import MediaStore, file_response
 from adapters.simulators.playing.calls import Calls, Refusal
 from adapters.simulators.webhooks import now_ms
 from adapters.sms.segments import segments
@@ -28,7 +27,6 @@ from adapters.sms.segments import segments
 Json = dict[str, Any]
 Form = dict[str, str]
 
-CALL_BYTES_MAX: Final = 65_536
 API: Final = "2010-04-01"
 _STATUSES: Final = {20003: 401, 20404: 404, 20429: 429, 20500: 500, 20503: 503}
 """What goes with a code; 400 with all others."""
@@ -75,9 +73,8 @@ class TwilioApi(Calls):
         self._new_sid = new_sid
         self._accepted = accepted
         self._expired = expired
-        self._per_second = sends_per_second_max
         self._base_url = base_url
-        self._limits = {account_id: NumberLimit(100) for account_id in accounts}
+        self._limits = AccountLimits(sends_per_second_max)
         self._messages: dict[str, Json] = {}
 
     def route(self, request: Request) -> tuple[Route, str | None]:
@@ -92,7 +89,7 @@ class TwilioApi(Calls):
             return "send", None
         return "management", None
 
-    def refusal(self, refused: Refusal, retry_after_seconds: float | None) -> Response:
+    def written(self, refused: Refusal) -> Response:
         status = refused.status or _STATUSES.get(refused.code, 400)
         body = {
             "code": refused.code,
@@ -100,8 +97,7 @@ class TwilioApi(Calls):
             "more_info": f"https://www.twilio.com/docs/errors/{refused.code}",
             "status": status,
         }
-        headers = {} if retry_after_seconds is None else {"Retry-After": f"{retry_after_seconds:g}"}
-        return Response(status, msgspec.json.encode(body), headers=headers)
+        return json_response(body, status)
 
     def do(self, request: Request) -> tuple[Response, Send | None]:
         parts = request.path.strip("/").split("/")
@@ -116,14 +112,14 @@ class TwilioApi(Calls):
             case ("GET", ["Messages.json"]):
                 to, day = request.query.get("To"), request.query.get("DateSent", "")
                 found = [one for one in self._messages.values() if to in (None, one["to"])]
-                return _ok({"messages": [one for one in found if one["day"].startswith(day)]}), None
+                return json_response({"messages": [one for one in found if one["day"].startswith(day)]}), None
             case ("GET", ["Messages", sid, "Media", media]):
                 return self._redirected(sid, media), None
             case ("GET", ["Messages", sid]) if sid.removesuffix(".json") in self._messages:
-                return _ok(self._messages[sid.removesuffix(".json")]), None
+                return json_response(self._messages[sid.removesuffix(".json")]), None
             case ("GET", []):
                 shown = {"sid": held[0].account_sid, "friendly_name": "Simulated", "type": "Full"}
-                return _ok({**shown, "status": "active"}), None
+                return json_response({**shown, "status": "active"}), None
             case _:
                 raise Refusal(20404, "The requested resource was not found")
 
@@ -146,9 +142,7 @@ class TwilioApi(Calls):
 
     def _stored(self, stored_id: str, request: Request) -> Response:
         stored = self._media.by_url(stored_id, request.query.get("key", ""), trio.current_time())
-        if stored is None:
-            return Response(404, b"", "text/plain")
-        return Response(200, stored.content, stored.mime_type)
+        return file_response(stored)
 
     # ── sends ────────────────────────────────────────────────────────────────────────────────────
 
@@ -181,12 +175,9 @@ class TwilioApi(Calls):
             raise Refusal(21655, "The ContentSid is invalid")
         if (account.account_id, to.lstrip("+")) in self.opted_out:
             raise Refusal(21610, "Attempt to send to unsubscribed recipient")
-        limit, now = self._limits[account.account_id], trio.current_time()
-        limit.per_second = self._per_second(account.account_id)
-        if not limit.has_room(now):
+        if not self._limits.admit(account.account_id, trio.current_time()):
             raise Refusal(20429, "Too Many Requests")
         self.ledger.ensure_room()
-        limit.count(now)
         callback = dict(parse_qsl(form.get("StatusCallback", "").partition("?")[2]))
         send = Send(
             id=self._new_sid("MM" if "MediaUrl" in form else "SM"),
@@ -200,7 +191,7 @@ class TwilioApi(Calls):
         shown = self._shown(account, send, form)
         self._messages[send.id] = shown
         self._accepted(account, send, form)
-        return _ok(shown, 201), send
+        return json_response(shown, 201), send
 
     def _sender(self, held: list[SmsAccount], form: Form) -> SmsAccount:
         named = form.get("MessagingServiceSid") or form.get("From", "")
@@ -228,7 +219,3 @@ class TwilioApi(Calls):
             "day": datetime.fromtimestamp(send.accepted_at / 1_000, UTC).date().isoformat(),
             "uri": f"/{API}/Accounts/{account.account_sid}/Messages/{send.id}.json",
         }
-
-
-def _ok(content: Json, status: int = 200) -> Response:
-    return Response(status, msgspec.json.encode(content))

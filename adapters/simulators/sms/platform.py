@@ -9,17 +9,16 @@ Promises    Speaks and answers as the sheet says: form posts signed with their a
 import time
 from collections.abc import Sequence
 from functools import partial
-from typing import Final
+from typing import Final, Unpack
 
 import msgspec
 
-from adapters.simulators.http import Request, Response
-from adapters.simulators.ledger import Ledger, Send
+from adapters.simulators.ledger import Send
 from adapters.simulators.media import MediaStore
 from adapters.simulators.playing.cast import Customer, Json, Said
-from adapters.simulators.playing.platform import Played
+from adapters.simulators.playing.platform import Making, Played
 from adapters.simulators.settings import Settings
-from adapters.simulators.sms.api import CALL_BYTES_MAX, SmsAccount, TwilioApi
+from adapters.simulators.sms.api import SmsAccount, TwilioApi
 from adapters.simulators.sms.people import Texters, shown_as
 from adapters.simulators.sms.speech import Overrides, TwilioSpeech
 from adapters.simulators.webhooks import Event
@@ -43,17 +42,15 @@ class SmsSimulator(Played[SmsAccount, Customer]):
     """See `adapters.simulators.playing.platform`."""
 
     account_field = "sender"
+    api: TwilioApi
 
     def __init__(
         self,
         accounts: Sequence[SmsAccount],
-        *,
-        seed: int = 1,
-        settings: Settings | None = None,
-        ledger: Ledger | None = None,
+        **making: Unpack[Making],
     ) -> None:
         self._overrides = Overrides()
-        super().__init__("sms", accounts, seed=seed, settings=settings, ledger=ledger)
+        super().__init__("sms", accounts, **making)
         self._tries()
         self._media = MediaStore(3_600.0, 10**15 + time.time_ns() // 1_000)
         self.api = TwilioApi(
@@ -75,12 +72,6 @@ class SmsSimulator(Played[SmsAccount, Customer]):
 
     def speech(self) -> TwilioSpeech:
         return TwilioSpeech(lambda: self._overrides)
-
-    async def answer_call(self, request: Request) -> Response:
-        return await self.api.answer(request)
-
-    def body_limit(self, method: str, path: str) -> int:
-        return CALL_BYTES_MAX
 
     def use(self, account: SmsAccount, callback_url: str | None) -> None:
         super().use(account, callback_url)

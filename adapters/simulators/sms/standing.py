@@ -5,9 +5,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from adapters.port import Play
+from adapters.simulators.playing.standing import accounts_of, making_of
 from adapters.simulators.sms.api import SmsAccount
 from adapters.simulators.sms.platform import SmsSimulator
-from adapters.simulators.standing import HABITS
 
 
 class SmsStandIn:
@@ -27,13 +27,7 @@ class SmsStandIn:
         }
 
     def simulator(self, play: Play) -> SmsSimulator:
-        accounts = [
-            SmsAccount(
-                account_id=keys["sender"], account_sid=keys["account_sid"], auth_token=keys["auth_token"]
-            )
-            for keys in play.accounts
-        ]
-        return SmsSimulator(accounts, seed=play.seed, settings=HABITS[play.habits], ledger=play.ledger)
+        return SmsSimulator(accounts_of(play, SmsAccount, "sender"), **making_of(play))
 
     def example(self) -> Mapping[str, Any]:
         return {"from": "14155550123", "text": "Is this in stock?"}

@@ -11,15 +11,14 @@ import secrets
 from collections.abc import Callable, Collection, MutableMapping
 from typing import Any, Final
 
-import msgspec
 import trio
 
 from adapters.simulators.faults import FaultBook, Route
-from adapters.simulators.http import Request, Response, multipart_of
+from adapters.simulators.http import Request, Response, json_response, multipart_of
 from adapters.simulators.ledger import Ledger, Mark, Send
-from adapters.simulators.limits import NumberLimit
+from adapters.simulators.limits import AccountLimits
 from adapters.simulators.media import MediaStore
-from adapters.simulators.playing.calls import Calls, Refusal
+from adapters.simulators.playing.calls import Calls, Refusal, member_of, object_of
 from adapters.simulators.playing.cast import Customer, Json
 from adapters.simulators.settings import Settings
 from adapters.simulators.tiktok.accounts import TikTokAccount
@@ -27,7 +26,6 @@ from adapters.simulators.tiktok.history import History
 from adapters.simulators.tiktok.people import People
 from adapters.simulators.webhooks import now_ms
 
-CALL_BYTES_MAX: Final = 65_536
 UPLOAD_BYTES_MAX: Final = 3_500_000
 """3 MB and the form around it."""
 CALLS_PER_SECOND: Final = 10
@@ -39,10 +37,6 @@ _VERSION: Final = ["open_api", "v1.3"]
 SLOW, PERMISSION, PARAMETER, NOT_FOUND, TOKEN = 40100, 40001, 40002, 40004, 40105
 
 Accepted = Callable[[TikTokAccount, Send, Json], None]
-
-
-def body_limit(method: str, path: str) -> int:
-    return UPLOAD_BYTES_MAX if path.rstrip("/").endswith("/media/upload") else CALL_BYTES_MAX
 
 
 class BusinessApi(Calls):
@@ -77,15 +71,18 @@ class BusinessApi(Calls):
         self._accepted = accepted
         self._expired = expired
         self._renewed = renewed
-        self._per_second = sends_per_second_max
         self._settings = settings
         self._base_url = base_url
         self._serial = itertools.count(1)
-        self._limits = {account_id: NumberLimit(CALLS_PER_SECOND) for account_id in accounts}
+        self._limits = AccountLimits(sends_per_second_max)
         self._sent: dict[tuple[str, str], tuple[int, int]] = {}
         """Messages since the person was heard last: when that was, and how many."""
 
     # ── calls ────────────────────────────────────────────────────────────────────────────────────
+
+    def body_limit(self, method: str, path: str) -> int:
+        upload = path.rstrip("/").endswith("/media/upload")
+        return UPLOAD_BYTES_MAX if upload else super().body_limit(method, path)
 
     def route(self, request: Request) -> tuple[Route, str | None]:
         match _call_of(request):
@@ -100,26 +97,25 @@ class BusinessApi(Calls):
             case _:
                 return "management", None
 
-    def refusal(self, refused: Refusal, retry_after_seconds: float | None) -> Response:
+    def written(self, refused: Refusal) -> Response:
         usual = self._settings().rate_limit_http_status if refused.code == SLOW else 200
-        headers = {} if retry_after_seconds is None else {"Retry-After": f"{retry_after_seconds:g}"}
         content = {"code": refused.code, "message": refused.message, "request_id": self._request_id()}
-        return Response(refused.status or usual, msgspec.json.encode(content), headers=headers)
+        return json_response(content, refused.status or usual)
 
     def do(self, request: Request) -> tuple[Response, Send | None]:
         what = _call_of(request)
         if what == "media":
             return self._file(request), None
         if what == "tt_user/oauth2/refresh_token" and request.method == "POST":
-            return self._renew(_json(request.body)), None
+            return self._renew(object_of(request.body, PARAMETER)), None
         account = self._authorised(request)
         match (request.method, what):
             case ("POST", "business/message/send"):
-                return self._send(account, _json(request.body))
+                return self._send(account, object_of(request.body, PARAMETER))
             case ("POST", "business/message/media/upload"):
                 return self._upload(account, request), None
             case ("POST", "business/message/media/download"):
-                return self._download(account, _json(request.body)), None
+                return self._download(account, object_of(request.body, PARAMETER)), None
             case ("GET", "business/message/capabilities/get"):
                 _ensure_own(account, request.query.get("business_id"))
                 info = {"capability_type": "IMAGE_SEND", "capability_result": self.pictures}
@@ -140,7 +136,7 @@ class BusinessApi(Calls):
 
     def _ok(self, data: Json) -> Response:
         content = {"code": 0, "message": "OK", "request_id": self._request_id(), "data": data}
-        return Response(200, msgspec.json.encode(content))
+        return json_response(content)
 
     def _request_id(self) -> str:
         return f"sim{next(self._serial):017d}"
@@ -229,12 +225,8 @@ class BusinessApi(Calls):
         customer = self._people.find(recipient) if isinstance(recipient, str) else None
         if not isinstance(recipient, str) or (customer is None and not self._settings().strangers_taken):
             raise Refusal(NOT_FOUND, "The conversation does not exist")
-        limit = self._limits[account.account_id]
-        limit.per_second = self._per_second(account.account_id)
-        now = trio.current_time()
-        if not limit.has_room(now):
+        if not self._limits.admit(account.account_id, trio.current_time()):
             raise Refusal(SLOW, "Too many requests")
-        limit.count(now)
         kind = body.get("message_type")
         if kind == "SENDER_ACTION":
             self._act(account, body)
@@ -280,18 +272,18 @@ class BusinessApi(Calls):
     def _check_content(self, account: TikTokAccount, kind: Any, body: Json) -> None:
         match kind:
             case "TEXT":
-                text = _member(body, "text").get("body")
+                text = member_of(body, "text", PARAMETER).get("body")
                 if not isinstance(text, str) or not 1 <= len(text) <= 6_000:
                     raise Refusal(PARAMETER, "text.body has 1 to 6000 characters")
             case "IMAGE":
-                media_id = _member(body, "image").get("media_id")
+                media_id = member_of(body, "image", PARAMETER).get("media_id")
                 stored = self._media.get(str(media_id), trio.current_time())
                 if stored is None or stored.phone_number_id != account.account_id:
                     raise Refusal(PARAMETER, "image.media_id is not known")
                 if not self.pictures:
                     raise Refusal(PERMISSION, "Pictures cannot be sent here")
             case "TEMPLATE":
-                _check_card(_member(body, "template"))
+                _check_card(member_of(body, "template", PARAMETER))
             case _:
                 raise Refusal(PARAMETER, "message_type is not known")
         if "referenced_message_info" in body and kind != "TEXT":
@@ -325,20 +317,3 @@ def _call_of(request: Request) -> str:
 def _ensure_own(account: TikTokAccount, business_id: object) -> None:
     if business_id != account.account_id:
         raise Refusal(PERMISSION, "The token is not this business account's")
-
-
-def _json(body: bytes) -> Json:
-    try:
-        decoded = msgspec.json.decode(body)
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        raise Refusal(PARAMETER, "The body is not JSON") from error
-    if not isinstance(decoded, dict):
-        raise Refusal(PARAMETER, "The body is no object")
-    return decoded
-
-
-def _member(body: Json, name: str) -> Json:
-    value = body.get(name)
-    if not isinstance(value, dict):
-        raise Refusal(PARAMETER, f"{name} is required")
-    return value

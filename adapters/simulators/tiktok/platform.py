@@ -12,20 +12,19 @@ import json
 import time
 from collections.abc import Mapping, Sequence
 from functools import partial
-from typing import Any, Final
+from typing import Any, Final, Unpack
 
 import msgspec
 import trio
 
-from adapters.simulators.http import Request, Response
-from adapters.simulators.ledger import Ledger, Send
+from adapters.simulators.ledger import Send
 from adapters.simulators.media import MediaStore
 from adapters.simulators.playing.cast import Customer, Json, Said
 from adapters.simulators.playing.control import Action, Body
-from adapters.simulators.playing.platform import Played
+from adapters.simulators.playing.platform import Making, Played
 from adapters.simulators.settings import Settings
 from adapters.simulators.tiktok.accounts import TikTokAccount
-from adapters.simulators.tiktok.api import CALLS_PER_SECOND, BusinessApi, body_limit
+from adapters.simulators.tiktok.api import CALLS_PER_SECOND, BusinessApi
 from adapters.simulators.tiktok.history import History
 from adapters.simulators.tiktok.people import People, between
 from adapters.simulators.webhooks import Event, Post, Verdict, now_ms
@@ -83,16 +82,15 @@ class TikTokSimulator(Played[TikTokAccount, Customer]):
     """
 
     account_field = "open_id"
+    api: BusinessApi
 
     def __init__(
         self,
         accounts: Sequence[TikTokAccount],
-        *,
-        seed: int = 1,
-        settings: Settings | None = None,
-        ledger: Ledger | None = None,
+        **making: Unpack[Making],
     ) -> None:
-        super().__init__("tiktok", accounts, seed=seed, settings=usual(settings or Settings()), ledger=ledger)
+        making["settings"] = usual(making.get("settings") or Settings())
+        super().__init__("tiktok", accounts, **making)
         self._media = MediaStore(_MEDIA_URL_SECONDS, 10**15 + time.time_ns() // 1_000)
         self._people = People(self.random("people"), self._new_mid, self._put_file)
         self._history = History()
@@ -125,12 +123,6 @@ class TikTokSimulator(Played[TikTokAccount, Customer]):
             "authorization": self._remove_authorization,
             "pictures": self._allow_pictures,
         }
-
-    async def answer_call(self, request: Request) -> Response:
-        return await self.api.answer(request)
-
-    def body_limit(self, method: str, path: str) -> int:
-        return body_limit(method, path)
 
     # ── customers speak ──────────────────────────────────────────────────────────────────────────
 

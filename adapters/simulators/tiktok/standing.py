@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from adapters.port import Play
-from adapters.simulators.standing import HABITS, digits
+from adapters.simulators.playing.standing import accounts_of, digits, making_of
 from adapters.simulators.tiktok.accounts import TikTokAccount
 from adapters.simulators.tiktok.platform import TikTokSimulator
 
@@ -30,17 +30,7 @@ class TikTokStandIn:
         }
 
     def simulator(self, play: Play) -> TikTokSimulator:
-        accounts = [
-            TikTokAccount(
-                account_id=keys["open_id"],
-                client_key=keys["client_key"],
-                client_secret=keys["client_secret"],
-                access_token=keys["access_token"],
-                refresh_token=keys["refresh_token"],
-            )
-            for keys in play.accounts
-        ]
-        return TikTokSimulator(accounts, seed=play.seed, settings=HABITS[play.habits], ledger=play.ledger)
+        return TikTokSimulator(accounts_of(play, TikTokAccount, "open_id"), **making_of(play))
 
     def example(self) -> Mapping[str, Any]:
         return {"from": "c0NvErSaTiOn+0001==", "text": "Is this in stock?"}

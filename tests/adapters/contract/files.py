@@ -11,6 +11,7 @@ class Files:
 
     def __init__(self, content: dict[str, bytes]) -> None:
         self.content = content
+        self.reads = 0
 
     async def write(
         self, key: str, chunks: Callable[[], Awaitable[bytes]], *, media_type: str, bytes_max: int
@@ -18,6 +19,7 @@ class Files:
         raise NotImplementedError
 
     async def read(self, key: str) -> bytes:
+        self.reads += 1
         if key not in self.content:
             raise NotFound("There is no such file.")
         return self.content[key]

@@ -16,10 +16,11 @@ from adapters.guard import Guard
 from adapters.port import Accepted, Account, Adapter, Declined, ErrorClass, Play, Renewed, Tools, Unanswered
 from adapters.simulators.http import HttpServer, Request, Response
 from engine.domain.inbound import MessageReceived
-from engine.domain.outbound import MarkRead, OutboxItem, Send, SendText
+from engine.domain.outbound import MarkRead, Send, SendText
 from engine.ports import Endpoint, WebhookRequest
 from tests.adapters.contract.case import case_of, every_adapter
 from tests.adapters.contract.files import Files
+from tests.adapters.items import outbox_item
 from tests.adapters.turns import AtOnce
 from tests.patience import PATIENCE_SECONDS
 
@@ -82,23 +83,8 @@ class Stage(Struct, kw_only=True):
         return await self.send(received.contact.keys[0], send, account)
 
     async def send(self, key: str, send: Send, account: Account | None = None) -> Any:
-        item = OutboxItem(
-            id=1,
-            tenant_id=1,
-            channel_id=2,
-            conversation_id=3,
-            contact_key=key,
-            message_id=None if isinstance(send, MarkRead) else 4242,
-            recipient=f"+{key}" if self.adapter.platform.by_phone else key,
-            lane=0,
-            state="queued",
-            attempts=0,
-            not_before=0,
-            send=send,
-            reply_to=None,
-            trace="t",
-            created_at=0,
-        )
+        recipient = f"+{key}" if self.adapter.platform.by_phone else key
+        item = outbox_item(send, recipient)
         async with self.adapter.sender(self.tools) as sender:
             return await sender.send(item, account or self.account, AtOnce())
 

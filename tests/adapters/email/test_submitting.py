@@ -68,13 +68,12 @@ class World:
 async def world(tls: ssl.SSLContext | None = None, *, implicit: bool = False) -> AsyncIterator[World]:
     account = MailAccount(
         account_id=ADDRESS,
-        access_token="key",
         mailgun_api_key="key",
         mailgun_signing_key="sign",
         reply_secret="secret",
     )
     simulator = MailSimulator([account])
-    door = MailDoor(simulator.service, simulator.accounts, simulator.expired, tls=tls, implicit_tls=implicit)
+    door = MailDoor(simulator.api, simulator.accounts, simulator.expired, tls=tls, implicit_tls=implicit)
     async with trio.open_nursery() as nursery:
         await nursery.start(door.run)
         yield World(simulator, door)
