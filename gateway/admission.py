@@ -25,14 +25,13 @@ hardly anybody has to be told late that there is no room."""
 _TOLD_SECONDS: Final = 0.125
 """How much of a busy time tells what is done in it: some batches."""
 
-WAIT_SECONDS: Final = 0.6
-"""From the arrival. A lone tenant gets two thirds of it (`engine.runtime.shared_room`), so waits for 0.4 s:
-in time for platforms, to which more than a second is slow; and a store that stalls for so long at full load
-costs nobody a refusal."""
+WAIT_SECONDS: Final = 0.45
+"""From the arrival. A lone tenant gets two thirds of it (`engine.runtime.shared_room`), so waits for 0.3 s:
+in time for platforms, to which more than a second is slow, and several times what full batches need."""
 
-PATIENCE_SECONDS: Final = 0.6
-"""What waited longer before it was even looked at is refused while a queue stands: nothing told whose it is
-when it came, and its answer would be late."""
+PATIENCE_SECONDS: Final = 0.4
+"""What waited longer before it was even looked at is refused while a queue stands. The limit does not let it
+come to that, except where `IN_FLIGHT_MIN` is more than the server does in time, or it has just got slower."""
 
 LIFTED_SECONDS: Final = 0.075
 """A queue that stands is gone when somebody waits for less: some batches of the writer. While the limit holds
