@@ -170,7 +170,8 @@ class Sender(Protocol):
 
     def fit(self, send: Send) -> Fitted:
         """Raises InvalidInput with a sentence for each of its `fields` for what the platform would refuse.
-        Pure. `send` fits what it is given too: an automated reply comes as its rule has it."""
+        Pure. `send` fits what it is given too: an automated reply comes as its rule has it. A reaction's
+        message may be unnamed yet (an empty id): the conversation puts it in."""
         ...
 
     def limits(self, account: Account) -> Limits:

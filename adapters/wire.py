@@ -5,6 +5,8 @@ Promises    `decode_json` raises InvalidInput and nothing else, whatever the byt
 """
 
 import re
+from collections.abc import Iterable
+from itertools import islice
 from typing import Any, Final, TypeVar
 
 import msgspec
@@ -18,6 +20,10 @@ T = TypeVar("T")
 
 DEPTH_MAX: Final = 64
 """Platforms nest about ten levels. Deeper content would exhaust recursive encoders further on."""
+
+EVENTS_MAX: Final = 5_000
+"""Of one delivery. Meta names a thousand; SendGrid's batches end at 768 kB, some 3,000. The largest body
+could hold a million empty items, and reading each costs time that is everybody's."""
 
 _ID_MAX: Final = 512
 """Message ids have 60 to 200 characters; an index entry of the database holds some 2,700 bytes."""
@@ -41,6 +47,14 @@ def decode_json(body: bytes) -> Any:
     if body.count(b"{") + body.count(b"[") > DEPTH_MAX and _deeper_than(decoded, DEPTH_MAX):
         raise InvalidInput(f"the JSON is nested deeper than {DEPTH_MAX} levels", code="not_json")
     return decoded
+
+
+def bounded(events: Iterable[T]) -> list[T]:
+    """All of them, if they are no more than a platform puts into a delivery. Raises InvalidInput."""
+    found = list(islice(events, EVENTS_MAX + 1))
+    if len(found) > EVENTS_MAX:
+        raise InvalidInput(f"the delivery has more than {EVENTS_MAX} items", code="not_understood")
+    return found
 
 
 def _decode_lenient(body: bytes) -> Any:

@@ -10,9 +10,9 @@ The layout is that of HdrHistogram (Gil Tene): each power of two is cut into equ
 error is the same for microseconds and for minutes.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from math import ceil
-from typing import Final
+from typing import Any, Final
 
 _PART_BITS: Final = 7
 _PARTS: Final = 1 << _PART_BITS
@@ -70,6 +70,21 @@ class Histogram:
         self._total += other._total
         self._low = min(self._low, other._low)
         self._high = max(self._high, other._high)
+
+    def packed(self) -> dict[str, Any]:
+        """Everything in it as JSON takes it, for another process."""
+        used = [[slot, count] for slot, count in enumerate(self._counts) if count]
+        return {"counts": used, "total": self._total, "low": self._low, "high": self._high}
+
+    @classmethod
+    def unpacked(cls, packed: Mapping[str, Any]) -> "Histogram":
+        """The histogram that was `packed`."""
+        histogram = cls()
+        for slot, count in packed["counts"]:
+            histogram._counts[slot] = count
+            histogram._count += count
+        histogram._total, histogram._low, histogram._high = packed["total"], packed["low"], packed["high"]
+        return histogram
 
     def count_up_to(self, value: int) -> int:
         """How many values were at most this, to the histogram's precision."""

@@ -2,22 +2,26 @@
 
     python -m bench.overload [--quick] [--json] [--plot FILE.png] [--rounds N] [--seconds S] [--factor F]
 
-One round has four parts on one running `mijra dev`. The capacity: a closed loop of 64 connections, as in
-bench.ingest. The capacity beside the client: the same, while the client also sends what is above the capacity
-to a server that does nothing but refuse (bench/peers/refusing.py). The overload: an open loop at --factor
-times the capacity (3), on 4,096 connections, whatever the server answers. The fall: an open loop at half the
-capacity, in slices of half a second, until a slice is answered with 200 throughout and nobody waits for
-longer than a quarter of a second.
+One round has these parts on one running `mijra dev`. The capacity: a closed loop of 64 connections, as in
+bench.ingest. The peak: an open loop at that rate, on 4,096 connections. The capacity beside the client: the
+closed loop again, while the client of the open loop sends what is above the capacity to a server that does
+nothing but refuse (bench/peers/refusing.py). The overload: the open loop of the peak at --factor times the
+rate (3), whatever the server answers. The fall: an open loop at half the capacity, in slices of half a
+second, until a slice is answered with 200 throughout and nobody waits for longer than a quarter of a second.
+Every second round has the overload before the peak.
 
 Goodput is counted in answers of status 200 within a second of their being due: what comes later a platform
 counts as slow, and it may have sent again. Everything that was answered 200, late or not, must be in the
 database once, or the bench ends with exit status 1 and no figures. A refusal's latency counts from its
 sending. Nobody stands beside this: the question is about ours alone.
 
-The load client shares the cores, and at three times the rate it takes more of them. So the goodput is told as
-a share of both capacities: of the one that an idle client leaves, and of the one beside the same client at
-the same work, which is what the machine has for the server then. A third figure does not depend on who else
-uses the machine: acknowledgements for each second of processor time that the server used.
+The client of the open loops is a process of its own with one core at most (bench/apart.py). It still shares
+the cores, and at three times the rate it takes more of them. So the goodput is told as a share of three
+figures of its round: of what the same client gets at the capacity, of what a client gets that has hardly
+anything to do, and of what that one gets beside the first at its work, which is what the machine has for the
+server then. What does not depend on who else uses the machine is told in processor time of the server's
+process: for an acknowledgement, both at the capacity and under overload with all its refusals, and for a
+refusal, which is what the overload took beyond its acknowledgements at their price at the capacity.
 """
 
 import argparse
@@ -30,6 +34,7 @@ import trio
 from msgspec import Struct
 from rich.console import Console
 
+from bench.apart import Load, ready
 from bench.client import LoadClient, LoadFailed, Outcome
 from bench.harness import Contest, as_json, plot, show
 from bench.histogram import milliseconds
@@ -52,12 +57,16 @@ MEBIBYTE: Final = 1024 * 1024
 
 
 class Figures(Struct, kw_only=True):
-    """One round. `per_processor_second`: acknowledgements in time, as a share of those at the capacity."""
+    """One round. Rates are a second's; the processor's microseconds are of the server's process."""
 
     capacity: float
+    peak: float
     capacity_beside: float
     goodput: float
-    per_processor_second: float
+    acknowledgement_us: float
+    acknowledgement_us_overloaded: float
+    refusal_us: float
+    refused_p50_ms: float
     refused_p99_ms: float
     told_when: float
     """The share of refusals that carried Retry-After."""
@@ -65,7 +74,27 @@ class Figures(Struct, kw_only=True):
     memory_growth: float
     latency_p99_ms: float
     client_share: float
-    statuses: dict[int, int]
+
+    def answers(self) -> tuple[float, ...]:
+        """To the questions of `contests`, in their order."""
+        return (
+            self.goodput / self.peak,
+            self.goodput / self.capacity,
+            self.goodput / self.capacity_beside,
+            self.peak,
+            self.capacity,
+            self.capacity_beside,
+            self.goodput,
+            self.acknowledgement_us,
+            self.acknowledgement_us_overloaded,
+            self.refusal_us,
+            self.refused_p50_ms,
+            self.refused_p99_ms,
+            self.told_when,
+            self.latency_p99_ms,
+            self.recovery_seconds,
+            self.memory_growth,
+        )
 
 
 def contests(factor: float) -> list[Contest]:
@@ -74,16 +103,25 @@ def contests(factor: float) -> list[Contest]:
     def ask(name: str, unit: str, goal: float | None, *, less: bool = True) -> Contest:
         return Contest(name=name, unit=unit, ours=OURS, contestants={}, goal=goal, less_is_better=less)
 
+    goodput, second = f"goodput at {factor:g} times the capacity", "per second"
     return [
-        ask(f"goodput at {factor:g} times the capacity", "share of the capacity", 0.9, less=False),
+        ask(goodput, "share of the same client's at the capacity", 0.9, less=False),
+        ask(f"{goodput}, beside an idle client", "share of the capacity", 0.9, less=False),
         ask(
-            "goodput, with the client's work allowed for", "share of the capacity beside it", 0.9, less=False
+            f"{goodput}, with the client's work allowed for",
+            "share of the capacity beside it",
+            0.9,
+            less=False,
         ),
-        ask("goodput for the server's processor time", "share of that at the capacity", None, less=False),
-        ask("capacity: durable acknowledgements, closed loop", "per second", None, less=False),
-        ask("capacity beside a client that sends the rest elsewhere", "per second", None, less=False),
-        ask("goodput under overload", "per second in time", None, less=False),
-        ask("p99 of a refusal", "ms", None),
+        ask("goodput at the capacity, open loop", f"{second} in time", None, less=False),
+        ask("capacity: durable acknowledgements, closed loop", second, None, less=False),
+        ask("capacity beside a client that sends the rest elsewhere", second, None, less=False),
+        ask("goodput under overload", f"{second} in time", None, less=False),
+        ask("processor time of an acknowledgement at the capacity", "µs", None),
+        ask("processor time of an acknowledgement under overload, refusals included", "µs", None),
+        ask("processor time of a refusal", "µs", None),
+        ask("p50 of a refusal", "ms", None),
+        ask("p99 of a refusal", "ms", 100),
         ask("refusals that say when to come again", "share", 1, less=False),
         ask("p99 of an acknowledgement under overload", "ms", 1000),
         ask("until all is answered again after the load fell", "s", 5),
@@ -91,76 +129,86 @@ def contests(factor: float) -> list[Contest]:
     ]
 
 
-async def one_round(
-    subject: Mijra, refusing: str, console: Console, factor: float, seconds: float, seed: int
-) -> Figures:
-    """Capacity alone and beside the client, overload, fall; proven."""
-    used = subject.processor_seconds()
-    calm = await capacity(subject, seconds, seed)
-    per_second = calm.acknowledged / max(subject.processor_seconds() - used, 0.01)
-    rate = calm.rate * factor
-    elsewhere = _traffic(subject, seed + 1, refusing)
-    beside = LoadClient(
-        elsewhere,
-        rate=max(rate - calm.rate, 1),
-        seconds=seconds,
-        connections=CONNECTIONS,
-        drain_seconds_max=0.01,
-        pause_seconds=PAUSE_SECONDS,
-    )
-    elsewhere.encode(int(rate * seconds))
-    async with trio.open_nursery() as nursery:
-        nursery.start_soon(beside.run)
-        calm_beside = await capacity(subject, seconds, seed + 2)
-    memory, peak = subject.memory_bytes(), 0
-    traffic = _traffic(subject, seed + 3)
-    client = LoadClient(
-        traffic,
-        rate=rate,
-        seconds=seconds,
-        connections=CONNECTIONS,
-        drain_seconds_max=0.01,
-        pause_seconds=PAUSE_SECONDS,
-    )
-    # Encoded before the clock runs; it takes a while.
-    traffic.encode(int(rate * seconds))
-    async with trio.open_nursery() as nursery:
+class Opened(Struct, kw_only=True):
+    """What an open loop left. `used`: processor seconds of the server's process; `fallen`: when it ended."""
 
-        async def watch() -> None:
-            nonlocal peak
-            while True:
-                peak = max(peak, subject.memory_bytes())
-                await trio.sleep(0.1)
+    outcome: Outcome
+    used: float
+    in_time: int
+    memory_growth: float
+    fallen: float
 
-        nursery.start_soon(watch)
-        used = subject.processor_seconds()
-        outcome = await client.run()
-        used = subject.processor_seconds() - used
+
+async def open_loop(subject: Mijra, rate: float, seconds: float, seed: int) -> Opened:
+    """The client apart at a rate, whatever is answered; not proven yet."""
+    peak = memory = subject.memory_bytes()
+    async with ready(_load(subject, subject.webhook_url, rate, seconds, seed)) as run:
+        async with trio.open_nursery() as nursery:
+
+            async def watch() -> None:
+                nonlocal peak
+                while True:
+                    peak = max(peak, subject.memory_bytes())
+                    await trio.sleep(0.1)
+
+            nursery.start_soon(watch)
+            used = subject.processor_seconds()
+            outcome = await run()
+            used = subject.processor_seconds() - used
+            nursery.cancel_scope.cancel()
         fallen = trio.current_time()
-        recovery = await recovered(subject, calm.rate / 2, fallen, seed)
-        nursery.cancel_scope.cancel()
-    await settle(subject, 5)
-    await prove_stored(subject, traffic, outcome)
-    refused = outcome.statuses[503]
-    in_time = outcome.latency.count_up_to(IN_TIME_NS)
+    return Opened(
+        outcome=outcome,
+        used=used,
+        in_time=outcome.latency.count_up_to(IN_TIME_NS),
+        memory_growth=(peak - memory) / MEBIBYTE,
+        fallen=fallen,
+    )
+
+
+async def one_round(
+    subject: Mijra, refusing: str, console: Console, factor: float, seconds: float, number: int
+) -> Figures:
+    """All parts, each proven; what they are is said above."""
+    seed = number * 1000
+    calm = await capacity(subject, seconds, seed)
+    parts: dict[float, Opened] = {}
+    recovery = 0.0
+    for times in (1.0, factor) if number % 2 else (factor, 1.0):
+        part = parts[times] = await open_loop(subject, calm.rate * times, seconds, seed + round(10 * times))
+        if times == factor:
+            recovery = await recovered(subject, calm.rate / 2, part.fallen, seed)
+        await settle(subject, 5)
+        traffic = _load(subject, subject.webhook_url, 1, seconds, seed + round(10 * times)).traffic()
+        await prove_stored(subject, traffic, part.outcome)
+    rest = _load(subject, refusing, calm.rate * (factor - 1), seconds, seed + 1)
+    async with ready(rest) as run, trio.open_nursery() as nursery:
+        nursery.start_soon(run)
+        beside = await capacity(subject, seconds, seed + 2)
+    peak, over = parts[1.0], parts[factor]
+    refused, price = over.outcome.statuses[503], peak.used / max(peak.outcome.acknowledged, 1)
     figures = Figures(
         capacity=calm.rate,
-        capacity_beside=calm_beside.rate,
-        goodput=in_time / seconds,
-        per_processor_second=in_time / max(used, 0.01) / per_second,
-        refused_p99_ms=milliseconds(outcome.refused_latency.at(0.99)),
-        told_when=outcome.refused_with_retry_after / refused if refused else 1.0,
+        peak=max(peak.in_time, 1) / seconds,
+        capacity_beside=beside.rate,
+        goodput=over.in_time / seconds,
+        acknowledgement_us=price * 1e6,
+        acknowledgement_us_overloaded=over.used / max(over.outcome.acknowledged, 1) * 1e6,
+        refusal_us=max(over.used - price * over.outcome.acknowledged, 0) / max(refused, 1) * 1e6,
+        refused_p50_ms=milliseconds(over.outcome.refused_latency.at(0.5)),
+        refused_p99_ms=milliseconds(over.outcome.refused_latency.at(0.99)),
+        told_when=over.outcome.refused_with_retry_after / refused if refused else 1.0,
         recovery_seconds=recovery,
-        memory_growth=(peak - memory) / MEBIBYTE,
-        latency_p99_ms=milliseconds(outcome.latency.at(0.99)),
-        client_share=outcome.processor_share,
-        statuses=dict(outcome.statuses),
+        memory_growth=over.memory_growth,
+        latency_p99_ms=milliseconds(over.outcome.latency.at(0.99)),
+        client_share=over.outcome.processor_share,
     )
     console.print(
-        f"capacity {figures.capacity:,.0f}/s, beside the client {figures.capacity_beside:,.0f}/s; at "
-        f"{rate:,.0f}/s {figures.goodput:,.0f}/s in time, answers {figures.statuses}, refused within "
-        f"{figures.refused_p99_ms:.0f} ms, calm after {figures.recovery_seconds:.1f} s, client "
-        f"{figures.client_share:.0%} and server {used / seconds:.0%} of a core",
+        f"capacity {figures.capacity:,.0f}/s, beside the client {figures.capacity_beside:,.0f}/s; at it "
+        f"{figures.peak:,.0f}/s in time, at {factor:g} times {figures.goodput:,.0f}/s, answers "
+        f"{dict(over.outcome.statuses)}, refused within {figures.refused_p99_ms:.0f} ms for "
+        f"{figures.refusal_us:.0f} µs each, calm after {figures.recovery_seconds:.1f} s, client "
+        f"{figures.client_share:.0%} and server {over.used / seconds:.0%} of a core",
         highlight=False,
     )
     return figures
@@ -180,8 +228,23 @@ async def capacity(subject: Mijra, seconds: float, seed: int) -> Outcome:
     return outcome
 
 
-def _traffic(subject: Mijra, seed: int, url: str = "") -> Traffic:
-    return Traffic(url or subject.webhook_url, subject.account, customers=CUSTOMERS, seed=seed)
+def _traffic(subject: Mijra, seed: int) -> Traffic:
+    return Traffic(subject.webhook_url, subject.account, customers=CUSTOMERS, seed=seed)
+
+
+def _load(subject: Mijra, url: str, rate: float, seconds: float, seed: int) -> Load:
+    return Load(
+        url=url,
+        account=subject.account,
+        customers=CUSTOMERS,
+        seed=seed,
+        run=f"{seed:012d}",
+        rate=rate,
+        seconds=seconds,
+        connections=CONNECTIONS,
+        drain_seconds_max=0.01,
+        pause_seconds=PAUSE_SECONDS,
+    )
 
 
 async def recovered(subject: Mijra, rate: float, since: float, seed: int) -> float:
@@ -216,31 +279,18 @@ async def measure(
             await settle(subject, 3)
             for number in range(1, rounds + 1):
                 if quick:
-                    seconds = quick_seconds(began, 3 * (rounds + 1 - number), seconds, overhead=1.5)
-                found = await one_round(subject, refusing, console, factor, seconds, number * 1000)
+                    seconds = quick_seconds(began, 4 * (rounds + 1 - number), seconds, overhead=1.5)
+                found = await one_round(subject, refusing, console, factor, seconds, number)
                 share = max(share, found.client_share)
-                answers = (
-                    found.goodput / found.capacity,
-                    found.goodput / found.capacity_beside,
-                    found.per_processor_second,
-                    found.capacity,
-                    found.capacity_beside,
-                    found.goodput,
-                    found.refused_p99_ms,
-                    found.told_when,
-                    found.latency_p99_ms,
-                    found.recovery_seconds,
-                    found.memory_growth,
-                )
-                for question, value in zip(questions, answers, strict=True):
+                for question, value in zip(questions, found.answers(), strict=True):
                     question.results.setdefault(OURS, []).append(value)
     return share
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="bench.overload", description=(__doc__ or "").split("\n", 1)[0])
-    parser.add_argument("--quick", action="store_true", help="within 45 s: three rounds")
-    parser.add_argument("--rounds", type=int, default=0, help="default 5, with --quick 3")
+    parser.add_argument("--quick", action="store_true", help="within 45 s: two rounds")
+    parser.add_argument("--rounds", type=int, default=0, help="default 5, with --quick 2")
     parser.add_argument("--seconds", type=float, default=0, help="of each part; default 8, with --quick 3")
     parser.add_argument("--factor", type=float, default=3, help="how many times the capacity (default 3)")
     parser.add_argument("--json", action="store_true", help="one JSON object as the last line")
@@ -256,7 +306,7 @@ def main() -> None:
             lambda: measure(
                 questions,
                 console,
-                rounds=chosen.rounds or (3 if chosen.quick else 5),
+                rounds=chosen.rounds or (2 if chosen.quick else 5),
                 seconds=chosen.seconds or (3 if chosen.quick else 8),
                 factor=chosen.factor,
                 quick=chosen.quick,

@@ -315,8 +315,7 @@ class _System:
                     begin=webhooks.begin,
                     expire=webhooks.expire,
                     bytes_max=webhooks.bytes_max,
-                    is_overloaded=webhooks.is_overloaded,
-                    refusal=webhooks.refusal,
+                    entrance=webhooks.shedding,
                 )
             )
         client_of = Proxies(settings.trusted_proxies).client_of

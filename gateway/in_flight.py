@@ -1,8 +1,10 @@
 """Deliveries between their arrival and their answer: how many, whose, and whether one more is taken.
 
 Promises   what is in flight is bounded in number and bytes, by how long it waits (`gateway.admission`), and
-           for each tenant by what is free (`engine.runtime.shared_room`).
-Leaves     the order in which a tenant's are worked on to `gateway.turnstile`.
+           for each tenant by what is free (`engine.runtime.shared_room`). While a queue stands, that counts
+           from the arrival, so that who is refused need not wait for it.
+Leaves     the order in which a tenant's are worked on to `gateway.turnstile`; that each `arrive` has its
+           `called` to whoever reads requests.
 """
 
 from collections import Counter
@@ -20,6 +22,9 @@ _log = structlog.get_logger()
 
 OVER_SHARE: Final = "over_share"
 """The code of a refusal that is one tenant's doing."""
+
+NOBODY: Final = 0
+"""In a tenant's stead, of those whose deliveries do not plainly tell: together they are as one tenant."""
 
 _RETRY_AFTER_SECONDS: Final = 2.0
 
@@ -50,6 +55,22 @@ class InFlight:
         """Whether a queue stands, so that refusals should cost next to nothing."""
         return self._admission.standing
 
+    def is_overloaded(self, waiting: int, oldest: float) -> bool:
+        """`standing`, now that so many wait for their `begin`, the oldest since then (trio's clock)."""
+        admission = self._admission
+        if not admission.standing:
+            admission.look(waiting, oldest, trio.current_time())
+            self._room.limit = admission.limit
+        return admission.standing
+
+    def arrive(self, tenant_id: int) -> None:
+        """A delivery that seems to be this tenant's (or `NOBODY`'s) waits for its `begin`."""
+        self._room.take(tenant_id, 1)
+
+    def called(self, tenant_id: int) -> None:
+        """It waits no longer."""
+        self._room.give_back(tenant_id, 1)
+
     def enter(self, size: int, ready: float) -> "Flight":
         """A delivery has arrived that has waited since `ready` (trio's clock). Raises MailboxFull when there
         is no room for anybody's."""
@@ -67,10 +88,14 @@ class InFlight:
         raise over_share()
 
     def sheds(self, platform: str, tenant_id: int) -> bool:
-        """Whether a delivery that seems to be this tenant's is refused by a look; then it is counted."""
+        """Whether a delivery that seems to be this tenant's (or `NOBODY`'s) is refused by a look; then it is
+        counted."""
         if self._room.has_room(tenant_id):
             return False
-        self._shed[platform, tenant_id] += 1
+        if tenant_id != NOBODY:
+            self._shed[platform, tenant_id] += 1
+        else:
+            self._late += 1
         if trio.current_time() - self._shed_told_at >= _SHED_TOLD_SECONDS:
             self._tell_shed()
         return True

@@ -62,7 +62,7 @@ class Metrics:
         )
         self.webhook_late = Counter(
             "mijra_webhook_late_total",
-            "Deliveries refused unread under overload because they had waited too long.",
+            "Deliveries refused unread under overload, not for a tenant's share: too late.",
             registry=registry,
         )
         self._named_tenants: set[int] = set()

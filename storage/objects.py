@@ -16,7 +16,10 @@ import tempfile
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from datetime import datetime
+from pathlib import Path
 from typing import Any, Final
+from urllib.parse import urlsplit
+from urllib.request import url2pathname
 
 import obstore
 import obstore.exceptions
@@ -43,8 +46,10 @@ class Objects:
 
     def __init__(self, url: str) -> None:
         self._local = url.startswith("file:")
-        options: dict[str, Any] = {"mkdir": True} if self._local else {}
-        self._store = obstore.store.from_url(url, **options)
+        if self._local:
+            # What customers sent is nobody's on this machine but ours.
+            Path(url2pathname(urlsplit(url).path)).mkdir(mode=0o700, parents=True, exist_ok=True)
+        self._store = obstore.store.from_url(url)
         self._threads = trio.CapacityLimiter(THREADS_MAX)
 
     async def write(

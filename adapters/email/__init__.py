@@ -8,7 +8,7 @@ listening    the built-in mail server
 recognising  what only the account can know: whose reply tokens are real
 threading    message ids, reply tokens, references
 media, parts the files of received mail, found again in what was delivered
-sending      sends into mails: composing, submitting (SMTP), posting (services), dkim
+sending      sends into mails: composing, submitting (SMTP: client, keeping), posting (services), dkim
 errors       what replies and answers mean
 """
 

@@ -7,10 +7,10 @@ from urllib.parse import quote
 
 from adapters.checking import SECONDS_MAX, lasting
 from adapters.client import PlatformClient
+from adapters.email.client import mail_server, open_server
 from adapters.email.describing import provider_of
 from adapters.email.errors import service_refusal
 from adapters.email.posting import authorization, mailgun_domain, service_url, usable_key
-from adapters.email.submitting import mail_server, open_server
 from adapters.guard import Guard
 from adapters.port import Account, Checked, Declined
 

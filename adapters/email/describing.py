@@ -33,6 +33,8 @@ _FILES: Final = ("image", "video", "audio", "document")
 PLATFORM: Final = Platform(
     name="email",
     label="E-mail",
+    # SendGrid's. Mailgun signs in the body; Postmark's proof is a login (Authorization), which is not kept.
+    proof_headers=("x-twilio-email-event-webhook-signature", "x-twilio-email-event-webhook-timestamp"),
     delivery_bytes_max=MESSAGE_BYTES_MAX,
     capabilities=Capabilities(
         receives=("text",),

@@ -20,6 +20,10 @@ from engine.errors import InvalidInput
 PARTS_MAX: Final = 2_000
 """Mailgun posts each header of a mail as a field of its own, beside its attachments."""
 
+PART_HEAD_BYTES_MAX: Final = 16 * 1024
+"""Of a field or file: a name and a type. One of megabytes takes seconds, and nobody is believed yet."""
+
+_END_OF_HEAD: Final = re.compile(rb"\r\n\r\n|\n\n|\r\r")
 _BOUNDARY: Final = re.compile(rb"\s*--([^\r\n]{1,200}?)[ \t]*\r?\n")
 
 
@@ -66,6 +70,7 @@ def read_form(body: bytes) -> Form:
 
 
 def _multipart(body: bytes, boundary: bytes) -> Form:
+    _check_heads(body, boundary)
     decoder = MultipartDecoder(boundary, max_parts=PARTS_MAX)
     fields: dict[str, bytes] = {}
     files: dict[str, Upload] = {}
@@ -86,6 +91,14 @@ def _multipart(body: bytes, boundary: bytes) -> Form:
     if not fields and not files:
         raise InvalidInput("the body is no form", code="not_understood")
     return Form(fields=fields, files=files)
+
+
+def _check_heads(body: bytes, boundary: bytes) -> None:
+    """Raises InvalidInput for a part whose head is too long."""
+    for begun in re.finditer(rb"(?:\A|[\r\n])--" + re.escape(boundary) + rb"[ \t]*[\r\n]", body):
+        start = begun.end() - 1
+        if _END_OF_HEAD.search(body, start, start + PART_HEAD_BYTES_MAX) is None:
+            raise InvalidInput("a part of the form has a head without end", code="not_understood")
 
 
 def _take(part: Field | File, data: bytes, fields: dict[str, bytes], files: dict[str, Upload]) -> None:

@@ -11,6 +11,7 @@ from adapters.email import mailgun, postmark, sendgrid
 from adapters.email.recognising import recognise
 from adapters.email.shapes import shape_of
 from adapters.email.signing import Tokens, believed
+from adapters.wire import bounded
 from engine.domain.inbound import InboundEvent, RoutedEvent
 from engine.errors import InvalidInput
 from engine.ports import NO_HEADERS, Endpoint, WebhookRequest
@@ -56,7 +57,7 @@ class EmailReceiver:
                 case "sendgrid" if shape.form is not None:
                     return list(sendgrid.read_mail(shape.form, body))
                 case "sendgrid":
-                    return list(sendgrid.read_events(shape.batch))
+                    return bounded(sendgrid.read_events(shape.batch))
                 case _ if shape.is_mail:
                     return [postmark.read_mail(shape.delivery, body)]
                 case _:

@@ -8,7 +8,8 @@ Leaves      what a mail looks like to `composing`, the two ways out to `submitti
 """
 
 from collections.abc import Callable
-from typing import Final
+from contextlib import AsyncExitStack
+from typing import Final, Self
 
 import trio
 from msgspec import structs
@@ -17,11 +18,13 @@ from adapters.calling import declined
 from adapters.client import Connected, PlatformClient
 from adapters.clock import wall_ms
 from adapters.degrading import LOCATED, NUMBERED, located, numbered
+from adapters.email.client import mail_server
 from adapters.email.composing import OutFile, OutMail, compose, in_header, mime_of
 from adapters.email.describing import PLATFORM, provider_of
 from adapters.email.dkim import signed, signs
+from adapters.email.keeping import KeptClients
 from adapters.email.posting import CALL_SECONDS_MAX, post
-from adapters.email.submitting import mail_server, submit
+from adapters.email.submitting import submit
 from adapters.fitting import unfit
 from adapters.port import (
     Accepted,
@@ -74,6 +77,18 @@ class EmailSender(Connected[PlatformClient]):
                 seconds_max=CALL_SECONDS_MAX,
             )
         )
+        self._kept = KeptClients()
+        self._stack = AsyncExitStack()
+
+    async def __aenter__(self) -> Self:
+        nursery = await self._stack.enter_async_context(trio.open_nursery())
+        self._stack.callback(nursery.cancel_scope.cancel)
+        nursery.start_soon(self._kept.run)
+        return self
+
+    async def __aexit__(self, *error: object) -> None:
+        await self._stack.aclose()
+        await super().__aexit__(*error)
 
     def limits(self, account: Account) -> Limits:
         return Limits(
@@ -148,6 +163,7 @@ class EmailSender(Connected[PlatformClient]):
             server=server,
             guard=self._tools.guard,
             turn=turn,
+            kept=self._kept,
         )
 
     async def _prepare(self, send: Send, account: Account) -> tuple[str, tuple[OutFile, ...]] | Declined:

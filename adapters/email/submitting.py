@@ -1,202 +1,105 @@
-"""Mail over SMTP: one connection for each message, by smtplib in a thread.
+"""Mail over SMTP: a mail is handed in over a kept connection, or a new one.
 
-Why smtplib The standard library's client knows every dialect of AUTH and STARTTLS and is kept with Python.
-            Its one-call `sendmail` does not tell whether the server may have the message, so its steps are
-            taken one by one here.
 Promises    `Declined` until the final dot was sent, whatever breaks: a server that has not seen it has no
-            message (RFC 5321, 4.1.1.4). A cut after it is `Unanswered`. Passwords go over TLS alone. The
-            address that is connected to was checked by the guard.
-Cancel      The connection is cut and the thread left to notice; the outcome is unknown then.
+            message (RFC 5321, 4.1.1.4). A cut after it is `Unanswered`. Whether a kept connection lives is
+            asked before each mail (RSET); one that its server has left costs a new one, never a second mail.
+Cancel      The outcome is unknown then.
 """
 
 import smtplib
-import socket
-import ssl
-from collections.abc import Callable, Sequence
-from contextlib import suppress
-from typing import Any, Final, TypeVar
-
-import trio
-from msgspec import Struct
+from functools import partial
+from typing import Final
 
 from adapters.calling import declined
-from adapters.email.errors import LOGIN, smtp_refusal
-from adapters.guard import AddressRefused, Guard, PortRefused
-from adapters.port import Accepted, Account, Declined, ErrorClass, SendResult, Turn, Unanswered
+from adapters.email.client import (
+    STEP_SECONDS,
+    Client,
+    MailServer,
+    in_thread,
+    open_server,
+    step,
+    text_of_reply,
+)
+from adapters.email.errors import smtp_refusal
+from adapters.email.keeping import KeptClients
+from adapters.guard import Guard
+from adapters.port import Accepted, Declined, ErrorClass, SendResult, Turn, Unanswered
 
-T = TypeVar("T")
-
-CONNECT_SECONDS: Final = 15.0
-STEP_SECONDS: Final = 60.0
-"""For each command. RFC 5321 allows minutes; a server that needs them is tried again."""
 FINAL_SECONDS: Final = 300.0
 """After the final dot, while the server stores and scans: to give up early here means a doubled mail."""
-THREADS: Final = 32
-_PORTS: Final = {"tls": 465, "starttls": 587, "none": 25}
-_USUAL_PORTS: Final = (*_PORTS.values(), 2525)
-
-_threads = trio.CapacityLimiter(THREADS)
-
-
-class MailServer(Struct, frozen=True, kw_only=True):
-    """Where an account's mail is handed in. `security`: tls, starttls or none."""
-
-    host: str
-    port: int
-    security: str
-    username: str
-    password: str
-
-    def __repr__(self) -> str:
-        return f"<MailServer {self.host}:{self.port} {self.security}>"
-
-
-def mail_server(account: Account) -> MailServer | None:
-    """None: the account has no server to send with."""
-    settings = account.settings
-    host = str(settings.get("smtp_host") or "")
-    security = str(settings.get("smtp_security") or "starttls")
-    if not host:
-        return None
-    return MailServer(
-        host=host,
-        port=int(settings.get("smtp_port") or _PORTS.get(security, 587)),
-        security=security,
-        username=str(settings.get("smtp_username") or account.external_id),
-        password=account.credentials.get("smtp_password", ""),
-    )
+RESET_SECONDS: Final = 5.0
+"""For the question whether a kept connection lives; a new one takes less."""
+CLOSING: Final = 421
+"""The reply with which a server ends a connection (RFC 5321, 3.8)."""
 
 
 async def submit(
-    raw: bytes, *, sender: str, recipient: str, server: MailServer, guard: Guard, turn: Turn
+    raw: bytes,
+    *,
+    sender: str,
+    recipient: str,
+    server: MailServer,
+    guard: Guard,
+    turn: Turn,
+    kept: KeptClients,
 ) -> SendResult:
     """One attempt. Accepted without a platform id: the mail's own Message-ID names it."""
-    opened = await open_server(server, guard, ehlo=sender.rpartition("@")[2])
-    if isinstance(opened, Declined):
-        return opened
-    client = opened
-    try:
-        refused = await _step(client, lambda: _envelope(client, sender, recipient, len(raw)))
-        if refused is not None:
-            return refused
-        await turn.come()
-        refused = await _step(client, lambda: _data(client))
-        if refused is not None:
-            return refused
-        refused = await _step(client, lambda: _body(client, raw))
-        turn.written()
-        return refused if refused is not None else await _answer(client)
-    finally:
-        client.cut()
+    ehlo = sender.rpartition("@")[2]
+    while True:
+        client = await _kept(kept, server, ehlo)
+        is_new = client is None
+        if client is None:
+            opened = await open_server(server, guard, ehlo=ehlo)
+            if isinstance(opened, Declined):
+                return opened
+            client = opened
+        usable = False
+        try:
+            refused = await _envelope_given(client, sender, recipient, len(raw))
+            if refused is not None and _is_spent(client) and not is_new:
+                # That the server wants no more on this connection says nothing of the mail, and it has none.
+                continue
+            result = refused if refused is not None else await _content_given(client, raw, turn)
+            usable = not _is_spent(client)
+            return result
+        finally:
+            if usable:
+                kept.put(client, server, ehlo)
+            else:
+                client.cut()
 
 
-async def open_server(server: MailServer, guard: Guard, *, ehlo: str) -> "_Client | Declined":
-    """A connection with TLS and login as the account wants them. To be `cut`."""
-    if server.security == "none" and server.password and not guard.lets_through(server.host, server.port):
-        sentence = "A password is not sent without TLS: set smtp_security to tls or starttls."
-        return declined(ErrorClass.ACCOUNT, "tls_required", sentence)
-    try:
-        guard.check_port(server.host, server.port, _USUAL_PORTS)
-        with trio.fail_after(CONNECT_SECONDS):
-            addresses = await guard.resolve(server.host, server.port)
-    except PortRefused:
-        ports = ", ".join(map(str, sorted(_USUAL_PORTS)))
-        sentence = f"Mail servers are called on the ports {ports}; the operator may allow {server.port} too."
-        return declined(ErrorClass.ACCOUNT, "port_refused", sentence)
-    except AddressRefused:
-        sentence = "The mail server's address is not one that may be called."
-        return declined(ErrorClass.ACCOUNT, "address_refused", sentence)
-    except (OSError, UnicodeError, trio.TooSlowError) as error:
-        return _unreachable(error)
-    client = _Client(server, addresses, ehlo)
-    opened = False
-    try:
-        refused = await _step(client, client.open)
-        opened = refused is None
-        return client if refused is None else refused
-    finally:
-        if not opened:
-            client.cut()
+async def _kept(kept: KeptClients, server: MailServer, ehlo: str) -> Client | None:
+    """One that is still good, if there is any."""
+    client = kept.take(server, ehlo)
+    if client is None or await step(client, partial(_reset, client)) is None:
+        return client
+    client.cut()
+    # Whatever ended this one, a server that was started anew or a network that forgets, has ended them all.
+    kept.forget(server, ehlo)
+    return None
 
 
-class _Client(smtplib.SMTP):
-    """smtplib's client, which connects to the addresses that it is given, and where TLS is asked for wants a
-    certificate for the server's name."""
-
-    def __init__(self, server: MailServer, addresses: Sequence[str], ehlo: str) -> None:
-        super().__init__(timeout=STEP_SECONDS, local_hostname=ehlo)
-        self._server = server
-        self._addresses = addresses
-        self._host = server.host  # what smtplib's starttls checks the certificate against
-
-    def open(self) -> Declined | None:
-        server = self._server
-        self.connect(server.host, server.port)
-        self.ehlo_or_helo_if_needed()
-        if server.security == "starttls":
-            self.starttls(context=ssl.create_default_context())
-            self.ehlo_or_helo_if_needed()
-        if server.password:
-            try:
-                self.login(server.username, server.password)
-            except smtplib.SMTPNotSupportedError:
-                sentence = "The mail server offers no login that can be used."
-                return declined(ErrorClass.AUTH, "no_login", sentence)
-            except smtplib.SMTPAuthenticationError as error:
-                if 400 <= error.smtp_code < 500:
-                    return smtp_refusal(error.smtp_code, _text(error.smtp_error))
-                return declined(ErrorClass.AUTH, str(error.smtp_code), LOGIN)
-        return None
-
-    def _get_socket(self, host: str, port: int, timeout: Any) -> socket.socket:
-        """What smtplib connects by."""
-        found: socket.socket | None = None
-        for address in self._addresses:
-            try:
-                found = socket.create_connection((address, port), CONNECT_SECONDS)
-                break
-            except OSError:
-                if address == self._addresses[-1]:
-                    raise
-        assert found is not None, "the guard gives one address at least"
-        found.settimeout(timeout)
-        if self._server.security == "tls":
-            return ssl.create_default_context().wrap_socket(found, server_hostname=host)
-        return found
-
-    def cut(self) -> None:
-        """Ends the connection at once, also under a thread that waits on it. Never raises."""
-        sock: socket.socket | None = getattr(self, "sock", None)
-        if sock is not None:
-            # First of all, so that nobody waits on it any more.
-            with suppress(OSError):
-                sock.shutdown(socket.SHUT_RDWR)
-            with suppress(OSError):
-                sock.close()
-        file = getattr(self, "file", None)
-        if file is not None:
-            with suppress(OSError, ValueError):
-                file.close()
+def _is_spent(client: Client) -> bool:
+    return not client.in_step or client.last_reply == CLOSING
 
 
-async def _step(client: _Client, do: Callable[[], Declined | None]) -> Declined | None:
-    """Whatever goes wrong here, the server has no message."""
-    try:
-        return await _in_thread(client, do)
-    except smtplib.SMTPNotSupportedError:
-        return declined(
-            ErrorClass.ACCOUNT, "no_starttls", "The mail server offers no TLS, and mail is not sent without."
-        )
-    except smtplib.SMTPResponseException as error:
-        return smtp_refusal(error.smtp_code, _text(error.smtp_error))
-    except ssl.SSLCertVerificationError as error:
-        sentence = f"The mail server's certificate does not hold ({error.verify_message})."
-        return declined(ErrorClass.UNREACHABLE, "tls_certificate", sentence)
-    except (OSError, smtplib.SMTPException, UnicodeError) as error:
-        return _unreachable(error)
+async def _envelope_given(client: Client, sender: str, recipient: str, size: int) -> Declined | None:
+    client.mails += 1
+    return await step(client, partial(_envelope, client, sender, recipient, size))
 
 
-async def _answer(client: _Client) -> SendResult:
+async def _content_given(client: Client, raw: bytes, turn: Turn) -> SendResult:
+    await turn.come()
+    refused = await step(client, partial(_data, client))
+    if refused is not None:
+        return refused
+    refused = await step(client, partial(_body, client, raw))
+    turn.written()
+    return refused if refused is not None else await _answer(client)
+
+
+async def _answer(client: Client) -> SendResult:
     """The server's word after the final dot."""
 
     def read() -> tuple[int, bytes]:
@@ -205,25 +108,25 @@ async def _answer(client: _Client) -> SendResult:
         return client.getreply()
 
     try:
-        reply, said = await _in_thread(client, read)
+        reply, said = await in_thread(client, read)
     except (OSError, smtplib.SMTPException) as error:
         return Unanswered(reason=f"no answer after the message ({type(error).__name__})")
     if 200 <= reply < 300:
         return Accepted(platform_id="")
     if 400 <= reply < 600:
-        return smtp_refusal(reply, _text(said))
+        return smtp_refusal(reply, text_of_reply(said))
     return Unanswered(reason=f"an answer that cannot be understood ({reply})")
 
 
-async def _in_thread(client: _Client, do: Callable[[], T]) -> T:
-    try:
-        return await trio.to_thread.run_sync(do, abandon_on_cancel=True, limiter=_threads)
-    except trio.Cancelled:
-        client.cut()
-        raise
+def _reset(client: Client) -> Declined | None:
+    assert client.sock is not None
+    client.sock.settimeout(RESET_SECONDS)
+    reply, said = client.rset()
+    client.sock.settimeout(STEP_SECONDS)
+    return None if reply == 250 else smtp_refusal(max(reply, 400), text_of_reply(said))
 
 
-def _envelope(client: _Client, sender: str, recipient: str, size: int) -> Declined | None:
+def _envelope(client: Client, sender: str, recipient: str, size: int) -> Declined | None:
     offered = client.esmtp_features.get("size", "")
     if offered.isdigit() and 0 < int(offered) < size:
         sentence = f"The mail has {size} bytes; the mail server takes {offered}."
@@ -231,30 +134,21 @@ def _envelope(client: _Client, sender: str, recipient: str, size: int) -> Declin
     options = [f"SIZE={size}"] if client.has_extn("size") else []
     reply, said = client.mail(sender, options)
     if not 200 <= reply < 300:
-        return smtp_refusal(reply, _text(said), of_sender=True)
+        return smtp_refusal(reply, text_of_reply(said), of_sender=True)
     reply, said = client.rcpt(recipient)
-    return None if 200 <= reply < 300 else smtp_refusal(reply, _text(said))
+    return None if 200 <= reply < 300 else smtp_refusal(reply, text_of_reply(said))
 
 
-def _data(client: _Client) -> Declined | None:
+def _data(client: Client) -> Declined | None:
     client.putcmd("data")
     reply, said = client.getreply()
-    return None if reply == 354 else smtp_refusal(reply, _text(said))
+    return None if reply == 354 else smtp_refusal(reply, text_of_reply(said))
 
 
-def _body(client: _Client, raw: bytes) -> None:
+def _body(client: Client, raw: bytes) -> None:
     """With dots doubled (RFC 5321, 4.5.2) and the final one."""
     stuffed = raw.replace(b"\r\n.", b"\r\n..")
     if stuffed.startswith(b"."):
         stuffed = b"." + stuffed
     end = b".\r\n" if stuffed.endswith(b"\r\n") else b"\r\n.\r\n"
     client.send(stuffed + end)
-
-
-def _unreachable(error: Exception) -> Declined:
-    sentence = f"The mail server cannot be reached ({type(error).__name__})."
-    return declined(ErrorClass.UNREACHABLE, "unreachable", sentence)
-
-
-def _text(said: bytes | str) -> str:
-    return said if isinstance(said, str) else said.decode("utf-8", "replace")

@@ -13,6 +13,8 @@ PLATFORM: Final = Platform(
     name="google-business",
     aliases=("google", "google_business"),
     label="Google Business",
+    # The token of a push (Authorization) is good for an hour and for whatever is sent with it, so not kept.
+    proof_headers=("x-goog-signature",),
     capabilities=Capabilities(
         receives=("text", "image", "interactive", "system"),
         sends=("text", "image", "interactive"),

@@ -17,7 +17,7 @@ from adapters.google_business.naming import AGENT
 from adapters.google_business.notifications import is_push, read_push
 from adapters.google_business.oidc import pushed_for
 from adapters.receiving import is_known, secrets_of, vouching
-from adapters.wire import decode_json
+from adapters.wire import bounded, decode_json
 from engine.domain.inbound import RoutedEvent
 from engine.errors import InvalidInput
 from engine.ports import NO_HEADERS, Endpoint, WebhookRequest
@@ -74,7 +74,7 @@ class GoogleReceiver:
             if is_push(delivery):
                 return [read_push(delivery)]
             if isinstance(delivery.get("agent"), str):
-                return list(read_messages(delivery))
+                return bounded(read_messages(delivery))
         raise InvalidInput("this is neither Business Messages nor a push of Pub/Sub", code="not_understood")
 
 

@@ -9,7 +9,7 @@ from msgspec import structs
 
 from adapters.meta import graph, limits
 from adapters.meta.composing import Dialect
-from adapters.meta.describing import APP_CREDENTIALS, MESSAGING, MESSAGING_SETTINGS, rates
+from adapters.meta.describing import APP_CREDENTIALS, MESSAGING, MESSAGING_SETTINGS, PROOF_HEADERS, rates
 from engine.domain.platforms import Connection, Field, Platform, Renewal
 
 LOGIN_URL: Final = "https://graph.instagram.com"
@@ -18,6 +18,7 @@ _DAY: Final = 86_400
 PLATFORM: Final = Platform(
     name="instagram",
     label="Instagram",
+    proof_headers=PROOF_HEADERS,
     capabilities=structs.replace(MESSAGING, deletions=True, takes_our_id=False, limits=rates("account")),
     connection=Connection(
         account=Field(name="instagram_id", label="The professional account's id."),

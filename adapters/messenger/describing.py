@@ -7,13 +7,14 @@ from msgspec import structs
 
 from adapters.meta import graph, limits
 from adapters.meta.composing import Dialect
-from adapters.meta.describing import APP_CREDENTIALS, MESSAGING, MESSAGING_SETTINGS, rates
+from adapters.meta.describing import APP_CREDENTIALS, MESSAGING, MESSAGING_SETTINGS, PROOF_HEADERS, rates
 from engine.domain.platforms import Connection, Field, Platform
 
 PLATFORM: Final = Platform(
     name="facebook",
     aliases=("messenger",),
     label="Messenger",
+    proof_headers=PROOF_HEADERS,
     capabilities=structs.replace(
         MESSAGING,
         receives=(

@@ -12,6 +12,9 @@ APP_CREDENTIALS: Final = (
     Field(name="app_secret_previous", label="Counts beside the new one during a change.", signs=True),
     Field(name="verify_token", label="For the webhook's handshake.", generated=True),
 )
+PROOF_HEADERS: Final = ("x-hub-signature-256",)
+"""What webhooks are signed in."""
+
 VERSION_SETTING: Final = Field(
     name="api_version", label="Of the Graph API.", pattern=r"^v[0-9]{1,3}\.[0-9]{1,2}$"
 )

@@ -17,7 +17,7 @@ from typing import Any, Final
 from adapters.meta.shapes import shape_of
 from adapters.meta.signing import MetaSigned
 from adapters.receiving import odd
-from adapters.wire import Json, decode_json, moment, usable_id
+from adapters.wire import Json, bounded, decode_json, moment, usable_id
 from engine.domain.content import compact
 from engine.domain.inbound import (
     AccountNotice,
@@ -84,7 +84,7 @@ class MessagingReceiver(MetaSigned):
         entries = delivery.get("entry")
         if not isinstance(entries, list) or not entries:
             raise InvalidInput("the delivery has no entries", code="not_understood")
-        return [event for entry in entries for event in self._entry(entry)]
+        return bounded(event for entry in entries for event in self._entry(entry))
 
     def _entry(self, entry: Any) -> Iterator[RoutedEvent]:
         if not isinstance(entry, dict):

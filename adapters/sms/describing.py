@@ -14,6 +14,8 @@ PLATFORM: Final = Platform(
     name="sms",
     aliases=("twilio",),
     label="SMS (Twilio)",
+    # The address is signed too; where no public URL is set, the host is what is known of it.
+    proof_headers=("x-twilio-signature", "host"),
     by_phone=True,
     capabilities=Capabilities(
         receives=("text", *_MEDIA),

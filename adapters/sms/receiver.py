@@ -18,7 +18,7 @@ from adapters.sms import optout
 from adapters.sms.errors import status_error
 from adapters.sms.forms import read_form
 from adapters.sms.signing import TwilioSigned
-from adapters.wire import Json, decode_json, usable_id
+from adapters.wire import Json, bounded, decode_json, usable_id
 from engine.domain.content import compact
 from engine.domain.inbound import (
     NO_TIME,
@@ -98,7 +98,7 @@ class SmsReceiver(TwilioSigned):
 
 def _read(body: bytes, query: Mapping[str, str]) -> Sequence[RoutedEvent]:
     if body.lstrip()[:1] in (b"{", b"["):
-        return [_kept(item) for item in _items(decode_json(body))]
+        return bounded(_kept(item) for item in _items(decode_json(body)))
     pairs = read_form(body)
     form: dict[str, str] = {}
     for name, value in pairs:

@@ -9,6 +9,7 @@ from engine.domain.platforms import BASE_URL, Capabilities, Connection, Field, P
 PLATFORM: Final = Platform(
     name="tiktok",
     label=limits.LABEL,
+    proof_headers=("tiktok-signature",),
     capabilities=Capabilities(
         receives=("text", "image", "video", "sticker", "system"),
         sends=("text", "image", "interactive"),

@@ -151,7 +151,8 @@ def check(send: Send) -> None:
                 if not -most <= value <= most:
                     problems.add(name, f"Between -{most} and {most}.")
         case SendReaction():
-            problems.text("message_id", send.platform_message_id, limits.MESSAGE_ID_MAX)
+            # Empty as long as the conversation has not looked it up.
+            problems.text("message_id", send.platform_message_id, limits.MESSAGE_ID_MAX, required=False)
             problems.text("emoji", send.emoji, limits.EMOJI_MAX, required=False)
         case MarkRead():
             problems.text("message_id", send.platform_message_id, limits.MESSAGE_ID_MAX)

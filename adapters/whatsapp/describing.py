@@ -2,7 +2,7 @@
 
 from typing import Final
 
-from adapters.meta.describing import APP_CREDENTIALS, VERSION_SETTING
+from adapters.meta.describing import APP_CREDENTIALS, PROOF_HEADERS, VERSION_SETTING
 from adapters.whatsapp import limits
 from engine.domain.platforms import BASE_URL, Capabilities, Connection, Field, Platform
 
@@ -11,6 +11,7 @@ _MEDIA: Final = tuple(limits.UPLOAD_BYTES_MAX)
 PLATFORM: Final = Platform(
     name="whatsapp",
     label=limits.LABEL,
+    proof_headers=PROOF_HEADERS,
     by_phone=True,
     capabilities=Capabilities(
         receives=(

@@ -27,7 +27,7 @@ from adapters.whatsapp.payloads import (
     phone,
     read_delivery,
 )
-from adapters.wire import Json, moment, read_json_text, usable_id
+from adapters.wire import Json, bounded, moment, read_json_text, usable_id
 from engine.domain.content import compact
 from engine.domain.inbound import (
     AccountNotice,
@@ -67,7 +67,7 @@ class WhatsAppReceiver(MetaSigned):
 
     def parse(self, body: bytes, headers: Mapping[str, str] = NO_HEADERS) -> Sequence[RoutedEvent]:
         """Everything in the delivery, in its order."""
-        return [event for entry in read_delivery(body) for event in _entry(entry)]
+        return bounded(event for entry in read_delivery(body) for event in _entry(entry))
 
 
 # ------------------------------------------------------------------ the envelope

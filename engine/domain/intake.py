@@ -13,11 +13,12 @@ from msgspec import Struct, structs
 
 from engine.domain.configs import Configs
 from engine.domain.conversation.messages import Receive, Received, address_of
+from engine.domain.feeding import Feed, Feeder
 from engine.domain.inbound import AccessWithdrawn, AccountNotice, InboundEvent, MessageReceived, StatusChanged
 from engine.domain.rows import DeliveryRow
 from engine.domain.tenant.messages import NeedAttention
 from engine.domain.tenant.messages import address_of as tenant_of
-from engine.errors import AskTimeout, CommitFailed, MailboxFull, MijraError, Parked, StoreUnavailable
+from engine.errors import AskTimeout, CommitFailed, MijraError, Parked, StoreUnavailable
 from engine.ports import Endpoint, MediaStore, chunks_of
 from engine.runtime import Address, Committer, Gather, Lane, ReplySlot, System
 
@@ -34,10 +35,6 @@ INLINE_BYTES_MAX = 256 * 1024
 """A raw delivery above this is kept in the object store: a row of megabytes is written twice (the log), and
 holds up the batch that everybody's messages are in."""
 
-_KEPT_HEADERS = frozenset(
-    {"content-type", "user-agent", "x-hub-signature-256", "x-forwarded-for", "x-request-id"}
-)
-
 
 def delivery_key(tenant_id: int, digest: str) -> str:
     """Where the object store keeps a delivery's body, by the SHA-256 of its bytes (hex): one that comes again
@@ -51,7 +48,8 @@ def deliveries_prefix(tenant_id: int) -> str:
 
 
 class Delivery(Struct, frozen=True, kw_only=True):
-    """One webhook request whose signature was right. `groups`: its events by the account they are for.
+    """One webhook request whose signature was right. `headers`: those that are kept with it
+    (`engine.domain.platforms.Platform.kept_of`). `groups`: its events by the account they are for.
     `outcome`: accepted, or not_understood for an authentic body that is kept and not interpreted.
     `stored_as`: the body's digest, once the object store has it."""
 
@@ -82,12 +80,13 @@ Done = Callable[[DeliveryReceipt | MijraError], None]
 class _Begun:
     """A delivery that was begun, until it is done; what comes after its end is ignored."""
 
-    __slots__ = ("_all", "_done", "since", "tenants")
+    __slots__ = ("_all", "_done", "_feed", "since", "tenants")
 
     def __init__(
-        self, since: float, tenants: tuple[int, ...], done: Done, everything: dict["_Begun", None]
+        self, since: float, tenants: tuple[int, ...], feed: Feed, done: Done, everything: dict["_Begun", None]
     ) -> None:
         self.since = since
+        self._feed = feed
         self.tenants = tenants
         self._done: Done | None = done
         self._all = everything
@@ -104,6 +103,7 @@ class _Begun:
         done, self._done = self._done, None
         if done is not None:
             del self._all[self]
+            self._feed.drop()
             done(result)
 
 
@@ -117,7 +117,7 @@ class Intake:
         media: MediaStore | None = None,
     ) -> None:
         """`media` keeps what is large or brings files; without one, everything goes into the row."""
-        self._system = system
+        self._feeder = Feeder(system)
         self._media = media
         self._committer = committer
         self._configs = configs
@@ -137,12 +137,15 @@ class Intake:
                 await self._configs.ensure(tenant_id)
             if self._media is not None and _is_kept_apart(delivery):
                 delivery = await self._keep_apart(self._media, delivery, tenants)
-            gather = self._submit(delivery, tenants)
-            with trio.move_on_after(PATIENCE_SECONDS):
+            gather, feed = self._submit(delivery, tenants)
+            try:
+                with trio.move_on_after(PATIENCE_SECONDS):
+                    return _receipt(await gather.wait(), tenants)
+                if not self._has_room(tenants):
+                    raise no_room()
                 return _receipt(await gather.wait(), tenants)
-            if not self._has_room(tenants):
-                raise no_room()
-            return _receipt(await gather.wait(), tenants)
+            finally:
+                feed.drop()
         raise _too_late()
 
     def received_at(self, tenant_id: int, channel_id: int) -> int | None:
@@ -159,8 +162,8 @@ class Intake:
         known at once. `expire` must be called now and then. The body goes into the row, whatever its size.
         """
         tenants = _tenants_of(delivery)
-        gather = self._submit(delivery, tenants)
-        begun = _Begun(trio.current_time(), tenants, done, self._begun)
+        gather, feed = self._submit(delivery, tenants)
+        begun = _Begun(trio.current_time(), tenants, feed, done, self._begun)
         gather.then(begun.gathered)
 
     def expire(self, now: float) -> None:
@@ -189,58 +192,21 @@ class Intake:
     def _has_room(self, tenants: Iterable[int]) -> bool:
         return all(self._committer.has_room(tenant_id) for tenant_id in tenants)
 
-    def _submit(self, delivery: Delivery, tenants: tuple[int, ...]) -> Gather:
-        """Everything in the delivery is on its way; the answers gather."""
+    def _submit(self, delivery: Delivery, tenants: tuple[int, ...]) -> tuple[Gather, Feed]:
+        """Everything in the delivery is on its way; the answers gather. The feed is to be dropped when nobody
+        waits for them any more."""
         if not self._has_room(tenants):
             raise no_room()
         gather = Gather()
+        feed = self._feeder.open(messages=sum([len(events) for _, events in delivery.groups]))
         for tenant_id in tenants:
             groups = [group for group in delivery.groups if group[0].tenant_id == tenant_id]
             self._keep_raw(delivery, tenant_id, groups, gather.slot())
             for endpoint, events in groups:
                 self._received[tenant_id, endpoint.channel_id] = delivery.received_at
                 for event in events:
-                    self._hand_over(delivery, endpoint, event, gather)
-        return gather
-
-    def _hand_over(self, delivery: Delivery, endpoint: Endpoint, event: InboundEvent, gather: Gather) -> None:
-        slot = gather.slot()
-        if isinstance(event, AccountNotice | AccessWithdrawn):
-            self._mark(delivery, endpoint, event, slot)
-            return
-        if event.contact is None:
-            slot.resolve(Received(outcome="ignored"))
-            return
-        key = event.contact.group or event.contact.keys[0]
-        # Statuses give way: they are three for each message and nobody waits on a screen for them.
-        lane = Lane.NORMAL if isinstance(event, StatusChanged) else Lane.REALTIME
-        taken = self._system.offer(
-            address_of(endpoint.tenant_id, endpoint.channel_id, key),
-            Receive(event=event, trace=delivery.trace, received_at=delivery.received_at),
-            lane=lane,
-            reply_to=slot,
-        )
-        if not taken:
-            slot.fail(_full("conversation"))
-
-    def _mark(
-        self, delivery: Delivery, endpoint: Endpoint, event: AccountNotice | AccessWithdrawn, slot: ReplySlot
-    ) -> None:
-        """What a person has to act on is for the tenant, whose word makes it durable; the rest is kept as it
-        came."""
-        note = event.note if isinstance(event, AccessWithdrawn) else event.attention
-        if note is None:
-            slot.resolve(Received(outcome="ignored"))
-            return
-        mark = NeedAttention(
-            channel_id=endpoint.channel_id,
-            note=note,
-            halts=isinstance(event, AccessWithdrawn),
-            at=event.at,
-            trace=delivery.trace,
-        )
-        if not self._system.offer(tenant_of(endpoint.tenant_id), mark, lane=Lane.REALTIME, reply_to=slot):
-            slot.fail(_full("tenant"))
+                    _put(delivery, endpoint, event, feed, gather.slot())
+        return gather, feed
 
     def _keep_raw(
         self,
@@ -255,7 +221,7 @@ class Intake:
             id=self._new_id(),
             platform=delivery.platform,
             channel_id=groups[0][0].channel_id,
-            headers={name: value for name, value in delivery.headers.items() if name in _KEPT_HEADERS},
+            headers=dict(delivery.headers),
             body=delivery.body if delivery.stored_as is None else b"",
             outcome=delivery.outcome,
             items=sum(len(events) for _, events in groups),
@@ -266,6 +232,47 @@ class Intake:
 
         # An address of its own: one delivery's failure must not void another's.
         self._committer.submit(Address("intake", tenant_id, row.id), 0, (row,), verdict_to(slot))
+
+
+def _put(delivery: Delivery, endpoint: Endpoint, event: InboundEvent, feed: Feed, slot: ReplySlot) -> None:
+    """The event is on its way to whoever decides on it."""
+    if isinstance(event, AccountNotice | AccessWithdrawn):
+        _mark(delivery, endpoint, event, feed, slot)
+        return
+    if event.contact is None:
+        slot.resolve(Received(outcome="ignored"))
+        return
+    key = event.contact.group or event.contact.keys[0]
+    feed.put(
+        address_of(endpoint.tenant_id, endpoint.channel_id, key),
+        Receive(event=event, trace=delivery.trace, received_at=delivery.received_at),
+        # Statuses give way: they are three for each message and nobody waits on a screen for them.
+        Lane.NORMAL if isinstance(event, StatusChanged) else Lane.REALTIME,
+        slot,
+    )
+
+
+def _mark(
+    delivery: Delivery,
+    endpoint: Endpoint,
+    event: AccountNotice | AccessWithdrawn,
+    feed: Feed,
+    slot: ReplySlot,
+) -> None:
+    """What a person has to act on is for the tenant, whose word makes it durable; the rest is kept as it
+    came."""
+    note = event.note if isinstance(event, AccessWithdrawn) else event.attention
+    if note is None:
+        slot.resolve(Received(outcome="ignored"))
+        return
+    mark = NeedAttention(
+        channel_id=endpoint.channel_id,
+        note=note,
+        halts=isinstance(event, AccessWithdrawn),
+        at=event.at,
+        trace=delivery.trace,
+    )
+    feed.put(tenant_of(endpoint.tenant_id), mark, Lane.REALTIME, slot)
 
 
 def verdict_to(slot: ReplySlot) -> Callable[[CommitFailed | None], None]:
@@ -302,10 +309,6 @@ def _is_kept_apart(delivery: Delivery) -> bool:
 
 def _tenants_of(delivery: Delivery) -> tuple[int, ...]:
     return tuple(dict.fromkeys(endpoint.tenant_id for endpoint, _ in delivery.groups))
-
-
-def _full(whose: str) -> MailboxFull:
-    return MailboxFull(f"The {whose} has as much waiting as it may.", retry_after_seconds=RETRY_AFTER_SECONDS)
 
 
 def _too_late() -> AskTimeout:

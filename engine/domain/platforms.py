@@ -170,11 +170,20 @@ class Connection(Struct, frozen=True, kw_only=True):
         return frozenset(field.name for field in self.settings)
 
 
+_KEPT_HEADERS: Final = frozenset({"content-type", "user-agent", "x-forwarded-for", "x-request-id"})
+"""Of every delivery: how its body is read, and what tells people whence it came."""
+
+_NEVER_KEPT: Final = frozenset({"authorization", "proxy-authorization", "cookie", "x-api-key"})
+"""Whoever has one of these is let in with it, whatever he sends: while it is good it is a secret."""
+
+
 class Platform(Struct, frozen=True, kw_only=True):
     """A described platform. `name` is in webhook addresses, rows and the API; `aliases` are other spellings
     of it that the API, the command line and webhook addresses take. `by_phone`: contacts are known by
     telephone numbers without '+', so that a conversation can be started with one. `delivery_bytes_max`: what
-    one webhook may have where that is more than the installation takes of others."""
+    one webhook may have where that is more than the installation takes of others. `proof_headers`
+    (lower-case): those that prove this one delivery and no other, a signature and what it covers beside the
+    body; they are kept with it, so that it can be verified again."""
 
     name: str
     label: str
@@ -183,6 +192,12 @@ class Platform(Struct, frozen=True, kw_only=True):
     aliases: tuple[str, ...] = ()
     by_phone: bool = False
     delivery_bytes_max: int = 0
+    proof_headers: tuple[str, ...] = ()
+
+    def kept_of(self, headers: Mapping[str, str]) -> dict[str, str]:
+        """What of a delivery's headers is stored with it: the proof, never what lets somebody in."""
+        kept = _KEPT_HEADERS.union(self.proof_headers) - _NEVER_KEPT
+        return {name: value for name, value in headers.items() if name in kept}
 
     @property
     def reply_window_ms(self) -> int | None:

@@ -367,9 +367,11 @@ class Dispatcher:
         if not isinstance(error, CommitAbandoned):
             envelope.failures += 1
             envelope.error = self._describe(error)
-            # The first conflict is ordinary (a redelivery, say) and needs only the reload.
-            if 1 < envelope.failures < CRASHES_MAX:
-                delay = cell.group.kind.spec.backoff.delay(envelope.failures - 1, self.random)
+            # The first conflict is ordinary (a redelivery, say) and needs only the reload. Rows that are
+            # refused are as a crash: many in a row must not have the activation loaded without a pause.
+            waits = envelope.failures - isinstance(error, CommitConflict)
+            if waits and envelope.failures < CRASHES_MAX:
+                delay = cell.group.kind.spec.backoff.delay(waits, self.random)
         else:
             cell.trouble += 1
             delay = cell.group.kind.spec.backoff.delay(cell.trouble, self.random)

@@ -13,7 +13,7 @@ from engine.domain.platforms import rules_of
 from engine.domain.resources import AttachmentResource, ConversationResource, MessageResource
 from engine.errors import Conflicting, NotFound
 from engine.reading import ConversationPlace
-from gateway.api.sending import Outgoing, SendBody, outgoing, reaction_outgoing
+from gateway.api.sending import ReactionBody, SendBody, outgoing
 from gateway.envelope import Answer
 from gateway.idempotency import HEADER
 from gateway.permissions import Permission
@@ -84,12 +84,7 @@ async def list_messages(call: TenantCall, conversation_id: int, query: HistoryQu
 )
 async def send(call: TenantCall, conversation_id: int, body: SendBody) -> Answer:
     """Send a message. 201 when it is stored and queued."""
-    place = await call.place(conversation_id)
-    channel = call.config.channels.get(place.channel_id)
-    if channel is None:
-        raise Conflicting("The channel is not connected any more.", code="channel_disabled")
-    ready = await outgoing(call, body, channel, answered=place.answered)
-    return await _send(call, place, ready, body.type, body)
+    return await _send(call, await call.place(conversation_id), body)
 
 
 @routes.post(
@@ -146,8 +141,8 @@ async def start(call: TenantCall, body: StartBody) -> Answer:
 async def react(call: TenantCall, message_id: int, body: EmojiBody) -> Answer:
     """React to a message with an emoji, or take the reaction back."""
     place = await _place_of(call, message_id)
-    ready = reaction_outgoing(message_id, body.emoji)
-    return await _send(call, place, ready, "reaction", None)
+    reaction = ReactionBody(message_id=message_id, emoji=body.emoji)
+    return await _send(call, place, SendBody(type="reaction", reaction=reaction))
 
 
 @routes.post(
@@ -166,28 +161,30 @@ async def retry(call: TenantCall, message_id: int) -> Answer:
     return Answer(data=_signed(call, message), status=202, message="Queued again")
 
 
-async def _send(
-    call: TenantCall, place: ConversationPlace, ready: Outgoing, kind: str, body: SendBody | None
-) -> Answer:
+async def _send(call: TenantCall, place: ConversationPlace, body: SendBody) -> Answer:
+    channel = call.config.channels.get(place.channel_id)
+    if channel is None:
+        raise Conflicting("The channel is not connected any more.", code="channel_disabled")
+    ready = await outgoing(call, body, channel, answered=place.answered)
     command = SendMessage(
         conversation_id=place.conversation_id,
         by=call.by,
         send=ready.send,
-        type=kind,
+        type=body.type,
         content=ready.content,
         text=ready.text,
         attachments=ready.attachments,
-        reply_to=body.reply_to if body else None,
+        reply_to=body.reply_to,
         target_message_id=ready.target_message_id,
         client_key=_client_key(call, body),
-        seen_seq=body.seen_seq if body else None,
-        force=body.force if body else False,
+        seen_seq=body.seen_seq,
+        force=body.force,
         trace=call.trace,
     )
     try:
         message = await call.deps.engine.ask_conversation(call.tenant.id, place, command)
     except Conflicting as error:
-        if error.code == "stale_conversation" and body is not None and body.seen_seq is not None:
+        if error.code == "stale_conversation" and body.seen_seq is not None:
             raise await _with_missed(call, place, body.seen_seq, error) from error
         raise
     return Answer(data=_signed(call, message), status=201, message="Message queued")

@@ -153,16 +153,6 @@ async def _built(call: TenantCall, body: SendBody) -> Outgoing:
     return _text(body)
 
 
-def reaction_outgoing(message_id: int, emoji: str | None) -> Outgoing:
-    """The platform's id of the message is put in by the conversation, which knows it."""
-    return Outgoing(
-        send=SendReaction(platform_message_id="", emoji=emoji or None),
-        content={"emoji": emoji or None},
-        text=emoji or "",
-        target_message_id=message_id,
-    )
-
-
 def _required(value: Any, member: str) -> Any:
     if value is None:
         raise invalid(member, f"Is required for the type {member}.")
@@ -283,4 +273,10 @@ def _template(body: TemplateBody) -> Outgoing:
 
 
 def _reaction(body: ReactionBody) -> Outgoing:
-    return reaction_outgoing(body.message_id, body.emoji)
+    """The platform's id of the message is put in by the conversation, which knows it."""
+    return Outgoing(
+        send=SendReaction(platform_message_id="", emoji=body.emoji or None),
+        content={"emoji": body.emoji or None},
+        text=body.emoji or "",
+        target_message_id=body.message_id,
+    )

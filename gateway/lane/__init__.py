@@ -39,7 +39,8 @@ Differences from the plain route, all deliberate, each held by `tests/gateway/te
 7.  A client that shuts its sending side after the request gets its answer. Hypercorn takes this for a hang-up
     and cancels the handler.
 
-Files: `parser` reads a head, `chunked` a chunked body, `answer` writes, `connection` does the I/O. `parting`
+Files: `parser` reads a head, `chunked` a chunked body, `answer` writes, `connection` does the I/O. `poller`
+reads what arrives and `line` says whose turn it is; `refusing` is who is not let in under overload. `parting`
 ends a connection with a reason. `lanes` is what all lanes have in common; the other one, for WebSockets, is
 `push`, and its handshake `upgrade`.
 """

@@ -38,16 +38,13 @@ from gateway.lane.parser import (
     read_head,
 )
 from gateway.lane.parting import part, refuse
-from gateway.lane.plain import plain_request
 from gateway.lane.poller import Poller
+from gateway.lane.refusing import Entrance, OpenEntrance, Refusing
 from gateway.metrics import Metrics
 from gateway.webhooks import Answer, Rest
 
 _LOOK_SECONDS: Final = 0.5
 """How often deadlines are looked at that need not be met to the second: idleness, a store that hangs."""
-
-_TEMPLATES_MAX: Final = 8
-"""Of refusals; there are two, made once."""
 
 _READ_BYTES: Final = 64 * 1024
 _READ_CHUNKED_BYTES: Final = 16 * 1024
@@ -75,12 +72,6 @@ class Begin(Protocol):
         ready: float,
         /,
     ) -> Rest | None: ...
-
-
-class Refuse(Protocol):
-    """`gateway.webhooks.Webhooks.refusal`."""
-
-    def __call__(self, place: str, body: bytes, ready: float, /) -> Answer | None: ...
 
 
 class LaneLimits(Struct, frozen=True, kw_only=True):
@@ -111,8 +102,9 @@ class WebhookLane:
     called a few times a second with trio's time, for what `begin` started and is overdue. `bytes_max` says
     how much a body may have at a path, where that is not the same for all.
 
-    `refusal` is asked first while `is_overloaded`, of what is framed plainly: what it answers goes out
-    without a parser, a log line or anything else that a delivery costs.
+    `entrance` is asked when a request arrives while it says that the server is overloaded: what it refuses,
+    if it is framed plainly, is answered then, without a parser, a log line or anything else that a delivery
+    costs.
     """
 
     def __init__(
@@ -124,41 +116,24 @@ class WebhookLane:
         begin: Begin | None = None,
         expire: Callable[[float], None] = lambda now: None,
         bytes_max: Callable[[str], int] | None = None,
-        is_overloaded: Callable[[], bool] = lambda: False,
-        refusal: Refuse = lambda place, body, ready: None,
+        entrance: Entrance | None = None,
     ) -> None:
         self.handle = handle
         self.begin = begin
-        self.is_overloaded = is_overloaded
-        self._refusal = refusal
-        self._refusals: dict[int, answers.Template] = {}  # by identity; each keeps its answer
+        entrance = entrance or OpenEntrance()
+        self.refusing = Refusing(entrance)
         self.metrics = metrics
         self.limits = limits or LaneLimits()
         self.bytes_max = bytes_max or (lambda path: self.limits.body_bytes_max)
         self.stopping = False
         self.reading_bytes = 0
-        self.poller = Poller()
+        self.poller = Poller(entrance)
         self.parked: set[_Connection] = set()
         self._expire = expire
         self._connections: set[_Connection] = set()
 
     def may_be_lanes(self, received: bytes) -> bool:
         return may_be_lanes(received)
-
-    def refused(self, received: bytes, ready: float) -> bytes | None:
-        """The whole answer to what was received, if it is refused unread; None: it is to be read."""
-        plain = plain_request(received)
-        if plain is None:
-            return None
-        answer = self._refusal(*plain, ready)
-        if answer is None:
-            return None
-        template = self._refusals.get(id(answer))
-        if template is None:
-            if len(self._refusals) == _TEMPLATES_MAX:
-                self._refusals.clear()
-            template = self._refusals[id(answer)] = answers.Template(answer)
-        return template.filled(os.urandom(16).hex())
 
     async def work(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         if self.begin is None:
@@ -340,22 +315,25 @@ class _Connection:
         self._lane.poller.leave(self._descriptor)
         return False
 
+    def enter(self) -> int | None:
+        """What was read while the server is overloaded: as `Watcher.enter`."""
+        if self._task is None or self._phase is not _Phase.QUEUED:
+            return None  # ended meanwhile
+        lane = self._lane
+        if lane.stopping or self._requests >= self._limits.requests_per_connection_max:
+            return lane.refusing.let_in()
+        said = lane.refusing.enter(self._buffer)
+        if isinstance(said, int):
+            return said
+        self._buffer = b""
+        self._reply(said)
+        return None
+
     def work(self, ready: float) -> bool:
         """The poller's word that it is this connection's turn."""
         if self._task is None or self._phase is not _Phase.QUEUED:
             return False  # ended meanwhile
         self._phase = _Phase.IDLE
-        lane = self._lane
-        if (
-            lane.is_overloaded()
-            and not lane.stopping
-            and self._requests < self._limits.requests_per_connection_max
-        ):
-            refusal = lane.refused(self._buffer, ready)
-            if refusal is not None:
-                self._buffer = b""
-                self._reply(refusal)
-                return False
         if not self._begin(ready):
             self._wake()
         return True

@@ -4,50 +4,38 @@ Why      A task that waits for its socket costs trio a registration with the ker
          and a task switch for each request: together more than reading the request. Here a socket is
          registered once, and whoever watches it is called.
 Promises Whatever has arrived is read at once, so that how long it waits is known and not hidden in the
-         kernel; it is worked on in the order of its arrival, at most `WORKED_MAX` requests and `TURN_SECONDS`
-         between two looks at the rest of the program. Everything happens in trio's thread.
+         kernel, and what is refused is refused then; the rest is worked on in the order of its line (`line`),
+         at most `WORKED_MAX` requests and `TURN_SECONDS` between two looks at the rest of the program.
+         Everything happens in trio's thread.
 Limits   one entry for each connection that waits for its turn; what it has read is the connection's to bound.
 Leaves   reading, deadlines and everything else to the watchers, which must not raise.
 """
 
 import select
-from collections import deque
 from time import perf_counter
-from typing import Final, Protocol
+from typing import Final
 
 import trio
 
-READ_MAX: Final = 512
-"""Sockets read in one go; 5 µs each."""
+from gateway.lane.line import TURN, Door, Line, Watcher
 
-WORKED_MAX: Final = 16
+READ_MAX: Final = 512
+"""Sockets read in one go; 5 µs each, 20 µs if it is refused."""
+
+WORKED_MAX: Final = TURN
 """Requests begun in one go. Each costs about 0.2 ms, so a timer may be late by three."""
 
 TURN_SECONDS: Final = 0.008
-"""For what costs less than a request, refusals under overload: some hundreds of them. They free their
-connections, so they should not wait behind what was taken in."""
-
-
-class Watcher(Protocol):
-    """A connection, as the poller sees it."""
-
-    def read(self) -> bool:
-        """There is something to read, or an end. Says whether it wants to `work` on it in its turn."""
-        ...
-
-    def work(self, ready: float) -> bool:
-        """Its turn has come; it may have left meanwhile. What it read was there at `ready` (trio's clock), at
-        the latest. Says whether that cost about as much as a request."""
-        ...
+"""For what costs less than a request: what left while it waited, what is refused in its turn."""
 
 
 class Poller:
     """`run` must be running while anything is watched."""
 
-    def __init__(self) -> None:
+    def __init__(self, door: Door) -> None:
         self._epoll: select.epoll | None = None
         self._watched: dict[int, Watcher] = {}
-        self._line: deque[tuple[Watcher, float]] = deque()
+        self._line = Line(door)
 
     @property
     def running(self) -> bool:
@@ -71,16 +59,16 @@ class Poller:
 
     def _read(self, epoll: select.epoll) -> None:
         now = trio.current_time()
+        self._line.open()
         for descriptor, _ in epoll.poll(0, READ_MAX):
             watcher = self._watched.get(descriptor)
             if watcher is not None and watcher.read():
-                self._line.append((watcher, now))
+                self._line.push(watcher, now)
 
     def _work(self) -> None:
         line, worked, end = self._line, 0, perf_counter() + TURN_SECONDS
         while line and worked < WORKED_MAX and perf_counter() < end:
-            watcher, ready = line.popleft()
-            worked += watcher.work(ready)
+            worked += line.call()
 
     def watch(self, descriptor: int, watcher: Watcher) -> None:
         """Have `watcher` read whenever `descriptor` can be read or has ended, until `leave`."""

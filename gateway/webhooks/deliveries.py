@@ -1,18 +1,14 @@
 """What the intake is given of a request: for each tenant in it, its events and the bytes it may see."""
 
-from collections.abc import Mapping, Sequence
-from itertools import islice
-from typing import Final
+from collections.abc import Sequence
 
 import msgspec
 
 from engine.domain.intake import Delivery
+from engine.domain.platforms import rules_of
 from engine.ports import Endpoint
 from gateway.webhooks.sorting import Group
 from gateway.webhooks.work import Work
-
-_KEPT_HEADERS_MAX: Final = 40
-_SECRET_HEADERS: Final = frozenset({"authorization", "proxy-authorization", "cookie", "x-api-key"})
 
 
 def by_tenant(work: Work, groups: Sequence[Group]) -> dict[int, Delivery]:
@@ -34,18 +30,12 @@ def not_understood(work: Work, owner: Endpoint) -> Delivery:
     return _delivery(work, [(owner, [])], work.request.body, "not_understood")
 
 
-def kept(headers: Mapping[str, str]) -> dict[str, str]:
-    """What is worth keeping with a raw body; what proves the caller's identity by itself is not."""
-    kept = {name: value for name, value in headers.items() if name not in _SECRET_HEADERS}
-    return kept if len(kept) <= _KEPT_HEADERS_MAX else dict(islice(kept.items(), _KEPT_HEADERS_MAX))
-
-
 def _delivery(work: Work, groups: Sequence[Group], body: bytes, outcome: str) -> Delivery:
     return Delivery(
         platform=work.platform,
         trace=work.trace,
         received_at=work.received_at,
-        headers=kept(work.request.headers),
+        headers=rules_of(work.platform).kept_of(work.request.headers),
         body=body,
         groups=groups,
         outcome=outcome,

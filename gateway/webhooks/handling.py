@@ -73,7 +73,7 @@ class Webhooks:
             bytes_max=self.limits.in_flight_bytes_max,
             metrics=metrics,
         )
-        self._shedding = Shedding(self._receivers, directory, self._in_flight)
+        self.shedding = Shedding(self._receivers, directory, self._in_flight)
         self._claims = Claims(directory, self._in_flight)
         self._handover = Handover(intake, seconds_max=self.limits.answer_seconds_max)
         self._parking = Parking(landlord, new_id)
@@ -97,7 +97,7 @@ class Webhooks:
         """
         work = self._work(method, path, query, headers, body, trace, raw_path=raw_path)
         if method == "POST":
-            refusal = self._shedding.over_share(path.removeprefix(PREFIX), body)
+            refusal = self.shedding.over_share(path.removeprefix(PREFIX), body)
             if refusal is not None:
                 return traced(refusal, work.trace)
         return await self._ended(work, partial(self._answer, work))
@@ -120,7 +120,7 @@ class Webhooks:
         `answered` must neither block nor raise; a caller who has hung up ignores it.
         """
         work = self._work("POST", path, query, headers, body, None, ready)
-        refusal = self.refusal(path.removeprefix(PREFIX), body, ready)
+        refusal = self.shedding.refusal(path.removeprefix(PREFIX), body, ready)
         if refusal is not None:
             answered(traced(refusal, work.trace))
             return None
@@ -134,16 +134,6 @@ class Webhooks:
     def bytes_max(self, path: str) -> int:
         """What a body may have that is posted to `path`."""
         return self._receivers.bytes_max(path)
-
-    def is_overloaded(self) -> bool:
-        """Whether a queue stands, so that `refusal` may have an answer."""
-        return self._in_flight.standing
-
-    def refusal(self, place: str, body: bytes, ready: float) -> Answer | None:
-        """The answer, without a request id, to a POST that is refused unread while a queue stands: for its
-        tenant's share, or because it has been there since `ready` (trio's clock) and would be late. It is
-        counted then. None: it is to be read. `place` is what follows `PREFIX` in the path."""
-        return self._shedding.refusal(place, body, ready)
 
     def expire(self, now: float) -> None:
         """Answer what was begun and has waited too long by `now` (trio's clock)."""

@@ -5,7 +5,7 @@ from typing import Protocol
 
 import structlog
 
-from gateway.webhooks.deliveries import kept
+from engine.domain.platforms import rules_of
 from gateway.webhooks.work import Work
 
 _log = structlog.get_logger()
@@ -39,7 +39,7 @@ class Parking:
             delivery_id=self._new_id(),
             platform=work.platform,
             external_id=external_id,
-            headers=kept(work.request.headers),
+            headers=rules_of(work.platform).kept_of(work.request.headers),
             body=work.request.body,
             reason=reason,
             trace=work.trace,

@@ -149,7 +149,8 @@ BAD: list[tuple[Send, str]] = [
     (SendInteractive(kind="carousel", body="b", options=options(1)), "kind"),
     (SendLocation(latitude=90.1, longitude=0), "latitude"),
     (SendLocation(latitude=0, longitude=float("nan")), "longitude"),
-    (SendReaction(platform_message_id="", emoji="x"), "message_id"),
+    (SendReaction(platform_message_id="w" * 513, emoji="x"), "message_id"),
+    (SendReaction(platform_message_id="wamid.1", emoji="x" * 33), "emoji"),
     (MarkRead(platform_message_id=""), "message_id"),
 ]
 

@@ -1,5 +1,6 @@
 """The histogram against sorted lists."""
 
+import json
 from itertools import pairwise
 from math import ceil
 
@@ -79,3 +80,11 @@ def test_a_share_outside_zero_and_one_is_refused() -> None:
 def test_milliseconds_are_rounded_to_the_microsecond() -> None:
     """1,234,567 ns are 1.235 ms."""
     assert milliseconds(1_234_567) == 1.235
+
+
+def test_what_is_packed_is_unpacked_alike() -> None:
+    histogram = Histogram([5, 1_000, 70_000_000, 70_000_001])
+    again = Histogram.unpacked(json.loads(json.dumps(histogram.packed())))
+    assert list(again.curve()) == list(histogram.curve())
+    assert (len(again), again.smallest, again.largest, again.mean) == (4, 5, 70_000_001, histogram.mean)
+    assert len(Histogram.unpacked(Histogram().packed())) == 0

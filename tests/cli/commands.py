@@ -46,13 +46,18 @@ class Started:
         self.status: int | None = None
 
 
+def log_of(data_dir: Path) -> Path:
+    """Where what is started on it logs to."""
+    return data_dir.parent / f"{data_dir.name}.log"
+
+
 @asynccontextmanager
-async def started(data_dir: Path, *arguments: str) -> AsyncIterator[Started]:
+async def started(data_dir: Path, *arguments: str, **more: str) -> AsyncIterator[Started]:
     """Stopped by SIGTERM at the end; then `rest` is what else it printed, and `status` how it ended."""
-    with (data_dir.parent / f"{data_dir.name}.log").open("ab") as log:
+    with log_of(data_dir).open("ab") as log:
         process = await trio.lowlevel.open_process(
             [sys.executable, "-m", "gateway.cli", *arguments],
-            env=environment(data_dir),
+            env=environment(data_dir, **more),
             stdout=subprocess.PIPE,
             stderr=log,
         )

@@ -21,7 +21,8 @@ import trio
 from adapters.registry import adapters
 from adapters.simulators.google.signing import new_private_key
 from gateway.cli.sandbox import played_by, spellings, stand_ins
-from tests.cli.commands import Started, call, mijra, started
+from tests.cli.commands import Started, call, log_of, mijra, started
+from tests.cli.hiding import secrets_of, told
 from tests.gateway.push_house import hear, opened, talk
 from tests.patience import PATIENCE_SECONDS
 
@@ -122,9 +123,12 @@ async def test_dev_is_ready_when_it_says_so_and_comes_back_the_same(tmp_path: Pa
 
 async def test_dev_carries_an_account_on_each_platform(tmp_path: Path) -> None:
     """Under its name, with all that a stand-in needs; on each, a customer's message comes in and the answer
-    goes out, and what is told by the keys in the line is believed."""
-    async with started(tmp_path / "data", "dev", "--json", "--port", "0") as running:
+    goes out, and what is told by the keys in the line is believed. None of those keys, nor what people log in
+    with, stands in the log, however much is logged, or in clear in any file that is left."""
+    data_dir = tmp_path / "data"
+    async with started(data_dir, "dev", "--json", "--port", "0", MIJRA_LOG_LEVEL="debug") as running:
         line = running.line
+        secrets = {**secrets_of(line), **await _people_use(running)}
         assert {played_by(name) for name in PLAYED} == set(adapters().values())
         for alias, name in NAMES.items():
             assert line[alias] == line[name]
@@ -160,6 +164,46 @@ async def test_dev_carries_an_account_on_each_platform(tmp_path: Path) -> None:
         assert await _until(lambda: _conversations_of(running, len(PLAYED) + 2))
         await _stand_in_sends_mail(line)
         assert await _until(lambda: _conversations_of(running, len(PLAYED) + 3))
+    assert len(secrets) > 3 * len(PLAYED)
+    assert b'"webhook.accepted"' in log_of(data_dir).read_bytes()
+    seen = told({**secrets, "what is no secret": "Yes, it is."}, data_dir, log_of(data_dir))
+    assert {name for name, _ in seen} == {"what is no secret"}
+
+
+async def _people_use(running: Started) -> dict[str, str]:
+    """What is secret of what people do: passwords that are right, wrong and new, tokens, tickets. Repeated
+    calls have kept answers."""
+    line = running.line
+    url = f"{line['base_url']}/api/demo"
+    login = f"{line['base_url']}/api/landlord/auth/login"
+    wrong, new = "wrong-guess-of-somebody", "password-of-a-colleague"
+    async with httpx.AsyncClient(trust_env=False) as client:
+        body = {"email": line["agent"]["email"], "password": wrong}
+        assert (await client.post(login, json=body)).status_code == 401
+        body["password"] = line["agent"]["password"]
+        token = (await client.post(login, json=body)).json()["data"]["token"]
+        client.headers["Authorization"] = f"Bearer {token}"
+        kept: dict[str, dict[str, str]] = {}
+        for number, (path, call_body) in enumerate(
+            {
+                "users": {"email": "new@demo.example", "name": "New", "password": new},
+                "api-tokens": {"name": "new"},
+                "push-tickets": None,
+            }.items()
+        ):
+            for _ in range(2):
+                made = await client.post(
+                    f"{url}/{path}", json=call_body, headers={"Idempotency-Key": f"hidden {number}"}
+                )
+                assert made.status_code == 201
+                kept[path] = made.json()["data"]
+    return {
+        "wrong password": wrong,
+        "new password": new,
+        "login": token.partition("|")[2],
+        "api token": kept["api-tokens"]["token"].partition("|")[2],
+        "ticket": kept["push-tickets"]["ticket"],
+    }
 
 
 async def _channels(line: dict[str, Any]) -> dict[int, str]:

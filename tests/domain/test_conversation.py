@@ -1,8 +1,11 @@
 """What a contact's messages change, decided by hand: pure handlers, no loop, no store."""
 
+from itertools import permutations
 from typing import Any
 
+import msgspec
 import pytest
+from msgspec import structs
 
 from engine.domain.assigner.messages import Declined, LoadChanged, Want
 from engine.domain.config import AssignmentSettings
@@ -41,11 +44,13 @@ from engine.domain.outbound import (
     Sent,
 )
 from engine.domain.outbox import Deliver, Fetch, Settled
+from engine.domain.resources import rfc3339
 from engine.domain.rows import (
     AssignmentRow,
     AttachmentRow,
     ConversationRow,
     CustomerRow,
+    EventRow,
     HandleRow,
     MessagePatch,
     MessageRow,
@@ -561,6 +566,46 @@ def test_each_status_is_recorded_once_and_never_goes_back() -> None:
     assert [row.status for row in story.written(StatusRow)] == ["read", "delivered"]
     assert story.state.messages[message.id].status == "read"
     assert [p.status for p in story.written(MessagePatch) if p.status] == ["sent", "read"]
+
+
+@pytest.mark.parametrize(
+    "told",
+    [
+        *permutations(("sent", "delivered", "read")),
+        ("failed", "sent"),
+        ("sent", "failed"),
+        ("failed", "read"),
+    ],
+)
+@pytest.mark.parametrize("verdict_comes", range(4))
+def test_who_folds_the_status_events_has_what_is_stored(told: tuple[str, ...], verdict_comes: int) -> None:
+    """In whatever order the platform tells them, before or after its answer to the send."""
+    story = Story()
+    story.customer_writes()
+    story.tell(story.reply())
+    message = story.written(MessageRow)[-1]
+    error = PlatformError(platform_code="131026", message="Undeliverable.")
+    steps: list[Any] = [
+        story.status(each, "wamid.out", callback=message.id, error=error if each == "failed" else None)
+        for each in told
+    ]
+    steps.insert(verdict_comes, _verdict(message, Sent(platform_id="wamid.out", at=NOON)))
+    for step in steps:
+        story.tell(step)
+
+    shown: dict[str, Any] = {}
+    for row in story.written(EventRow):
+        if row.name == "message.status.updated":
+            shown |= msgspec.json.decode(row.data_json)
+    stored: dict[str, Any] = {}
+    for patch in story.written(MessagePatch):
+        if patch.clear_failure:
+            stored |= {"failed_at": None, "error": None}
+        stored |= {name: value for name, value in structs.asdict(patch).items() if value is not None}
+    for name in ("status", "platform_message_id", "error"):
+        assert shown[name] == stored.get(name)
+    for name in ("sent_at", "delivered_at", "read_at", "failed_at"):
+        assert shown[name] == rfc3339(stored.get(name))
 
 
 def test_a_failed_message_carries_code_and_sentence_and_can_be_sent_again() -> None:

@@ -3,6 +3,7 @@
 import hashlib
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
+from itertools import count
 from random import Random
 from typing import Any, cast
 
@@ -95,7 +96,7 @@ async def opened() -> AsyncIterator[tuple[Engine, Room]]:
     sink = Snapshots()
     writer = Room(lambda _: cast("Pool", database.pool()), lambda _: "d", node="n", sink=sink)
     writer.kept = database
-    numbers = iter(range(1, 10_000))
+    numbers = count(1)
     engine = Engine(
         conversation_store=store,
         tenant_store=store,

@@ -19,6 +19,7 @@ from adapters.simulators.builders import Person
 from storage.bridge import Bridge
 from storage.databases import DatabaseServer
 from storage.embedded import POSTGRES_VERSION
+from tests.fixtures.postgres import wait_for_the_disk
 from tests.fixtures.system import Line
 
 DELIVERIES = 10
@@ -114,11 +115,16 @@ async def test_fdatasync_returns_before_the_answer_is_written(
         postgres_dsn,
         "SELECT string_agg(pid::text, ' ') FROM pg_stat_activity WHERE pid <> pg_backend_pid()",
     )
-    with traced([server, *map(int, backends.split())], tmp_path / "calls"):
-        await post_one(any_phone, 0)  # whoever is woken first is slow to be seen
-        for number in range(1, DELIVERIES + 1):
-            await post_one(any_phone, number)
-            await trio.sleep(0.05)
+    as_it_was = await value(bridge, postgres_dsn, "SHOW fsync")
+    await wait_for_the_disk(bridge, postgres_dsn, "on")
+    try:
+        with traced([server, *map(int, backends.split())], tmp_path / "calls"):
+            await post_one(any_phone, 0)  # whoever is woken first is slow to be seen
+            for number in range(1, DELIVERIES + 1):
+                await post_one(any_phone, number)
+                await trio.sleep(0.05)
+    finally:
+        await wait_for_the_disk(bridge, postgres_dsn, as_it_was)
     seen = story((tmp_path / "calls").read_text(errors="replace"))
     answers = [at for at, what in enumerate(seen) if what == "answer"]
     assert len(answers) >= DELIVERIES, seen

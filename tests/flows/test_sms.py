@@ -124,6 +124,23 @@ async def test_a_text_is_answered_and_the_answer_is_delivered(line: Line) -> Non
     assert not [fact for fact in line.sim.ledger.facts if fact.acknowledged_at is None]
 
 
+async def test_a_reaction_is_refused_before_it_is_stored(line: Line) -> None:
+    """By both routes, with the platform's sentence; no message comes of it."""
+    conversation = await line.told(line.sim.say(line.person(), "Is this in stock?"))
+    (message,) = await line.agent.messages(conversation["id"])
+    whole = {"type": "reaction", "reaction": {"message_id": message["id"], "emoji": "👍"}}
+    for path, body in (
+        (f"messages/{message['id']}/reaction", {"emoji": "👍"}),
+        (f"conversations/{conversation['id']}/messages", whole),
+    ):
+        answer = await line.agent.call("POST", path, body)
+        assert answer.status_code == 422
+        assert [each for found in answer.json()["errors"].values() for each in found] == [
+            "SMS carries no reactions."
+        ]
+    assert await line.agent.messages(conversation["id"]) == [message]
+
+
 async def test_files_are_fetched_with_the_accounts_credentials(line: Line) -> None:
     """Through the redirect, both of them."""
     sid = line.sim.send(line.sim.cast.adopt(line.person()), "images")

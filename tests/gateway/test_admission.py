@@ -57,6 +57,50 @@ def test_a_standing_queue_is_cut_to_what_is_done_in_time(rate: int) -> None:
     assert admission.limit == pytest.approx(rate * WAIT_SECONDS, rel=0.02)
 
 
+def test_a_stall_is_no_lesson_about_what_can_be_done() -> None:
+    """A fifth is forgotten with each window that was worse, and nothing with one that was better."""
+    admission = Admission(MOST)
+    now = served(admission, 10.0, rate=1000, wait=1.0, seconds=1)
+    now = served(admission, now, rate=20, wait=1.0, seconds=WINDOW_SECONDS + 0.05)
+    assert 0.75 * 1000 * WAIT_SECONDS < admission.limit < 1000 * WAIT_SECONDS
+    served(admission, now, rate=2000, wait=1.0, seconds=0.5)
+    assert admission.limit == pytest.approx(2000 * WAIT_SECONDS, rel=0.1)
+
+
+def test_what_waits_to_be_begun_is_seen_to_stand_before_it_has_waited() -> None:
+    """More than can be done in time, as the window that is under way tells if there was none before."""
+    admission = Admission(MOST)
+    now = served(admission, 10.0, rate=1200, wait=0.01, seconds=0.2)
+    admission.look(round(1200 * STANDING_SECONDS / 2), now - 0.1, now)
+    assert admission.limit == MOST
+    admission.look(round(1200 * STANDING_SECONDS * 1.5), now - 0.1, now)
+    assert admission.limit == pytest.approx(1200 * WAIT_SECONDS, rel=0.05)
+
+
+def test_a_burst_from_rest_is_waited_for_before_it_is_judged() -> None:
+    """Nothing has ended yet, so nothing is known; the first commit may take a moment."""
+    admission = Admission(MOST)
+    admission.begin(10.0, 10.0)
+    admission.look(400, 10.0, 10.1)
+    assert admission.limit == MOST
+    for number in range(120):
+        admission.end(admission.begin(10.0, 10.1), 10.1 + number / 10_000, durable=True)
+    admission.look(200, 10.0, 10.14)
+    assert admission.limit == MOST
+    admission.look(10, 10.0, 10.0 + 1.1 * STANDING_SECONDS)
+    assert admission.limit < MOST
+
+
+def test_what_ended_before_the_queue_was_found_does_not_lift_the_limit() -> None:
+    """Whoever came first waited for nothing; a window later everybody waits."""
+    admission = Admission(MOST)
+    now = served(admission, 10.0, rate=1000, wait=0.01, seconds=WINDOW_SECONDS * 1.8)
+    admission.look(MOST, now, now)
+    assert admission.standing
+    served(admission, now, rate=1000, wait=0.2, seconds=WINDOW_SECONDS)
+    assert admission.standing
+
+
 def test_a_slow_store_keeps_enough_in_flight_for_its_batches() -> None:
     admission = Admission(MOST)
     served(admission, 10.0, rate=20, wait=2.0, seconds=3)

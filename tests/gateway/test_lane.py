@@ -128,11 +128,11 @@ class Server:
             edge.metrics,
             limits,
             begin=begin,
-            is_overloaded=edge.webhooks.is_overloaded,
-            refusal=edge.webhooks.refusal,
+            entrance=edge.webhooks.shedding,
         )
         self.stop = trio.Event()
         self.port = 0
+        self.on_begin: Callable[[], object] = lambda: None
 
     async def _handle(
         self, method: str, path: str, query: str, headers: Mapping[str, str], body: bytes
@@ -150,6 +150,7 @@ class Server:
         answered: Callable[[Answer], None],
         ready: float,
     ) -> Rest | None:
+        self.on_begin()
         rest = self.edge.webhooks.begin(path, query, headers, body, answered, ready)
         self.in_lane.append(body)
         self._handed.set()

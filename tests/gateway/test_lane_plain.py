@@ -2,7 +2,8 @@
 
 import json
 import os
-from collections.abc import Iterator
+import select
+from collections.abc import Iterator, Sequence
 from contextlib import AsyncExitStack
 from typing import Final
 
@@ -14,12 +15,13 @@ from hypothesis import strategies as st
 
 from gateway.admission import STANDING_SECONDS
 from gateway.lane import answer as answers
+from gateway.lane.line import OpenDoor
 from gateway.lane.parser import read_head
 from gateway.lane.plain import HEAD_BYTES_MAX, plain_request
 from gateway.lane.poller import WORKED_MAX, Poller
 from gateway.security_headers import SECURITY_HEADERS
 from gateway.webhooks import Answer, WebhookLimits
-from tests.gateway.test_lane import POLLED, head, served
+from tests.gateway.test_lane import POLLED, Client, head, served
 from tests.gateway.test_lane_differential import CORPUS, Maker, Way
 from tests.gateway.test_webhooks import Edge, change, delivery, entry
 
@@ -258,6 +260,41 @@ async def test_a_flood_is_refused_unread_on_connections_that_stay(polled: None) 
     assert edge.count("shed") == 25
 
 
+@pytest.mark.real_time
+async def test_a_refusal_waits_for_nobody_who_is_served(polled: None) -> None:
+    """Twenty requests come at once while four wait and a queue stands. Four more have room; the other sixteen
+    are answered before the first of the four is begun, whatever the order they came in."""
+    edge = Edge(entry("1", tenant=10, secret="s1"), limits=WebhookLimits(in_flight_max=12))
+    edge.intake.held = trio.Event()
+    async with served(edge=edge) as server, AsyncExitStack() as stack:
+        flood = [await stack.enter_async_context(server.client()) for _ in range(24)]
+        for client in flood[:3]:
+            await client.send(compact("1", "flood"))
+        await server.handed_on(3)
+        await trio.sleep(1.5 * STANDING_SECONDS)
+        await flood[3].send(compact("1", "flood"))
+        await server.handed_on(4)
+        answered: list[int] = []
+        server.on_begin = lambda: answered.append(len(readable(flood[4:])))
+        for client in flood[4:]:
+            os.write(client.stream.socket.fileno(), compact("1", "too much"))  # all in one turn of the loop
+        await server.handed_on(8)
+        assert answered == [16] * 4
+        refused = readable(flood[4:])
+        assert [await client.status() for client in refused] == [503] * 16
+        edge.intake.held.set()
+        assert [await client.status() for client in flood if client not in refused] == [200] * 8
+        for client in flood:  # every place is free again
+            await client.send(compact("1", "again"))
+        assert [await client.status() for client in flood] == [200] * 24
+
+
+def readable(clients: Sequence[Client]) -> list[Client]:
+    """Those that have something to read."""
+    ready, _, _ = select.select([client.stream.socket for client in clients], [], [], 0)
+    return [client for client in clients if client.stream.socket in ready]
+
+
 class Counted:
     """A watcher that says what its turn cost."""
 
@@ -270,6 +307,9 @@ class Counted:
         os.read(self.reader, 1)
         return True
 
+    def enter(self) -> int | None:
+        return 0
+
     def work(self, ready: float) -> bool:
         self.turns += 1
         return self.costs
@@ -279,7 +319,7 @@ class Counted:
 @pytest.mark.parametrize("costs", [True, False])
 async def test_what_costs_nothing_does_not_wait_behind_what_does(costs: bool) -> None:
     """Of a hundred requests so many are begun in one turn of the loop; of refusals, all that time allows."""
-    poller = Poller()
+    poller = Poller(OpenDoor())
     async with trio.open_nursery() as nursery:
         pipes = [os.pipe() for _ in range(100)]
         watchers = [Counted(reader, costs=costs) for reader, _ in pipes]

@@ -22,7 +22,9 @@ from prometheus_client import CollectorRegistry
 from quart_trio import QuartTrio
 from structlog.testing import capture_logs
 
+from adapters.whatsapp.describing import PLATFORM
 from adapters.whatsapp.receiver import WhatsAppReceiver
+from engine.domain import platforms
 from engine.domain.ids import IdAllocator
 from engine.domain.inbound import Announced, InboundEvent, MessageReceived, RoutedEvent
 from engine.domain.intake import Delivery, DeliveryReceipt, Done
@@ -41,6 +43,9 @@ from tests.patience import PATIENCE_SECONDS
 NOW = 1_772_355_600_000
 Json = dict[str, Any]
 
+
+platforms.describe(PLATFORM)
+KEPT = {"content-type", "x-hub-signature-256"}
 
 WAYS = ["handle"]
 """The last one is how `Edge.post` asks: with a task that waits, or without."""
@@ -275,7 +280,7 @@ async def test_a_signed_delivery_is_handed_on_before_the_200(key: str | None) ->
     handed = edge.intake.deliveries[0]
     assert (handed.body, handed.outcome, handed.received_at) == (body, "accepted", NOW)
     assert handed.trace == answer.headers["X-Request-Id"]
-    assert "authorization" not in handed.headers
+    assert handed.headers == {name: value for name, value in signed(body, "s1").items() if name in KEPT}
     line = next(line for line in lines if line["event"] == "webhook.accepted")
     assert (line["trace"], line["tenant"], line["items"]) == (handed.trace, 10, 2)
     assert edge.count("accepted") == 1
@@ -493,7 +498,7 @@ async def test_an_account_that_nobody_connected_is_parked(key: str | None) -> No
     assert edge.intake.deliveries == []
     (parked,) = edge.landlord.parked
     assert (parked["external_id"], parked["reason"], parked["body"]) == ("77", "unknown_account", body)
-    assert "authorization" not in parked["headers"]
+    assert set(parked["headers"]) == KEPT
     assert edge.count("unrouted") == 1
 
 

@@ -2,6 +2,7 @@
 
 import random
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -184,6 +185,35 @@ async def test_a_write_set_that_fails_three_times_is_parked(autojump_clock: Mock
         assert isinstance(first, Parked)
         assert (second, third) == (1, 2)
         assert world.committer.rows() == [("dead", "poison"), "b", "c"]
+
+
+async def test_rows_that_are_refused_pause_each_time(autojump_clock: MockClock) -> None:
+    """Ten messages, each refused three times: their address is loaded again no faster than one that crashes.
+    A message's first conflict costs no pause."""
+    loads: list[float] = []
+
+    async def load(requests: Sequence[LoadRequest]) -> Sequence[Any]:
+        loads.append(trio.current_time())
+        return [[] for _ in requests]
+
+    async with running(decider(keep, load=load)) as world:
+        refused = [CommitConflict("there already", constraint="messages_key")]
+        world.committer.verdict = lambda rows: (
+            (refused.pop() if refused else None)
+            if rows[0] == "again"
+            else CommitPoisoned("bad")
+            if isinstance(rows[0], int)
+            else None
+        )
+        await world.system.ask(at(1), "again", timeout_seconds=60)
+        assert loads == [0.0, 0.0]
+        gather = Gather()
+        for number in range(10):
+            world.system.offer(at(1), number, reply_to=gather.slot())
+        assert all(isinstance(one, Parked) for one in await gather.wait())
+    pauses = [later - earlier for earlier, later in pairwise(loads[1:])]
+    assert sum(pause >= 0.8 * 0.1 for pause in pauses) >= 20
+    assert trio.current_time() >= 10 * 0.8 * (0.1 + 0.2)
 
 
 async def test_a_lookup_holds_later_messages_back(autojump_clock: MockClock) -> None:

@@ -30,6 +30,8 @@ class Commits:
         self.world = world
         self._before: dict[str, dict[int, int]] = defaultdict(dict)
         self._moves: Counter[str] = Counter()
+        self.items: dict[int, tuple[str, str]] = {}
+        """Each outbox row's state, and the process that last said that it is being sent."""
 
     def began(self, node: str) -> None:
         """A process starts; its ids go on above what is stored now."""
@@ -43,6 +45,8 @@ class Commits:
         for statement, columns in calls:
             if statement in _WITH_IDS:
                 self._ids(database, *_WITH_IDS[statement], columns)
+            elif statement == "patch_outbox":
+                self._states(database, columns)
         self._what_is_decided_is_closed(database)
 
     def _ids(self, database: "Database", table: str, row_type: Any, columns: Sequence[Any]) -> None:
@@ -59,6 +63,25 @@ class Commits:
                     f"{node} puts {number} into {table}, and found {before} stored when it began",
                     number,
                 )
+
+    def _states(self, database: "Database", columns: Sequence[Any]) -> None:
+        """What one process said that it is sending, another one first calls unknown."""
+        names = rows.OutboxPatch.__struct_fields__
+        for values in zip(*columns, strict=True):
+            patch = dict(zip(names, values, strict=True))
+            number, state = patch["id"], patch["state"]
+            node = database.owners[patch["tenant_id"]].node
+            before, sender = self.items.get(number, ("queued", node))
+            if state == "sending":
+                if before == "sending" and sender != node:
+                    self.world.violate("outbox", f"{number} is sent by {sender} and by {node}", number)
+                sender = node
+            self.items[number] = (state or before, sender)
+
+    def is_sent_by(self, number: int, node: str) -> bool:
+        """Whether this process was the last to say that it sends the item. It may have lost the tenant since,
+        and its successor called the outcome unknown: then its call is the one that is waited for."""
+        return number in self.items and self.items[number][1] == node
 
     def _what_is_decided_is_closed(self, database: "Database") -> None:
         """A status that decides a message ends its outbox row in the same transaction: whoever reads the row

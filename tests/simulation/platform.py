@@ -208,7 +208,10 @@ class Platform:
         if world.marker(line.tenant_id) not in line.voice.words(request):
             world.violate("isolation", f"{call.message_id} has another tenant's words", *about)
         item = world.store.row(line.tenant_id, "outbox", call.message_id)
-        if item is None or item.state in ("queued", "unknown"):
+        node = f"n{process.number}"
+        taken_over = world.databases[line.tenant_id].owners[line.tenant_id].node != node
+        waited_for = taken_over and world.commits.is_sent_by(call.message_id, node)
+        if item is None or (item.state in ("queued", "unknown") and not waited_for):
             state = "nowhere" if item is None else item.state
             world.violate("outbox", f"{call.message_id} goes out and its row is {state}", *about)
         self._judge_consent(call, row)

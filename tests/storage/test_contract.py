@@ -13,9 +13,10 @@ from typing import Any
 import asyncpg
 import pytest
 import trio
-from msgspec import structs
+from msgspec import structs, to_builtins
 
 from engine.domain import rows
+from engine.domain.outbound import Thread
 from engine.domain.resources import CustomerRef
 from engine.errors import CommitAbandoned, CommitConflict, CommitPoisoned, Fenced
 from engine.ports import (
@@ -487,12 +488,14 @@ async def test_a_customer_is_part_of_another_by_one_merge(side: Side) -> None:
 
 
 async def test_messages_are_found_by_each_of_their_names(side: Side) -> None:
-    """With attachments and the last outbox item; nothing of another tenant or channel."""
+    """With attachments and the last outbox item, thread and all, since a retry sends it from there; nothing
+    of another tenant or channel."""
+    thread = Thread(message_id="<1@shop.example>", subject="Order", references=("<0@shop.example>",))
+    payload = {"send": {"type": "SendText", "body": "hi"}, "thread": to_builtins(thread)}
     async with side.node() as node:
         stored = message(1, 1, 1, id=100, platform_message_id="w\0", client_key="k", text="a\ud800b")
-        await node.commit(
-            stored, opened(), attachment(1, 200, message_id=100), outbox(1, 100, message_id=100)
-        )
+        item = outbox(1, 100, message_id=100, payload=payload)
+        await node.commit(stored, opened(), attachment(1, 200, message_id=100), item)
         found = await node.contacts.find(
             [
                 _by(platform_message_id="w\0"),
@@ -510,6 +513,7 @@ async def test_messages_are_found_by_each_of_their_names(side: Side) -> None:
             assert [one.id for one in answer.attachments] == [200]
             assert answer.outbox is not None
             assert answer.outbox.state == "queued"
+            assert answer.outbox.thread == thread
         assert found[3:5] == [FoundMessage(message=None)] * 2
         assert found[5] == opened()
         assert found[6] is None

@@ -64,6 +64,16 @@ async def test_a_file_is_read_piece_by_piece(objects: Objects) -> None:
         await objects.open("none")
 
 
+async def test_a_directory_that_is_made_is_its_owners_alone(tmp_path: Path) -> None:
+    """Other users of the machine do not read what customers sent. One that is there stays as it is."""
+    made, there = tmp_path / "with a space", tmp_path / "there"
+    there.mkdir(mode=0o755)
+    for directory in (made, there):
+        await write(Objects(directory.as_uri()), "a", b"x")
+        assert (directory / "a").read_bytes() == b"x"
+    assert (made.stat().st_mode & 0o777, there.stat().st_mode & 0o777) == (0o700, 0o755)
+
+
 async def test_an_empty_file_is_a_file(objects: Objects) -> None:
     """Nothing written is still something stored."""
     await write(objects, "empty")

@@ -30,7 +30,8 @@ class _Gone(Exception):
 
 
 class MailDoor:
-    """`run` is for `nursery.start`. `log` are the commands of all sessions, without what is secret."""
+    """`run` is for `nursery.start`. `log` are the commands of all sessions, without what is secret.
+    `mails_max`: how many a connection takes before it is closed, None for any number."""
 
     def __init__(
         self,
@@ -48,10 +49,12 @@ class MailDoor:
         self.implicit_tls = implicit_tls
         self.greylist_seconds = 0.0
         self.refuse_recipients: dict[str, str] = {}
+        self.mails_max: int | None = None
+        self.connections_made = 0
         self.address = ""
         self.log: list[str] = []
         self._seen: dict[str, float] = {}
-        self._connections = 0
+        self._streams: set[trio.SocketStream] = set()
 
     async def run(
         self,
@@ -66,18 +69,28 @@ class MailDoor:
         await trio.serve_listeners(self._serve, listeners)
 
     async def _serve(self, stream: trio.SocketStream) -> None:
-        if self._connections >= CONNECTIONS_MAX:
+        if len(self._streams) >= CONNECTIONS_MAX:
             await stream.aclose()
             return
-        self._connections += 1
+        self._streams.add(stream)
+        self.connections_made += 1
         try:
             await _Session(self, stream).run()
         except (trio.BrokenResourceError, trio.ClosedResourceError, _Gone, ssl.SSLError):
             pass
         finally:
-            self._connections -= 1
+            self._streams.discard(stream)
             with trio.CancelScope(shield=True, deadline=trio.current_time() + 1):
                 await trio.aclose_forcefully(stream)
+
+    @property
+    def connected(self) -> int:
+        return len(self._streams)
+
+    async def cut_all(self) -> None:
+        """Every connection ends without a word, as when a server is started anew."""
+        for stream in list(self._streams):
+            await trio.aclose_forcefully(stream)
 
     def greylisted(self, recipient: str) -> bool:
         """Whether this recipient is to be tried again later."""
@@ -99,6 +112,7 @@ class _Session:
         self._secure = False
         self._account: MailAccount | None = None
         self._sender: str | None = None
+        self._mails = 0
         self._recipients: list[str] = []
 
     async def run(self) -> None:
@@ -168,9 +182,14 @@ class _Session:
         return _decoded((await self._line()).decode("ascii", "replace"))
 
     async def _mail(self, rest: str) -> None:
-        if self._account is None:
+        account = self._account
+        if account is None or account.account_id in self._door.expired:
             await self._say("530 5.7.0 Authentication required")
             return
+        if self._door.mails_max is not None and self._mails >= self._door.mails_max:
+            await self._say("421 4.7.0 Too many messages on this connection")
+            raise _Gone
+        self._mails += 1
         self._sender, self._recipients = _address(rest), []
         await self._say("250 2.1.0 Ok")
 

@@ -7,6 +7,8 @@ events carry the resources as they are when the step ends.
 
 from typing import Any
 
+from msgspec import UNSET
+
 from engine.domain.config import TenantConfig
 from engine.domain.conversation.state import ContactState, Tracked, snapshot
 from engine.domain.resources import (
@@ -73,9 +75,9 @@ class Change:
         self.event(name, conversation, message=resource)
         return resource
 
-    def status_event(self, conversation_id: int, message: Tracked, error: Any) -> None:
+    def status_event(self, conversation_id: int, message: Tracked, error: Any = UNSET) -> None:
         """A status is about one message: it goes out without the conversation, which did not change,
-        and also where that conversation is not resident."""
+        and also where that conversation is not resident. Without `error` that stays as it was told."""
         data = {
             "id": message.id,
             "conversation_id": conversation_id,
@@ -86,8 +88,9 @@ class Change:
             "delivered_at": rfc3339(message.delivered_at),
             "read_at": rfc3339(message.read_at),
             "failed_at": rfc3339(message.failed_at),
-            "error": error,
         }
+        if error is not UNSET:
+            data["error"] = error
         self.plain_event("message.status.updated", conversation_id, data, caused_by=message.trace)
 
     def plain_event(

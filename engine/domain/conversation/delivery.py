@@ -1,5 +1,7 @@
 """What becomes of our messages: statuses from the platform, verdicts from the channel, media. Pure."""
 
+from typing import Any
+
 from engine.domain.conversation import consent
 from engine.domain.conversation.changes import Change
 from engine.domain.conversation.finding import by_id, by_platform, found_message
@@ -226,10 +228,18 @@ def apply_status(change: Change, target: Tracked, event: StatusChanged) -> None:
     change.add(patch)
     if was_undecided:
         settle(change, target)
-    if after is not None:
-        change.status_event(target.conversation_id, target, error)
+    _tell(change, target, patch, error)
     if event.error is not None:
         consent.heed(change, event.error, at=event.at, message_id=target.id)
+
+
+def _tell(change: Change, target: Tracked, patch: MessagePatch, error: dict[str, Any] | None) -> None:
+    """Screens show another status with its error, or only a time or the platform's id: as when a status comes
+    after a higher one."""
+    if patch.status is not None:
+        change.status_event(target.conversation_id, target, error)
+    elif any((patch.platform_message_id, patch.sent_at, patch.delivered_at, patch.read_at)):
+        change.status_event(target.conversation_id, target)
 
 
 def _not_withdrawn(target: Tracked, patch: MessagePatch) -> None:
@@ -360,8 +370,7 @@ def _sent_without_id(change: Change, target: Tracked, at: int) -> None:
         target.status = patch.status = after
     change.add(patch)
     change.add(outbox_patch(change, target.id, ended(target)))
-    if after is not None:
-        change.status_event(target.conversation_id, target, None)
+    _tell(change, target, patch, None)
 
 
 def _sent(change: Change, target: Tracked, platform_id: str, at: int) -> None:
@@ -379,8 +388,7 @@ def _sent(change: Change, target: Tracked, platform_id: str, at: int) -> None:
     if after is not None:
         target.status = patch.status = after
     change.add(patch)
-    if after is not None:
-        change.status_event(target.conversation_id, target, None)
+    _tell(change, target, patch, None)
     for status in early.statuses:
         if not _reported_before(target, status.status):
             apply_status(change, target, status)

@@ -3,15 +3,18 @@ hand."""
 
 import copy
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from typing import Any, get_args
 
 import msgspec
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from msgspec import structs
 
 from adapters.port import Adapter
+from adapters.wire import EVENTS_MAX
 from engine.domain.inbound import (
     Announced,
     InboundEvent,
@@ -164,6 +167,24 @@ def test_bytes_of_any_kind_never_crash_the_parser(
             continue
 
 
+@each_adapter
+def test_more_items_than_any_platform_sends_are_not_read(adapter: Adapter) -> None:
+    """A body of empty items costs its sender nothing and everybody else the time that they are read in."""
+    receiver = adapter.receiver()
+    many: list[Any] = [{}] * (EVENTS_MAX + 1)
+    objects = ("page", "instagram", "whatsapp_business_account")
+    nested = {"entry": [{"id": "1", name: many} for name in ("messaging", "changes")]}
+    shapes: list[Any] = [
+        many,
+        [0] * len(many),
+        {"agent": "brands/b/agents/a", "receipts": {"receipts": many}},
+    ]
+    shapes += [{"object": name, **inside} for name in objects for inside in (nested, {"entry": many})]
+    for shape in shapes:
+        with suppress(InvalidInput):
+            assert len(receiver.parse(json.dumps(shape).encode())) <= EVENTS_MAX
+
+
 # ------------------------------------------------------------------ signatures
 
 
@@ -218,6 +239,44 @@ def test_whose_secret_signed_is_found(name: str) -> None:
     if case.secret_before is not None:
         rotating = endpoint(name, 5, **{case.secret: "new", case.secret_before: "a"})
         assert list(receiver.verify(signed, [rotating])) == [rotating]
+
+
+class Asked(dict[str, str]):
+    """Headers that note which of them somebody wanted."""
+
+    def __init__(self, headers: Mapping[str, str]) -> None:
+        super().__init__(headers)
+        self.names: set[str] = set()
+
+    def get(self, name: str, default: Any = None) -> Any:
+        self.names.add(name)
+        return super().get(name, default)
+
+    def __getitem__(self, name: str) -> str:
+        self.names.add(name)
+        return super().__getitem__(name)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_what_proves_a_delivery_is_kept_with_it_and_what_lets_in_is_not(name: str) -> None:
+    """Whatever header the receiver judges by, a token or login excepted; so a delivery that was signed can be
+    verified again from what is stored."""
+    adapter, case = BY_NAME[name], case_of(name)
+    secrets = {**dict.fromkeys(adapter.platform.connection.secret_names, "x"), case.secret: "a"}
+    proof = set(adapter.platform.proof_headers)
+    assert proof
+    assert all(header == header.lower() for header in proof)
+    for payload in own_payloads(name):
+        signed = case.sign(payload.body, "a") if case.sign is not None else {}
+        asked = Asked({"host": "h", **payload.headers, **signed})
+        delivery = structs.replace(request(payload, payload.body), headers=asked)
+        found = adapter.receiver().verify(delivery, [endpoint(name, 1, **secrets)])
+        assert asked.names <= {*proof, "authorization"}
+        login = {"authorization": "Basic eA==", "cookie": "x", "x-api-key": "x"}
+        kept = adapter.platform.kept_of({**asked, **login})
+        assert not login.keys() & kept.keys()
+        again = structs.replace(delivery, headers=kept)
+        assert adapter.receiver().verify(again, [endpoint(name, 1, **secrets)]) == found
 
 
 @pytest.mark.parametrize("name", SIGNING)

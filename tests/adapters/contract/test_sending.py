@@ -87,6 +87,14 @@ def test_a_type_is_carried_degraded_or_refused(adapter: Adapter, kind: str) -> N
     check_fit(adapter, send, carried=kind in can.sends, rule=can.degrades.get(kind))
 
 
+@each_adapter
+def test_a_reaction_is_judged_before_its_message_is_named(adapter: Adapter) -> None:
+    """An agent hears at once that the platform has none, and where it has some, that it may go."""
+    can = adapter.platform.capabilities
+    unnamed = SendReaction(platform_message_id="", emoji="👍")
+    check_fit(adapter, unnamed, carried="reaction" in can.sends, rule=can.degrades.get("reaction"))
+
+
 @pytest.mark.parametrize("kind", KINDS)
 @each_adapter
 def test_choices_are_carried_degraded_or_refused(adapter: Adapter, kind: str) -> None:

@@ -16,8 +16,10 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from adapters.email.forms import read_form
 from adapters.email.receiver import EmailReceiver
 from adapters.email.signing import Tokens
+from engine.errors import InvalidInput
 from engine.ports import Endpoint, WebhookRequest
 from tests.adapters.contract.case import SAMPLES
 
@@ -185,3 +187,14 @@ def test_the_fields_vectors_hold(provider: str) -> None:
             vector["timestamp_header"].lower().replace("-", "_"): vector["timestamp"],
         }
         assert believes(endpoint(sendgrid_public_key=vector["public_key"]), request(body, key="", **headers))
+
+
+@pytest.mark.parametrize("filler", [b"a=b; ", b"X-A: b\r\n"])
+def test_a_forms_part_whose_head_goes_on_and_on_is_nobodys(filler: bytes) -> None:
+    """Not read at all: that would take seconds, before anybody is believed. Content may be of any length."""
+    head = b'--B\r\nContent-Disposition: form-data; name="text"'
+    end = b"\r\n--B--\r\n"
+    with pytest.raises(InvalidInput):
+        read_form(head + b"; " + filler * 10_000 + b"\r\n\r\nx" + end)
+    content = filler * 10_000 + b"--Bx\r\n--"
+    assert read_form(head + b"\r\n\r\n" + content + end).fields["text"] == content
