@@ -362,7 +362,7 @@ class _Channel:
         entry.settled = True
         # A retry that was asked for before is settled with it; only one that comes after starts anew.
         entry.again = None
-        if not self._lines.in_hand(entry):
+        if not self._lines.in_hand(entry) and not entry.reopened:
             self._finish(entry, "settled")
 
     def _open_account(self) -> None:
@@ -470,7 +470,7 @@ class _Channel:
                 entry.unsure = False
                 entry.due = trio.current_time() + self._shared.unknown_wait_seconds
             elif entry.settled:
-                self._finish(entry, "settled")
+                await self._end_settled(entry)
             elif self._is_stale(entry):
                 await self._end_row(entry, "done", None)
                 self._finish(entry, "stale_signal")
@@ -569,10 +569,15 @@ class _Channel:
         if not entry.settled and self._inbox.waiting:
             self._take_in(self._inbox.take_nowait(4_096))
         if entry.settled:
-            if entry.again is None:
-                await self._end_row(entry, "done", None)
-            self._finish(entry, "settled")
+            entry.reopened = True
+            await self._end_settled(entry)
         return entry.settled
+
+    async def _end_settled(self, entry: Entry) -> None:
+        """A retry that has been asked for since needs the row."""
+        if entry.reopened and entry.again is None:
+            await self._end_row(entry, "done", None)
+        self._finish(entry, "settled")
 
     def _learn(self, result: SendResult, probe: bool) -> None:
         """What an answer says about the account and the platform."""

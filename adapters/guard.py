@@ -191,8 +191,9 @@ class GuardedTransport(httpx.AsyncBaseTransport):
     """An httpx transport that connects through a guard. Close it with its client.
 
     A request's extension `body_bytes_max` bounds its answer as it comes over the wire: more raises
-    `BodyTooLarge`. Its extension `meant_for` is the origin (`origin_of`) that its own headers are for: a
-    redirect to another loses all but `_ANYBODYS`, whatever a platform calls the header with its token.
+    `BodyTooLarge`. A compressed answer raises httpx.DecodingError. Its extension `meant_for` is the origin
+    (`origin_of`) that its own headers are for: a redirect to another loses all but `_ANYBODYS`, whatever a
+    platform calls the header with its token.
     """
 
     def __init__(
@@ -232,6 +233,9 @@ class GuardedTransport(httpx.AsyncBaseTransport):
                     extensions=request.extensions,
                 )
             )
+        if not _is_plain(answer.headers):
+            await answer.aclose()
+            raise httpx.DecodingError("the answer is compressed, which nobody asked for", request=request)
         return httpx.Response(
             answer.status,
             headers=answer.headers,
@@ -241,6 +245,13 @@ class GuardedTransport(httpx.AsyncBaseTransport):
 
     async def aclose(self) -> None:
         await self._connections.aclose()
+
+
+def _is_plain(headers: Iterable[tuple[bytes, bytes]]) -> bool:
+    """Whether a body is bounded by what comes over the wire. httpx would decode it, and each layer of a
+    compression may make a thousand times as much of it, in memory and in one go."""
+    codings = (value for name, value in headers if name.lower() == b"content-encoding")
+    return all(coding.strip().lower() in (b"", b"identity") for coding in codings)
 
 
 class _Body(httpx.AsyncByteStream):

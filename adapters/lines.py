@@ -26,6 +26,7 @@ class Entry:
         "attempts",
         "due",
         "item",
+        "reopened",
         "resent",
         "settled",
         "took_ms",
@@ -45,6 +46,8 @@ class Entry:
         self.unknowns = 0
         self.resent = False
         self.settled = False
+        self.reopened = False
+        """Its row was ended by the conversation, and opened again by a write of ours that came just after."""
         self.again: OutboxItem | None = None
         """The same item, told anew before this one was let go."""
         self.took_ms = 0.0

@@ -21,6 +21,11 @@ T = TypeVar("T")
 DEPTH_MAX: Final = 64
 """Platforms nest about ten levels. Deeper content would exhaust recursive encoders further on."""
 
+CONTAINERS_MAX: Final = 50_000
+BYTES_PER_CONTAINER_MIN: Final = 16
+"""Platforms write forty bytes and more for each object or list; brackets in texts are counted too. Three
+bytes make an empty one, and three megabytes of those take the time of hundreds of deliveries to decode."""
+
 EVENTS_MAX: Final = 5_000
 """Of one delivery. Meta names a thousand; SendGrid's batches end at 768 kB, some 3,000. The largest body
 could hold a million empty items, and reading each costs time that is everybody's."""
@@ -39,12 +44,15 @@ def decoded(decoder: msgspec.json.Decoder[T], body: bytes | msgspec.Raw) -> T | 
 
 def decode_json(body: bytes) -> Any:
     """JSON, with halves of emoji mended. Raises InvalidInput and nothing else."""
+    containers = body.count(b"{") + body.count(b"[")
+    if containers > max(CONTAINERS_MAX, len(body) // BYTES_PER_CONTAINER_MIN):
+        raise InvalidInput("the JSON is nothing but brackets", code="not_json")
     try:
         decoded = _decode_lenient(body)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise InvalidInput("the body is not JSON that can be read", code="not_json") from error
     # A body with fewer brackets than the limit cannot be nested deeper, and nearly all have.
-    if body.count(b"{") + body.count(b"[") > DEPTH_MAX and _deeper_than(decoded, DEPTH_MAX):
+    if containers > DEPTH_MAX and _deeper_than(decoded, DEPTH_MAX):
         raise InvalidInput(f"the JSON is nested deeper than {DEPTH_MAX} levels", code="not_json")
     return decoded
 

@@ -161,6 +161,16 @@ async def refusing_server(directory: Path) -> AsyncIterator[str]:
 # ── ours ─────────────────────────────────────────────────────────────────────────────────────────────
 
 
+class _Keys(Struct):
+    """Of the WhatsApp number that `mijra dev` plays, what signs and names a webhook."""
+
+    app_secret: str
+    verify_token: str
+    phone_number_id: str
+    waba_id: str
+    access_token: str
+
+
 class _Ready(Struct):
     """The line of `mijra dev --json`, as far as it is used here."""
 
@@ -169,7 +179,7 @@ class _Ready(Struct):
     tenant: str
     token: str
     database_url: str
-    whatsapp: dict[str, str]
+    whatsapp: _Keys
 
 
 PLAIN_ROUTE = "mijra, plain Quart route"
@@ -182,14 +192,9 @@ class Mijra:
         self.name = name
         self.webhook_url = f"{ready.base_url.rstrip('/')}/api/webhooks/whatsapp"
         self.ws_url = ready.ws_url
-        keys = ready.whatsapp
         self.account = WhatsAppAccount(
-            app_secret=keys["app_secret"],
-            verify_token=keys["verify_token"],
-            phone_number_id=keys["phone_number_id"],
-            waba_id=keys["waba_id"],
-            access_token=keys["access_token"],
-            display_phone_number=keys.get("display_phone_number", demo_account().display_phone_number),
+            **msgspec.structs.asdict(ready.whatsapp),
+            display_phone_number=demo_account().display_phone_number,
         )
         self._ready = ready
         self._process = process

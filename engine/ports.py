@@ -1,5 +1,5 @@
 """Ports: what the engine needs from the outside, as Protocols. storage and adapters supply them,
-gateway/boot.py puts them together.
+gateway/boot puts them together.
 
 All methods may raise StoreUnavailable; a cancelled call has no effect that matters.
 """

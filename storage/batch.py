@@ -5,7 +5,8 @@ caller may change its objects afterwards; `gather` folds the rows of many write 
 kind, in an order that holds whatever the rows are.
 
 Promises   of several whole rows with one key the last one counts, also when it removes the row;
-           patches of one key are merged column by column; new rows keep the order they came in;
+           patches of one key are merged column by column; new rows keep the order they came in; changes are
+           calls of their own, in their order;
            conversations that close go before those that are open, so that closing one and opening the next
            of the same contact in one batch never trips over the index that allows one open one.
 Text       PostgreSQL's text and jsonb hold neither NUL nor lone surrogates, and customers' phones send both.
@@ -182,7 +183,7 @@ def gather(sets: Iterable[WriteSet], cursors: dict[int, int]) -> list[Call]:
                 kept.setdefault(plan.table, {})[values[-1], values[0]] = None
             elif plan.kind == "upsert":
                 kept.setdefault(plan.table, {})[values[-1], values[0]] = values
-            elif plan.kind == "insert":
+            elif plan.kind in ("insert", "change"):
                 if plan is _EVENTS:
                     next_cursor[values[-1]] += 1
                     # A copy: the set is encoded once and may be tried again in another batch.
@@ -212,6 +213,10 @@ def _in_order(
             whole = [values for values in kept.get(plan.table, {}).values() if values is not None]
             if plan is _CONVERSATIONS:
                 whole.sort(key=_is_open)
+        elif plan.kind == "change":
+            for values in inserts.get(plan, ()):
+                calls.append(Call(plan.statement, plan.table, [(value,) for value in values]))
+            continue
         elif plan.kind == "insert":
             whole = inserts.get(plan, [])
         else:
@@ -294,6 +299,8 @@ def _text_array(values: Iterable[str]) -> str:
 def _kind(row_type: type[rows.Row]) -> str:
     if issubclass(row_type, rows.Insert):
         return "insert"
+    if issubclass(row_type, rows.Change):
+        return "change"
     return "upsert" if issubclass(row_type, rows.Upsert) else "patch"
 
 
@@ -345,6 +352,7 @@ PLANS: Final[dict[type[rows.Row], Plan]] = {
         (rows.CustomerRow, "customers"),
         (rows.MergeRow, "customer_merges"),
         (rows.HandleRow, "customer_handles"),
+        (rows.ContactMove, "customer_handles"),
         (rows.ConversationRow, "conversations"),
         (rows.MessageRow, "messages"),
         (rows.AttachmentRow, "attachments"),

@@ -136,7 +136,9 @@ async def _load(
             contact_key=handles[position][0].contact_key,
             conversation=conversations.get(position),
             messages=tuple(recent[:recent_max]),
-            complete=len(recent) <= recent_max and numbers.get(position, 0) <= CONVERSATIONS_MAX,
+            complete=len(recent) <= recent_max
+            and numbers.get(position, 0) <= CONVERSATIONS_MAX
+            and all(handle.moved_at is None for handle in handles[position]),
         )
 
     return [snapshot(position) for position in range(len(requests))]

@@ -242,10 +242,13 @@ class DatabaseServer:
     async def create_database(self, database: str, *, template: str | None = None) -> bool:
         """Create a database that belongs to the application's role; False if it is there already.
 
-        `template` is copied with all that it holds, and nobody may be connected to it meanwhile.
+        `template` is copied with all that it holds, and nobody may be connected to it meanwhile. That is done
+        file by file: quicker than page by page through the WAL where there is something to copy.
         """
         owner = f'"{self._role}"' if self._role else "CURRENT_USER"
-        source = f'TEMPLATE "{_checked(template)}"' if template else "TEMPLATE template0 ENCODING 'UTF8'"
+        source = "TEMPLATE template0 ENCODING 'UTF8'"
+        if template:
+            source = f'TEMPLATE "{_checked(template)}" STRATEGY FILE_COPY'
         try:
             await self._execute_apart(f'CREATE DATABASE "{_checked(database)}" OWNER {owner} {source}')
         except MijraError as error:

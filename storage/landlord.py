@@ -323,6 +323,10 @@ class LandlordStore:
             now,
         )
 
+    async def forget_unrouted(self, before: int) -> int:
+        """Removes what was parked before a time and nobody has come for; how many, a bounded number."""
+        return len(await self._pool.fetch(_SQL["forget_unrouted"], before))
+
     async def audit(
         self,
         *,

@@ -12,7 +12,7 @@ Limits     `DROPPED_MAX` partitions of a table in one run; databases side by sid
 
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 import structlog
 import trio
@@ -35,11 +35,18 @@ FORGOTTEN_MAX: Final = 10_000
 GRACE_DAYS: Final = 2
 """A day's rows are dropped as a whole, and the object store has a clock of its own."""
 LOCK_SECONDS_MAX: Final = 3
-IDEMPOTENCY_MS: Final = 24 * 3600 * 1000
+DAY_MS: Final = 24 * 3600 * 1000
+IDEMPOTENCY_MS: Final = DAY_MS
 
 TABLES: Final = {"deliveries": "received_at", "events": "at"}
 _SQL: Final = load_sql("upkeep.sql")
 _log = structlog.get_logger(__name__)
+
+
+class Parked(Protocol):
+    """The landlord's database, as far as it is kept small here."""
+
+    async def forget_unrouted(self, before: int) -> int: ...
 
 
 class Kept(Struct, frozen=True, kw_only=True):
@@ -79,6 +86,15 @@ async def upkeep(
         for database, tenants in databases.items():
             nursery.start_soon(one, database, tenants)
     return results
+
+
+async def forget_parked(landlord: Parked, *, now: int, retention_days: int = RETENTION_DAYS) -> int:
+    """Remove deliveries that nobody's account was meant by, as those that were are removed; how many."""
+    try:
+        return await landlord.forget_unrouted(now - retention_days * DAY_MS)
+    except MijraError as error:
+        _log.warning("upkeep.parked_not_forgotten", reason=error.message)
+        return 0
 
 
 async def forget_deliveries(

@@ -4,7 +4,7 @@ describing   what mail can do and what an account is made of
 receiver     webhooks into events: shapes (whose is it?), signing (is it theirs?), mailgun, sendgrid, postmark
 reading      a mail into an event: mime, words, html, quoting, automatic, reports
 polling      mail fetched from a mailbox: mailbox, structure, excerpts
-listening    the built-in mail server
+listening    the built-in mail server: judging (SPF, DKIM, DMARC), lookups
 recognising  what only the account can know: whose reply tokens are real
 threading    message ids, reply tokens, references
 media, parts the files of received mail, found again in what was delivered

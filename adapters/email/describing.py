@@ -125,6 +125,12 @@ PLATFORM: Final = Platform(
             Field(name="dkim_selector", label="The selector of the DKIM key.", pattern="^[a-zA-Z0-9._-]+$"),
             Field(name="dkim_domain", label="The domain of the DKIM key, if another.", pattern=_HOST),
             Field(
+                name="dmarc",
+                label="What the built-in mail server does with mail that is not its domain's: note (the "
+                "default), refuse where the domain asks for it, or off.",
+                pattern="^(note|refuse|off)$",
+            ),
+            Field(
                 name="imap_host", label="The mailbox's server, which is asked for new mail.", pattern=_HOST
             ),
             Field(name="imap_port", label="993, or 143 by imap_security.", kind="number", **_PORT),

@@ -8,7 +8,10 @@ Limits      `MESSAGE_BYTES_MAX` for a mail (552), `RECIPIENTS_MAX` of it; `CONNE
             `PER_ADDRESS_MAX` from one address, `TAKING_MAX` mails on their way at a time, half of them from
             one address (what is more is told to come back: 421, 452); `COMMANDS_MAX` of each command. A mail
             that comes too slowly, or goes on without end or in a line without end, is cut off.
-Leaves      judging who may send for a domain (SPF, DKIM, DMARC) and spam to a filter in front.
+            Who sends is judged (`judging`) and noted with the message; where every account that the mail is
+            for says `refuse`, what its domain wants to be refused is (550 5.7.26). What a server of our own
+            network passes on is not judged: the sender's address says nothing then.
+Leaves      spam to a filter in front.
 Off         unless the operator names the listener `smtp`. STARTTLS where there is a certificate.
 Source      RFC 5321, 3207, 3463; the sheet, section 6.
 """
@@ -16,7 +19,7 @@ Source      RFC 5321, 3207, 3463; the sheet, section 6.
 import logging
 import socket
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from ipaddress import IPv6Address, IPv6Network, ip_address
 from typing import Any, Final
 
@@ -25,11 +28,14 @@ import trio
 from aiosmtpd.smtp import SMTP, Envelope, Session
 
 from adapters.email.describing import PLATFORM
+from adapters.email.judging import Peer, judge
 from adapters.email.letter import LeftOut
+from adapters.email.lookups import Resolver, by_dns
 from adapters.email.parts import source_of
 from adapters.email.reading import read_message
 from adapters.email.recognising import recognise
 from adapters.email.threading import without_tag
+from adapters.guard import is_public
 from adapters.service import ServiceTools, TrioCalls
 from engine.domain.inbound import InboundEvent
 from engine.domain.intake import Delivery
@@ -56,14 +62,25 @@ IDLE_SECONDS_MAX: Final = 120.0
 HOPS_MAX: Final = 50
 """Received headers; mail that has passed more servers goes round in a circle (RFC 5321, 6.3)."""
 
+JUDGING_MAX: Final = 8
+"""At a time: each holds a thread for as long as name servers take."""
+
 log = structlog.get_logger()
+_judging = trio.CapacityLimiter(JUDGING_MAX)
 
 
 class MailListener:
     """`run` is the service."""
 
-    def __init__(self, tools: ServiceTools) -> None:
+    def __init__(
+        self,
+        tools: ServiceTools,
+        resolver: Resolver | None = None,
+        is_stranger: Callable[[str], bool] = is_public,
+    ) -> None:
         self.tools = tools
+        self._resolver = resolver or by_dns()
+        self._is_stranger = is_stranger
         self.closing = False
         self.taking: Counter[str] = Counter()
         self.connections: Counter[str] = Counter()
@@ -109,11 +126,11 @@ class MailListener:
         """Whether mail is taken for it."""
         return self.tools.endpoint(without_tag(address)) is not None
 
-    async def take(self, sender: str, recipients: Sequence[str], raw: bytes) -> str:
+    async def take(self, peer: Peer, recipients: Sequence[str], raw: bytes) -> str:
         """The reply to a mail that has arrived whole."""
         self._under_way += 1
         try:
-            return await self._take(sender, recipients, raw)
+            return await self._take(peer, recipients, raw)
         except MijraError as error:
             log.warning("smtp.not_taken", code=error.code, reason=error.message)
             return "451 4.3.0 The mail cannot be stored now, please send it again"
@@ -125,24 +142,43 @@ class MailListener:
             if not self._under_way:
                 self._idle.set()
 
-    async def _take(self, sender: str, recipients: Sequence[str], raw: bytes) -> str:
+    async def _take(self, peer: Peer, recipients: Sequence[str], raw: bytes) -> str:
         if _hops(raw) > HOPS_MAX:
             return "554 5.4.6 The mail goes round in a circle"
         now, source = self.tools.wall_ms(), source_of(raw)
-        groups: list[tuple[Endpoint, Sequence[InboundEvent]]] = []
-        for address in dict.fromkeys(without_tag(each) for each in recipients):
-            endpoint = self.tools.endpoint(address)
-            if endpoint is not None:
-                to = [each.lower() for each in recipients if without_tag(each) == address]
-                event = await read_mail(raw, endpoint, sender=sender, to=to, source=source, at=now)
-                groups.append((endpoint, (event,)))
-        if not groups:
+        addresses = dict.fromkeys(without_tag(each) for each in recipients)
+        found = {address: self.tools.endpoint(address) for address in addresses}
+        endpoints = {address: endpoint for address, endpoint in found.items() if endpoint is not None}
+        if not endpoints:
             # Disconnected since RCPT.
             return "550 5.1.1 There is no such mailbox here"
+        wishes = [await self._wish(endpoint) for endpoint in endpoints.values()]
+        facts = NO_FACTS
+        if wishes.count("off") < len(wishes) and self._is_stranger(peer.address):
+            verdict = await trio.to_thread.run_sync(judge, raw, peer, self._resolver, limiter=_judging)
+            if verdict.refused and wishes.count("refuse") == len(wishes):
+                log.info("smtp.refused", domain=verdict.domain, spf=verdict.spf, dmarc=verdict.dmarc)
+                return f"550 5.7.26 {verdict.domain} wants mail that it has not authenticated refused (DMARC)"
+            facts = verdict.facts()
+        groups: list[tuple[Endpoint, Sequence[InboundEvent]]] = []
+        for address, endpoint in endpoints.items():
+            to = [each.lower() for each in recipients if without_tag(each) == address]
+            event = await read_mail(
+                raw, endpoint, sender=peer.sender, to=to, source=source, at=now, facts=facts
+            )
+            groups.append((endpoint, (event,)))
         trace = self.tools.new_trace()
         receipt = await self.tools.deliver(delivery_of(raw, groups, trace=trace, at=now))
         log.info("smtp.taken", trace=trace, bytes=len(raw), stored=receipt.stored, known=receipt.duplicates)
         return f"250 2.0.0 Taken as {trace}"
+
+    async def _wish(self, endpoint: Endpoint) -> str:
+        """What the account wants of mail that is not authentic."""
+        account = await self.tools.account(endpoint)
+        return str(account.settings.get("dmarc") or "note") if account is not None else "note"
+
+
+NO_FACTS: Final[Mapping[str, Any]] = {}
 
 
 async def read_mail(
@@ -154,6 +190,7 @@ async def read_mail(
     source: str,
     at: int,
     left_out: LeftOut | None = None,
+    facts: Mapping[str, Any] = NO_FACTS,
 ) -> InboundEvent:
     """The event that a mail is for an account; read in a thread, since a large one takes seconds."""
 
@@ -166,6 +203,7 @@ async def read_mail(
             source=source,
             at=at,
             left_out=left_out,
+            facts=dict(facts),
         )
 
     return recognise(await trio.to_thread.run_sync(read), endpoint)
@@ -319,8 +357,10 @@ class _Handler:
         content = envelope.content
         assert isinstance(content, bytes), "decode_data is off"
         recipients = tuple(envelope.rcpt_tos)
-        sender = "" if envelope.mail_from in (None, _NOBODY) else envelope.mail_from
-        return await self._calls(self._listener.take, sender, recipients, content)
+        sender = "" if envelope.mail_from in (None, _NOBODY) else str(envelope.mail_from)
+        name: Any = session.peer  # as the socket has it; aiosmtpd says that it is a text
+        peer = Peer(address=str(name[0]) if name else "", helo=session.host_name or "", sender=sender)
+        return await self._calls(self._listener.take, peer, recipients, content)
 
     async def handle_exception(self, error: Exception) -> str:
         log.warning("smtp.failed", error=type(error).__name__, reason=str(error)[:200])

@@ -57,6 +57,7 @@ def read_mail(delivery: Json, body: bytes) -> RoutedEvent:
         token=token_in_hash(str(delivery.get("MailboxHash") or "")) or token_in_address(recipient),
         facts=compact(
             provider_id=_text(delivery.get("MessageID")),
+            spf=(letter.headers.get("received-spf") or "").partition(" ")[0].lower() or None,
             spam=True if (letter.headers.get("x-spam-status") or "").lower().startswith("yes") else None,
             spam_score=letter.headers.get("x-spam-score"),
         ),

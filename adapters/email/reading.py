@@ -39,6 +39,9 @@ SUBJECT_MAX: Final = 500
 ADDRESSES_MAX: Final = 50
 """Of To and of Cc."""
 
+WARNING: Final = "The sender's address is not proven: the mail may be from somebody else."
+"""Where nothing speaks for the sender and something against: the fact `warning`."""
+
 _ADDRESS: Final = re.compile(r"[^\s@<>,;:\"()\[\]\\]{1,64}@[^\s@<>,;:\"()\[\]\\]{1,189}")
 _FACT_MAX: Final = 500
 _HEADER_CHARACTERS_MAX: Final = 20_000
@@ -79,6 +82,7 @@ def read_message(
     source: str,
     at: int = 0,
     left_out: LeftOut | None = None,
+    facts: Json | None = None,
 ) -> InboundEvent:
     """The event of one mail. `account` is the address that it came in on, lower-case. `envelope_from` is the
     SMTP sender ("" for the empty one, None where nobody knows it), `envelope_to` the SMTP recipients.
@@ -91,6 +95,7 @@ def read_message(
         envelope_to=tuple(envelope_to[:ADDRESSES_MAX]),
         at=at,
         left_out=left_out,
+        facts=facts or {},
     )
     return event_of(open_mail(raw), brought)
 
@@ -136,6 +141,7 @@ def _message(letter: Letter, brought: Brought, sender: Person, at: int) -> Messa
         letter, sender=sender.address, envelope_from=brought.envelope_from, account=brought.account
     )
     references = _references(headers)
+    facts = _with_warning(brought.facts)
     mail = compact(
         **{"from": _shown(sender)},
         to=[_shown(each) for each in people(headers, "to")] or None,
@@ -145,10 +151,7 @@ def _message(letter: Letter, brought: Brought, sender: Person, at: int) -> Messa
         automatic=automatic,
         encrypted=letter.encrypted,
         flaws=list(letter.flaws) or None,
-        **{
-            name: clean(fact)[:_FACT_MAX] if isinstance(fact, str) else fact
-            for name, fact in brought.facts.items()
-        },
+        **{name: clean(fact)[:_FACT_MAX] if isinstance(fact, str) else fact for name, fact in facts.items()},
     )
     return MessageReceived(
         contact=Contact(keys=(sender.address,), name=sender.name, email=sender.address),
@@ -168,6 +171,16 @@ def _message(letter: Letter, brought: Brought, sender: Person, at: int) -> Messa
             address=_answer_address(headers, sender),
         ),
     )
+
+
+def _with_warning(facts: Json) -> Json:
+    """SPF alone says little: whoever forwards mail breaks it. Where it fails and no signature holds, nobody
+    has vouched for the sender."""
+    spf, dkim = facts.get("spf"), facts.get("dkim")
+    if "dmarc" in facts or not isinstance(spf, str) or not isinstance(dkim, str):
+        return facts
+    failed = spf.strip().lower().startswith(("fail", "softfail"))
+    return {**facts, "warning": WARNING} if failed and "pass" not in dkim.lower() else facts
 
 
 # ------------------------------------------------------------------ content

@@ -13,6 +13,10 @@ repeats a token with another one is refused. Times are not judged, since a repea
 first one's (the sheet, 1.1); what has been forgotten after `TOKENS_MAX` others is stopped by the message's
 own id.
 
+What is not believed is answered 401, which Mailgun and Postmark repeat for hours. Their answers that end it
+(406, 403) are never given: a key that was entered wrongly would cost the mail that came until it was set
+right. What is authentic and cannot be understood is kept, and accepted.
+
 Source      The sheet, sections 1.1, 2.2 and 3.2.
 """
 

@@ -31,7 +31,8 @@ Message metadata that adapters set: `forwarded`, `frequently_forwarded`, `referr
 conversation), `app` (the app that wrote an echo), `review` {"rating", "name", "changed"}, `context` {…}
 (where the customer came from), `segments` {"count"} (an SMS came in so many parts), `email` {"from", "to",
 "cc", "delivered_to", "message_id", "automatic" (why it is taken for a robot's), "encrypted", "flaws" (what
-of a broken mail could not be read), and what the service says: "spam", "spf", …}. The engine adds:
+of a broken mail could not be read), and what the service or the mail server says: "spam",
+"spf", "dkim", "dmarc", "warning" (a sentence: the sender may be somebody else), …}. The engine adds:
 `written_by` (who answered for the contact from another address), `opts`
 (out or in: with it the customer ended or resumed messages here), `auto_reply` (rule id), `resent` (true),
 `reactions`, `edits`."""

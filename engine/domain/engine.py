@@ -1,6 +1,6 @@
 """The engine in one piece: the tree of actors, and the typed calls by which the gateway reaches them.
 
-Built by the composition root (gateway/boot.py), which supplies the ports. Knows no HTTP and no database.
+Built by the composition root (gateway/boot), which supplies the ports. Knows no HTTP and no database.
 """
 
 import random

@@ -18,12 +18,15 @@ from engine.domain.rows import CustomerRow, NoteRow
 
 Json = dict[str, Any]
 
-OPTED_OUT = "opted_out_at"
-UNDELIVERABLE = "undeliverable"
+OPTED_OUT: Final = "opted_out_at"
 """In a conversation's metadata: since when (ms) the contact wants no messages on this channel."""
+UNDELIVERABLE: Final = "undeliverable"
+"""And since when, and why, what is sent there comes back (engine/domain/conversation/consent.py)."""
 THREAD_KEY: Final = "thread"
 AUTOMATIC_KEY: Final = "automatic_answers"
-"""Members of a conversation's metadata that are ours alone (engine/domain/conversation/threads.py)."""
+JOIN_KEY: Final = "joining"
+"""Members of a conversation's metadata that are ours alone (engine/domain/conversation/threads.py and
+joining.py)."""
 
 
 def rfc3339(ms: int | None) -> str | None:
@@ -305,7 +308,7 @@ def _undeliverable(kept: Json | None) -> Undeliverable | None:
     return Undeliverable(at=at, platform_code=kept["platform_code"], message=kept["message"])
 
 
-_HIDDEN = frozenset({THREAD_KEY, AUTOMATIC_KEY, UNDELIVERABLE})
+_HIDDEN = frozenset({THREAD_KEY, AUTOMATIC_KEY, UNDELIVERABLE, JOIN_KEY})
 
 
 def _shown(metadata: Json) -> Json:

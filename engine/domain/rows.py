@@ -5,12 +5,13 @@ statement per type. They are the domain's side of the store's contract: column n
 storage/sql/tenant, times are milliseconds since the epoch, JSON columns hold plain objects or, where
 named `…_json`, bytes that are encoded already.
 
-Three kinds, told apart by the class they derive from:
+Four kinds, told apart by the class they derive from:
     Insert   a new row; its key must not exist (a unique key that refuses it is a CommitConflict).
     Upsert   the whole row; the last one of a batch wins, so ten changes cost one.
     Patch    some columns of an existing row; None leaves a column alone, later ones of a batch win
              column by column. JSON columns are replaced, but MessagePatch.metadata is merged into
              the object that is there.
+    Change   of rows that are found by more than their key: a statement for each, in the order given.
 """
 
 from typing import Any
@@ -35,6 +36,10 @@ class Upsert(Row):
 
 
 class Patch(Row):
+    pass
+
+
+class Change(Row):
     pass
 
 
@@ -154,6 +159,17 @@ class HandleRow(Insert):
     platform: str
     display: str | None
     created_at: int
+    moved_at: int | None = None
+
+
+class ContactMove(Change):
+    """Goes to customer_handles: all handles of one contact lead to another from now on, or to whom that one
+    has moved itself."""
+
+    channel_id: int
+    from_key: str
+    into_key: str
+    at: int
 
 
 class ConversationRow(Upsert):

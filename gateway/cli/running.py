@@ -20,6 +20,8 @@ T = TypeVar("T")
 Ts = TypeVarTuple("Ts")
 
 _PORT_TROUBLE: Final = (errno.EADDRINUSE, errno.EACCES, errno.EADDRNOTAVAIL)
+_FILE_TROUBLE: Final = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.ENOTDIR)
+"""A file, directory or program, which the error names; a port has no name."""
 
 
 def run(main: Callable[[*Ts], Awaitable[T]], *args: *Ts) -> T:
@@ -29,9 +31,11 @@ def run(main: Callable[[*Ts], Awaitable[T]], *args: *Ts) -> T:
     because then the traceback is the useful part."""
     try:
         return trio.run(main, *args)
-    except BaseExceptionGroup as group:
-        only = _only(group)
-        if isinstance(only, OSError) and only.errno in _PORT_TROUBLE:
+    except (BaseExceptionGroup, OSError) as error:
+        only = _only(error)
+        if isinstance(only, OSError) and only.errno in _FILE_TROUBLE and only.filename is not None:
+            raise Unavailable(f"{only.filename} cannot be used ({only.strerror}).") from only
+        if isinstance(only, OSError) and only.errno in _PORT_TROUBLE and only.filename is None:
             raise Unavailable(
                 f"A port cannot be listened on ({only.strerror}): stop what holds it, or choose another by "
                 f"--port, {variable('port')} or {variable('operator_port')}; 0 takes a free one."

@@ -17,7 +17,7 @@ Promises Answers in the order of the requests, each byte-for-byte what the Quart
          from the differences below. No request is read past its end, so that what follows it is seen by
          exactly one parser. A connection costs one task and one cancel scope; a request that arrives whole
          costs neither (`poller`).
-Limits   `connection.LaneLimits`: bytes and seconds of heads and bodies, idleness, bytes being read on all
+Limits   `shared.LaneLimits`: bytes and seconds of heads and bodies, idleness, bytes being read on all
          connections together.
 Leaves   the number of connections, the listening and the shutdown to `gateway.serving`; what a webhook means
          to `gateway.webhooks`.
@@ -39,7 +39,8 @@ Differences from the plain route, all deliberate, each held by `tests/gateway/te
 7.  A client that shuts its sending side after the request gets its answer. Hypercorn takes this for a hang-up
     and cancels the handler.
 
-Files: `parser` reads a head, `chunked` a chunked body, `answer` writes, `connection` does the I/O. `poller`
+Files: `webhook_lane` has the connections and `shared` what they share. `parser` reads a head, `chunked` a
+chunked body, `answer` writes, `connection` does the I/O; between two requests it is `parked`. `poller`
 reads what arrives and `line` says whose turn it is; `refusing` is who is not let in under overload. `parting`
 ends a connection with a reason. `lanes` is what all lanes have in common; the other one, for WebSockets, is
 `push`, and its handshake `upgrade`.

@@ -133,6 +133,12 @@ DELETE FROM channel_directory WHERE platform = $1 AND external_id = $2 AND tenan
 INSERT INTO unrouted_deliveries (id, platform, external_id, headers, body, reason, trace, received_at)
 VALUES ($1, $2, $3, $4, $5, $6, $7, $8) ON CONFLICT (id) DO NOTHING;
 
+-- name: forget_unrouted
+-- Parked deliveries that are older than the retention, a bounded number at a time; the next run takes the rest.
+DELETE FROM unrouted_deliveries WHERE id = ANY (ARRAY(
+    SELECT id FROM unrouted_deliveries WHERE received_at < $1 ORDER BY received_at LIMIT 10000
+)) RETURNING id;
+
 -- name: audit
 -- Who did what.
 INSERT INTO audit_log (id, user_id, action, subject, before, after, trace, at)

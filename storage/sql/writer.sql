@@ -222,16 +222,28 @@ ON CONFLICT (tenant_id, id) DO UPDATE SET
 -- name: insert_customer_handles
 -- New handles; one that belongs to somebody already refuses.
 INSERT INTO customer_handles (
-    channel_id, external_id, contact_key, customer_id, platform, display, created_at, tenant_id
+    channel_id, external_id, contact_key, customer_id, platform, display, created_at, moved_at, tenant_id
 )
 SELECT
     new.channel_id, new.external_id, new.contact_key, new.customer_id, new.platform, new.display,
-    mijra_at(new.created_at), new.tenant_id
+    mijra_at(new.created_at), mijra_at(new.moved_at), new.tenant_id
 FROM unnest(
-    $1::bigint[], $2::text[], $3::text[], $4::bigint[], $5::text[], $6::text[], $7::bigint[], $8::bigint[]
+    $1::bigint[], $2::text[], $3::text[], $4::bigint[], $5::text[], $6::text[], $7::bigint[], $8::bigint[],
+    $9::bigint[]
 ) AS new (
-    channel_id, external_id, contact_key, customer_id, platform, display, created_at, tenant_id
+    channel_id, external_id, contact_key, customer_id, platform, display, created_at, moved_at, tenant_id
 ), gate;
+
+-- name: change_customer_handles
+-- A contact moves into another: its handles become those of whom the other's key leads to now.
+UPDATE customer_handles AS handle
+SET contact_key = owner.contact_key, customer_id = owner.customer_id, moved_at = mijra_at(new.at)
+FROM unnest($1::bigint[], $2::text[], $3::text[], $4::bigint[], $5::bigint[]) AS new (
+    channel_id, from_key, into_key, at, tenant_id
+), gate, customer_handles AS owner
+WHERE owner.tenant_id = new.tenant_id AND owner.channel_id = new.channel_id AND owner.external_id = new.into_key
+    AND handle.tenant_id = new.tenant_id AND handle.channel_id = new.channel_id
+    AND handle.contact_key = new.from_key;
 
 -- name: upsert_conversations
 -- Conversations, whole rows, the closed ones first: a second open one of a contact refuses.

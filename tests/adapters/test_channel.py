@@ -12,7 +12,7 @@ from adapters.port import Account, Declined, ErrorClass, SendResult, Unanswered
 from engine.domain.outbound import OutboxItem, Refused, SendText
 from engine.domain.outbox import Deliver, Halt, Refresh, Settled, Wake
 from engine.domain.rows import OutboxPatch
-from engine.errors import CommitFailed, InvalidInput, StoreUnavailable
+from engine.errors import CommitFailed, CommitPoisoned, InvalidInput, StoreUnavailable
 from tests.adapters.model import BASE_MS, POISON, Platform, World, item, wall_ms
 
 
@@ -490,6 +490,26 @@ async def test_a_settlement_that_our_own_write_overtakes_leaves_no_open_row(
         await world.drained(100)
     assert world.platform.sent == [1]
     assert [patch.state for patch in world.store.patches][-2:] == ["sending", "done"]
+
+
+async def test_a_row_that_our_write_reopened_is_ended_though_the_store_refuses_that_once(
+    autojump_clock: MockClock,
+) -> None:
+    """A customer opts out while `sending` is being written. Left open, the row would be taken for one whose
+    outcome nobody knows, and never come to rest."""
+    async with World().running() as world:
+        world.platform.say(1, Unanswered(reason="timeout"))
+        world.deliver(item(1))
+
+        def overtake(patch: OutboxPatch) -> None:
+            if (patch.state, patch.attempts) == ("sending", 2):
+                world.tell(Settled(1))
+                world.store.refuse_next.append(CommitPoisoned("a passing refusal"))
+
+        world.store.on_patch = overtake
+        await world.drained(100)
+    assert world.platform.sent == [1]
+    assert world.store.state(1) == "done"
 
 
 async def test_an_item_that_its_own_end_overtakes_is_not_sent(autojump_clock: MockClock) -> None:

@@ -1,5 +1,6 @@
 """The guard: what is public, what is refused, and that the checked address is the one connected to."""
 
+import gzip
 import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -240,6 +241,30 @@ async def test_a_redirect_elsewhere_takes_no_token_along() -> None:
             )
     assert answer.status_code == 200
     assert seen == {"front": ["token", "token", "token"], "store": [None]}
+
+
+@pytest.mark.parametrize("coding", ["gzip, gzip", "gzip", "deflate", "br", "x-unknown"])
+async def test_an_answer_that_would_grow_is_not_decoded(coding: str) -> None:
+    """Bodies are bounded on the wire and asked for as they are; 20 kB, twice compressed, can be gigabytes."""
+    bomb = gzip.compress(gzip.compress(bytes(10_000_000)))
+
+    async def answer(request: Request) -> Response:
+        return Response(headers={"Content-Encoding": coding}, body=bomb)
+
+    async with server(answer) as http, client(Guard(allowed=[f"127.0.0.1:{http.port}"])) as web:
+        with pytest.raises(httpx.DecodingError):
+            await web.get(http.base_url, extensions={"body_bytes_max": 65_536})
+        assert http.requests == 1
+
+
+async def test_an_answer_that_says_that_it_is_as_it_is() -> None:
+    """`identity` is no coding."""
+
+    async def answer(request: Request) -> Response:
+        return Response(headers={"Content-Encoding": "identity"}, body=b"plain")
+
+    async with server(answer) as http, client(Guard(allowed=[f"127.0.0.1:{http.port}"])) as web:
+        assert (await web.get(http.base_url)).content == b"plain"
 
 
 async def test_redirects_are_bounded() -> None:

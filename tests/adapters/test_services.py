@@ -7,7 +7,6 @@ from random import Random
 from typing import Any
 
 import pytest
-import structlog.testing
 import trio
 from msgspec import structs
 
@@ -17,6 +16,7 @@ from adapters.service import AccountService, Service
 from adapters.services import LOOK_SECONDS, RESTART_SECONDS, STEADY_SECONDS, Services
 from engine.domain.rows import ChannelCursorRow
 from engine.errors import CommitFailed, Fenced, InvalidInput, StoreUnavailable
+from tests.logs import capture_logs
 
 
 def account(channel_id: int = 1, **changes: Any) -> Account:
@@ -91,7 +91,7 @@ async def test_a_crash_is_logged_and_the_service_runs_again_after_a_pause_that_g
         house.note("other")
         await stopping.wait()
 
-    with structlog.testing.capture_logs() as lines:
+    with capture_logs() as lines:
         async with house.running(Service(name="toy", run=run), Service(name="other", run=other)):
             await trio.sleep(1_500)
     assert house.noted.count("other") == 1
@@ -171,7 +171,7 @@ async def test_a_service_that_fails_at_its_end_ends_nothing_else(
             finally:
                 raise ValueError("a bug on the way out")
 
-    with structlog.testing.capture_logs() as lines:
+    with capture_logs() as lines:
         async with house.running(house.poller(run)):
             house.accounts = []
             house.services.changed()

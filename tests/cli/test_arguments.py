@@ -168,6 +168,12 @@ def test_a_port_that_is_taken_is_told_with_what_to_set() -> None:
         _grouped(OSError(errno.EADDRINUSE, "Address already in use"))
 
 
+def test_a_file_that_may_not_be_used_is_told_by_its_name() -> None:
+    """And is not taken for a port, although the system's error is the same."""
+    with pytest.raises(Unavailable, match=r"^/opt/x cannot be used \(Permission denied\)\.$"):
+        _grouped(OSError(errno.EACCES, "Permission denied", "/opt/x"))
+
+
 def test_several_errors_and_our_own_bugs_keep_their_traceback() -> None:
     """One sentence would hide something."""
     for errors in ((Unavailable("a"), MijraError("b")), (ValueError("bug"),)):

@@ -13,18 +13,24 @@ import pytest
 import trio
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from msgspec import structs
 
 from engine.domain import rows
 from engine.domain.conversation.messages import (
+    Assign,
     ChangeCustomer,
+    Joined,
     KnowProfile,
     Link,
     NamedBeside,
     Receive,
+    SetStatus,
     Shared,
     Start,
+    TimerFired,
     address_of,
 )
+from engine.domain.conversation.state import OPEN_STATUSES
 from engine.domain.customers.actor import CustomersState, decide
 from engine.domain.customers.messages import (
     CreateCustomer,
@@ -34,12 +40,23 @@ from engine.domain.customers.messages import (
     Unmerge,
 )
 from engine.domain.engine import Engine
-from engine.domain.inbound import Contact, ContactRenumbered, MessageReceived
-from engine.domain.resources import CustomerRef, CustomerResource
-from engine.domain.rows import AuditRow, ConversationRow, CustomerRow, HandleRow, MergeRow
+from engine.domain.inbound import Contact, ContactRenumbered, MessageReceived, StatusChanged
+from engine.domain.resources import JOIN_KEY, CustomerRef, CustomerResource
+from engine.domain.rows import (
+    AuditRow,
+    ContactMove,
+    ConversationRow,
+    CustomerRow,
+    HandleRow,
+    MergeRow,
+    MessagePatch,
+    MessageRow,
+    TimerDone,
+    TimerRow,
+)
 from engine.errors import Conflicting, NotFound, Rejected
-from engine.ports import FoundMessage, PeopleQuery, Person, PersonsQuery
-from engine.runtime import Context, Effects, Lookup
+from engine.ports import FoundMessage, FoundTracked, PeopleQuery, Person, PersonsQuery
+from engine.runtime import Context, Effects, Lookup, Tell
 from storage.databases import Pool
 from storage.writers import Writers
 from tests.domain.desk import ANN, CHANNEL, KEY, NOON, TENANT, Story
@@ -154,24 +171,34 @@ def test_all_ways_to_write_the_number_are_handles() -> None:
     ]
 
 
-def test_a_contact_whose_new_name_is_another_contacts_tells_it_once_how_to_be_found_as_one_person() -> None:
+def test_a_contact_whose_new_name_is_another_contacts_tells_it_once() -> None:
     story = Story(key="551187654321")
     story.customer_writes(contact=Contact(keys=("551187654321",), phone="+551187654321"))
     both = Contact(keys=("551187654321", "BR.1"), phone="+551187654321")
-    conflicted = story.tell(
-        story.written_by_customer(contact=both), suspect=True, found=FoundMessage(message=None)
-    )
+    written = story.written_by_customer(contact=both)
+    conflicted = story.tell(written, suspect=True, found=FoundMessage(message=None))
     [told] = [each for each in conflicted.tell if isinstance(each.message, NamedBeside)]
     assert told.to == address_of(TENANT, CHANNEL, "BR.1")
     assert story.customer_writes(contact=both).tell == []
+    assert Story(key="BR.1").tell(told.message) == Effects()
 
-    other = Story(key="BR.1")
-    assert other.tell(told.message).commit == []
-    other.customer_writes(contact=Contact(keys=("BR.1",), name="Maria"))
-    other.tell(told.message)
-    assert other.written(CustomerRow)[-1].phone == "+551187654321"
-    assert other.event("customer.updated")["customer"]["phone"] == "+551187654321"
-    assert other.tell(told.message).commit == []
+
+def test_of_two_contacts_the_younger_moves_and_the_older_says_so() -> None:
+    """Whoever hears of it first; so they never move into each other."""
+    story = Story(key="BR.1")
+    story.customer_writes(contact=Contact(keys=("BR.1",), name="Maria"))
+    own = story.state.customer
+    assert own is not None
+    assert story.tell(NamedBeside("551187654321", own.id)) == Effects()
+    [told] = story.tell(NamedBeside("551187654321", own.id + 1)).tell
+    assert told == Tell(address_of(TENANT, CHANNEL, "551187654321"), NamedBeside("BR.1", own.id))
+    moved = story.tell(NamedBeside("551187654321", own.id - 1))
+    assert story.written(ContactMove)[-1].into_key == "551187654321"
+    [joined] = [each for each in moved.tell if isinstance(each.message, Joined)]
+    assert joined.to == address_of(TENANT, CHANNEL, "551187654321")
+    assert story.event("conversation.status.changed")["conversation"]["status"] == "resolved"
+    forwarded = story.tell(story.written_by_customer())
+    assert forwarded.forward == address_of(TENANT, CHANNEL, "551187654321")
 
 
 def test_who_was_renumbered_is_found_by_both_ways_to_write_the_new_number() -> None:
@@ -332,6 +359,10 @@ class House:
         await self.engine.ask_contact(
             TENANT, channel, key, Receive(event=event, trace="t", received_at=NOON), timeout_seconds=300
         )
+
+    def skip(self, number: int) -> None:
+        """Messages are named from here on: another process' ones are taken."""
+        self._ids = count(number)
 
     async def start(self, key: str) -> None:
         start = Start(by=ANN, recipient=f"+{key}", name=None, platform="whatsapp", send=None)
@@ -532,3 +563,177 @@ async def test_a_merge_that_nobody_was_told_of_is_told_by_the_next_process(
         assert here.customer(NEWER, OTHER).merged_into == first
         assert not (await here.store.open_work(TENANT)).merges
         assert [shown["id"] for shown in here.last_shown().values()] == [first, first]
+
+
+# ------------------------------------------------------------------ two contacts that turn out to be one
+
+
+def names_lead_to(here: House) -> set[str]:
+    return {row.contact_key for row in here.store.table(TENANT, "customer_handles")}
+
+
+def opened(here: House) -> list[ConversationRow]:
+    return [row for row in here.conversations() if row.status in OPEN_STATUSES]
+
+
+def said(here: House) -> list[str]:
+    """What customers wrote, once for each time that it is stored."""
+    return sorted(row.platform_message_id for row in here.store.table(TENANT, "messages") if row.text)
+
+
+@pytest.mark.parametrize("seed", range(16))
+async def test_two_contacts_that_are_named_in_one_breath_become_one(
+    seed: int, autojump_clock: trio.testing.MockClock
+) -> None:
+    """A user id alone and a number alone are two, as nobody can know better. Who names both at last, while
+    both go on writing and commits are refused, makes them one: one open conversation, every message once,
+    one person, all names with him."""
+    async with house(database_of_two_channels(troubles=Bumpy(seed)), seed + 1) as here:
+        random = Random(seed)
+        if seed % 2:
+            await here.write("BR.1")
+            await here.write(OLDER)
+            assert len(opened(here)) == 2
+        calls: list[Callable[[], Awaitable[None]]] = [
+            lambda: here.write(OLDER),
+            lambda: here.write("BR.1"),
+            lambda: here.start(NEWER),
+            lambda: here.write(NEWER, "BR.1"),
+            lambda: here.write("BR.1", OLDER),
+            lambda: here.write("BR.1"),
+        ]
+        random.shuffle(calls)
+        async with trio.open_nursery() as nursery:
+            for call in calls:
+                nursery.start_soon(call)
+                if random.random() < 0.5:
+                    await trio.sleep(random.random() / 10)
+        await here.rest()
+        await here.write(OLDER, "BR.1")
+        await here.write("BR.1", OLDER)
+        await here.rest()
+        assert len(names_lead_to(here)) == 1
+        [conversation] = opened(here)
+        assert {conversation.contact_key} == names_lead_to(here)
+        assert said(here) == sorted(f"wamid.{number}" for number in range(1, len(said(here)) + 1))
+        assert len(said(here)) == 7 + 2 * (seed % 2)
+        assert sum(row.unread_count for row in here.conversations()) == len(said(here))
+        assert sum(row.unread_count for row in opened(here)) == len(said(here))
+        persons = [row for row in here.store.table(TENANT, "customers") if row.merged_into is None]
+        assert [row.id for row in persons] == [conversation.customer_id]
+        assert here.store.table(TENANT, "timers") == []
+        assert not any(JOIN_KEY in row.metadata for row in here.conversations())
+
+
+@pytest.mark.parametrize("seed", range(16))
+async def test_a_process_that_dies_while_two_become_one_leaves_it_to_the_next(
+    seed: int, autojump_clock: trio.testing.MockClock
+) -> None:
+    database = database_of_two_channels(troubles=Bumpy(seed))
+    random = Random(seed)
+    async with house(database, 1) as here:
+        await here.write("BR.1")
+        await here.write(OLDER)
+        await here.write(OLDER, "BR.1")
+        await trio.sleep(random.random() / 3)
+    async with house(database, 2) as here:
+        here.skip(100)
+        await here.engine.wake(TENANT, await here.store.open_work(TENANT))
+        await here.write(NEWER)
+        await trio.sleep(400)
+        await here.write(OLDER, "BR.1")
+        await here.rest()
+        assert len(names_lead_to(here)) == 1
+        [conversation] = opened(here)
+        assert conversation.unread_count == 5
+        assert here.store.table(TENANT, "timers") == []
+
+
+def handed_over(
+    older: Story, younger: Story, *, told: tuple[str, ...] = ("BR.1",)
+) -> tuple[TimerFired, ConversationRow]:
+    """The younger has moved into the older, which knows; what the older's timer says, and what it finds."""
+    own = older.state.customer
+    assert own is not None
+    moved = younger.tell(NamedBeside(older.state.key, own.id))
+    for each in moved.tell:
+        if isinstance(each.message, Joined):
+            older.tell(each.message)
+    row = younger.written(ConversationRow)[-1]
+    timer = younger.written(TimerRow)[-1]
+    fired = TimerFired(timer_id=timer.id, timer=timer.kind, conversation_id=row.id, due_at=timer.due_at)
+    return fired, structs.replace(row)
+
+
+def two_contacts() -> tuple[Story, Story]:
+    older, younger = Story(key="551187654321"), Story(key="BR.1")
+    older.customer_writes(contact=Contact(keys=("551187654321",), phone="+551187654321"))
+    younger.ctx.new_id = older.ctx.new_id
+    younger.customer_writes(contact=Contact(keys=("BR.1",)))
+    return older, younger
+
+
+def test_an_open_conversation_goes_on_where_the_older_contact_has_none() -> None:
+    older, younger = two_contacts()
+    assert older.state.conversation is not None
+    older.tell(SetStatus(conversation_id=older.state.conversation.id, status="resolved", by=ANN))
+    fired, row = handed_over(older, younger)
+    older.tell(fired, found=row)
+    conversation = older.written(ConversationRow)[-1]
+    assert (conversation.id, conversation.status, conversation.unread_count) == (row.id, "open", 1)
+    own = older.state.customer
+    assert own is not None
+    assert (conversation.contact_key, conversation.customer_id) == (older.state.key, own.id)
+    assert older.written(TimerDone)[-1].id == fired.timer_id
+    again = older.tell(fired)
+    assert [type(each) for each in again.commit] == [TimerDone]
+
+
+def test_an_open_conversation_says_that_there_is_another_and_counts_its_unread_messages() -> None:
+    older, younger = two_contacts()
+    before = younger.state.conversation
+    assert before is not None
+    younger.tell(Assign(conversation_id=before.id, user_id=501, by=ANN))
+    fired, row = handed_over(older, younger)
+    assert row.status == "resolved"
+    older.tell(fired, found=row)
+    kept = older.state.conversation
+    assert kept is not None
+    assert (kept.unread_count, kept.assigned_to, kept.status) == (2, 501, "open")
+    said = older.event("message.received")["message"]
+    assert said["content"]["kind"] == "conversation_joined"
+    assert said["content"]["conversation_id"] == row.id
+
+
+def test_who_opted_out_under_one_name_has_opted_out_under_all() -> None:
+    """What waits under the other is looked up and withdrawn with it."""
+    older, younger = two_contacts()
+    younger.customer_writes(contact=Contact(keys=("BR.1",)), opts="out")
+    older.tell(older.reply("waits"))
+    fired, row = handed_over(older, younger)
+    assert isinstance(older.raw(fired, found=row), Lookup)
+    older.tell(fired, found=(FoundTracked(),))
+    assert older.events().count("customer.opted_out") == 1
+    assert older.event("message.status.updated")["status"] == "failed"
+    refused = older.tell(older.reply()).refuse
+    assert isinstance(refused, Conflicting)
+    assert refused.code == "opted_out"
+
+
+def test_what_was_sent_before_two_became_one_still_has_its_statuses_and_can_be_sent_again() -> None:
+    """Its rows keep the key under which they were written."""
+    older, younger = two_contacts()
+    younger.tell(younger.reply("sent before"))
+    message = younger.written(MessageRow)[-1]
+    message.platform_message_id, message.status = "wamid.before", "sent"
+    handed_over(older, younger)
+    reached = StatusChanged(
+        contact=Contact(keys=(older.state.key,)),
+        platform_id="wamid.before",
+        status="delivered",
+        at=NOON,
+        raw_status="delivered",
+    )
+    told = older.tell(older.receive(reached), found=FoundMessage(message=message))
+    assert told.reply.outcome == "applied"
+    assert older.written(MessagePatch)[-1].status == "delivered"

@@ -103,7 +103,8 @@ async def books_balance(phone: Line, postgres: Postgres, accepted: dict[int, Jso
 KNOWN_AFTER = 3
 """Webhooks that may meet a connection of before."""
 
-SECONDS_AWAY = 30.0
+SECONDS_AWAY = 15.0
+"""Longer than the edge's deadline, and than the longest pause between two attempts to reach the database."""
 
 
 @pytest.mark.slow

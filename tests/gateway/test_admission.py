@@ -8,7 +8,6 @@ from typing import Any
 import pytest
 import trio
 import trio.testing
-from structlog.testing import capture_logs
 
 from gateway.admission import (
     IN_FLIGHT_MIN,
@@ -18,8 +17,11 @@ from gateway.admission import (
     WINDOW_SECONDS,
     Admission,
 )
+from gateway.in_flight import NOBODY
 from gateway.webhooks import WebhookLimits
+from gateway.webhooks.answers import OVER_SHARE, TOO_MANY
 from tests.gateway.test_webhooks import Edge, change, delivery, entry, failure, signed
+from tests.logs import capture_logs
 
 MOST = 2000
 
@@ -212,6 +214,27 @@ async def test_under_a_standing_queue_what_waited_too_long_is_refused_unread(
     assert sorted(texts) == sorted(
         ["waited 0.0", "waited 0.0", f"waited {PATIENCE_SECONDS / 2}", f"waited {PATIENCE_SECONDS}"]
     )
+
+
+async def test_on_arrival_those_who_name_nobody_have_one_share_between_them(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    """They are told that there is no room; a tenant has his own, and a place is free when it was called.
+    What must not be refused here has a place beyond the limit."""
+    edge = Edge(entry("1", tenant=10, secret="s1"), limits=WebhookLimits(in_flight_max=12))
+    door = edge.webhooks.shedding
+    assert not door.is_overloaded(1, trio.current_time())
+    assert door.is_overloaded(1, trio.current_time() - 2 * STANDING_SECONDS)
+    said = [door.arrive("whatsapp", b"{}") for _ in range(9)]
+    assert said == [NOBODY] * 8 + [TOO_MANY]
+    assert door.arrive("nothing/like/it", b"") is TOO_MANY
+    assert door.arrive("whatsapp", as_sent(change("1", "his"))) == 10
+    assert [door.arrive(None, b"") for _ in range(20)] == [NOBODY] * 20
+    assert door.arrive("whatsapp", as_sent(change("1", "his"))) is OVER_SHARE
+    for _ in range(28):
+        door.called(NOBODY)
+    assert door.arrive("whatsapp", as_sent(change("1", "his"))) == 10
+    assert door.arrive("whatsapp", b"{}") == NOBODY
 
 
 async def test_what_names_no_account_is_read_as_ever(autojump_clock: trio.testing.MockClock) -> None:

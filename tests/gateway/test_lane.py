@@ -15,16 +15,17 @@ import trio
 from hypothesis import given
 from hypothesis import strategies as st
 from quart_trio import QuartTrio
-from structlog.testing import capture_logs
 
 from gateway.lane import parting
 from gateway.lane.chunked import ChunkedBody
-from gateway.lane.connection import LaneLimits, WebhookLane
 from gateway.lane.parser import Head, NotForLane, Refused, read_head
+from gateway.lane.shared import LaneLimits
+from gateway.lane.webhook_lane import WebhookLane
 from gateway.routes import webhook_blueprint
 from gateway.serving import ServingLimits, serve
 from gateway.webhooks import Answer, Rest
 from tests.gateway.test_webhooks import Edge, change, delivery, entry, signed
+from tests.logs import capture_logs
 from tests.patience import PATIENCE_SECONDS
 
 PATH = "/api/webhooks/whatsapp"
@@ -246,7 +247,7 @@ async def test_bytes_may_arrive_one_by_one() -> None:
                 await client.send(bytes([byte]))
             assert await client.status() == 200
         assert server.texts() == ["whole", "chunked"]
-        assert server.lane.reading_bytes == 0
+        assert server.lane.shared.reading_bytes == 0
 
 
 @pytest.mark.real_time
@@ -261,7 +262,7 @@ async def test_a_large_body_arrives_whole() -> None:
         await client.send(post("next"))
         assert await client.status() == 200
         assert [len(body) for body in server.in_lane[:2]] == [len(body)] * 2
-        assert server.lane.reading_bytes == 0
+        assert server.lane.shared.reading_bytes == 0
 
 
 @pytest.mark.real_time
@@ -271,7 +272,7 @@ async def test_how_much_may_come_depends_on_the_path(chunked: bool) -> None:
     body = b"x" * (LaneLimits().body_bytes_max + 1)
     framing, sent = ("Transfer-Encoding: chunked", chunks(body, 40_000)) if chunked else ("", body)
     async with served() as server:
-        server.lane.bytes_max = lambda path: len(body) if path.endswith("/large") else len(body) - 1
+        server.lane.shared.bytes_max = lambda path: len(body) if path.endswith("/large") else len(body) - 1
         async with server.client() as client:
             await client.send(head(body, extra=framing, path=f"{PATH}/large") + sent)
             await client.status()
@@ -690,7 +691,7 @@ async def test_who_drips_bytes_is_cut_in_time(first: bytes, dripped: bytes) -> N
             status, _, body = await client.answer()
             assert (status, json.loads(body)["code"]) == (408, "timeout")
             nursery.cancel_scope.cancel()
-        assert server.lane.reading_bytes == 0
+        assert server.lane.shared.reading_bytes == 0
         assert server.in_lane == []
 
 
@@ -715,7 +716,7 @@ async def test_bodies_that_are_arriving_have_a_budget_together() -> None:
         status, headers, body = await client.answer()
         assert (status, json.loads(body)["code"]) == (503, "overloaded")
         assert headers["retry-after"] == "2"
-        assert server.lane.reading_bytes == 0
+        assert server.lane.shared.reading_bytes == 0
         async with server.client() as another:
             await another.send(head(b"a" * 90_000) + b"a" * 90_000)
             assert await another.status() == 200

@@ -8,7 +8,6 @@ from typing import cast
 import httpx
 import pytest
 import trio
-from structlog.testing import capture_logs
 from trio_websocket import ConnectionClosed, WebSocketConnection
 
 from engine.reading import Landlord, PushApp
@@ -20,6 +19,7 @@ from storage.vault import Vault
 from tests.gateway.conftest import Business, Person
 from tests.gateway.push_house import Client, House, entered, hear, opened, talk
 from tests.gateway.test_hub import TENANT
+from tests.logs import capture_logs
 
 pytestmark = pytest.mark.real_time
 

@@ -15,7 +15,6 @@ import trio.testing
 from hypothesis import given
 from hypothesis import strategies as st
 from quart_trio import QuartTrio
-from structlog.testing import capture_logs
 from trio_websocket import open_websocket_url
 
 from gateway.lane.parser import NotForLane
@@ -30,6 +29,7 @@ from gateway.routes import push_blueprint
 from gateway.serving import ServingLimits, serve
 from tests.gateway.push_house import AUTH, House, talk
 from tests.gateway.test_hub import TENANT
+from tests.logs import capture_logs
 from tests.patience import PATIENCE_SECONDS, until
 
 TEXT, BINARY, CLOSE, PING, PONG = 1, 2, 8, 9, 10

@@ -20,7 +20,6 @@ import trio.testing
 from msgspec import structs
 from prometheus_client import CollectorRegistry
 from quart_trio import QuartTrio
-from structlog.testing import capture_logs
 
 from adapters.whatsapp.describing import PLATFORM
 from adapters.whatsapp.receiver import WhatsAppReceiver
@@ -38,6 +37,7 @@ from gateway.serving import serve
 from gateway.turnstile import AT_ONCE
 from gateway.webhooks import Answer, WebhookLimits, Webhooks
 from gateway.webhooks.announced import ReadAnnounced
+from tests.logs import capture_logs
 from tests.patience import PATIENCE_SECONDS
 
 NOW = 1_772_355_600_000

@@ -5,7 +5,6 @@ import pytest
 import trio
 import trio.lowlevel
 import trio.testing
-from structlog.testing import capture_logs
 from trio_websocket import ConnectionClosed
 
 from engine.errors import StoreUnavailable, Unauthenticated
@@ -30,6 +29,7 @@ from tests.gateway.push_house import (
     talk,
 )
 from tests.gateway.test_hub import TENANT
+from tests.logs import capture_logs
 from tests.patience import PATIENCE_SECONDS, until
 
 # ------------------------------------------------------------------ coming in

@@ -16,7 +16,7 @@ from engine.domain.assigner.actor import choose
 from engine.domain.assigner.messages import ASSIGNER_LOAD
 from engine.domain.conversation.state import OPEN_STATUSES
 from engine.domain.conversation.statuses import RANK, UNDECIDED
-from engine.domain.resources import conversation_resource, customer_ref
+from engine.domain.resources import JOIN_KEY, conversation_resource, customer_ref
 from engine.domain.rows import ConversationRow, MessageRow
 from engine.ports import LoggedEvent
 from tests.simulation.world import World
@@ -133,6 +133,13 @@ def a_person_is_one_contact(world: World) -> None:
             owner = world.store.row(tenant_id, "customer_handles", handle.channel_id, handle.contact_key)
             assert owner is not None
             assert owner.customer_id == handle.customer_id
+            assert owner.contact_key == handle.contact_key
+
+
+def nothing_handed_over_waits(world: World) -> None:
+    """Where two contacts became one, the conversation that was open has found its place."""
+    waiting = [row.id for row in _conversations(world) if JOIN_KEY in row.metadata]
+    assert not waiting, f"{waiting} were handed over and not taken up"
 
 
 def everybody_is_shown_as_his_person(world: World) -> None:
@@ -217,6 +224,8 @@ def unread_counts_follow_from_the_events(world: World) -> None:
         number, message = data["conversation"]["id"], data.get("message")
         if event.name == "message.received" and message["type"] not in SILENT:
             unread[number] += 1
+        elif event.name == "message.received" and message["content"].get("kind") == "conversation_joined":
+            unread[number] += unread.pop(message["content"]["conversation_id"], 0)
         elif (
             event.name == "message.sent"
             and message["sender"]["type"] == "user"
@@ -369,6 +378,7 @@ CHECKERS: tuple[Callable[[World], None], ...] = (
     one_delivery_keeps_its_order,
     a_contact_has_one_open_conversation,
     a_person_is_one_contact,
+    nothing_handed_over_waits,
     everybody_is_shown_as_his_person,
     statuses_never_go_back,
     cursors_have_no_gaps,

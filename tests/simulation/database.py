@@ -141,6 +141,8 @@ class Database:
                 self._log(row, undo)
             case rows.MessagePatch():
                 self._patch_message(row, undo)
+            case rows.ContactMove():
+                self._move_contact(row, undo)
             case _ if kind == "patch":
                 self._patch(table, row, undo)
             case _:
@@ -208,6 +210,21 @@ class Database:
         if patch.status is not None:
             self.status_moves.append((patch, before.status))
             undo.append(self.status_moves.pop)
+
+    def _move_contact(self, row: rows.ContactMove, undo: Undo) -> None:
+        held = self.tables["customer_handles"]
+        owner = held.get((row.tenant_id, row.channel_id, row.into_key))
+        if owner is None:
+            return
+        for key, handle in list(held.items()):
+            if key[:2] == (row.tenant_id, row.channel_id) and handle.contact_key == row.from_key:
+                moved = msgspec.structs.replace(
+                    handle,
+                    contact_key=owner.contact_key,
+                    customer_id=owner.customer_id,
+                    moved_at=row.at,
+                )
+                self._put("customer_handles", key, moved, undo)
 
     def _log(self, row: Any, undo: Undo) -> None:
         cursor = row.local

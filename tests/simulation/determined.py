@@ -6,13 +6,14 @@ import secrets
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from datetime import datetime, tzinfo
 from functools import cache
 from importlib import import_module
 from itertools import count
 from pkgutil import walk_packages
 from random import Random
 from types import ModuleType, SimpleNamespace
-from typing import Any
+from typing import Any, Self
 from uuid import UUID
 
 import structlog
@@ -67,6 +68,8 @@ def determined(world: World) -> Iterator[None]:
                 played = module.__name__.startswith("adapters.simulators.")
                 if getattr(module, "time", None) is time:
                     stack.enter_context(replaced(module, "time", platforms if played else ours))
+                if played and getattr(module, "datetime", None) is datetime:
+                    stack.enter_context(replaced(module, "datetime", _calendar(world)))
                 if getattr(module, "secrets", None) is secrets:
                     stack.enter_context(replaced(module, "secrets", tokens))
             yield
@@ -101,6 +104,17 @@ class _Tokens:
 
     def token_urlsafe(self, size: int = 32) -> str:
         return self.token_hex(size)
+
+
+def _calendar(world: World) -> type[datetime]:
+    """Stands for `datetime`."""
+
+    class Calendar(datetime):
+        @classmethod
+        def now(cls, tz: tzinfo | None = None) -> Self:
+            return cls.fromtimestamp(world.platform_nanoseconds() / 1e9, tz)
+
+    return Calendar
 
 
 def _clock(nanoseconds: Callable[[], int]) -> Any:

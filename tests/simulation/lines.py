@@ -1,7 +1,7 @@
 """A connected account, and what is to be known of its platform to play it: the `Voice`.
 
 The rest of the simulation speaks of messages, statuses and calls; how they look on the wire is the voice's.
-`whatsapp` has one, made of the builders; `played` has one for each platform that `adapters/simulators` plays.
+`whatsapp` has one, made of the builders; `voices` has one for each platform that `adapters/simulators` plays.
 """
 
 from collections.abc import Hashable, Mapping, Sequence
@@ -35,7 +35,9 @@ class Taken(Struct, frozen=True, kw_only=True):
 
 
 class Refusal(Struct, frozen=True, kw_only=True):
-    """A send that the platform refuses by its own rules. `rule`: window | used_up | opted_out | other."""
+    """A send that the platform refuses by its own rules.
+
+    `rule`: window | used_up | opted_out | known | other."""
 
     rule: str
     answer: httpx.Response

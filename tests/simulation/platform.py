@@ -181,7 +181,10 @@ class Platform:
     def _take(self, call: Call, line: Line, request: httpx.Request) -> httpx.Response:
         """It has its effect, unless the platform's own rules forbid it."""
         taken = line.voice.take(call, request)
-        if isinstance(taken, Refusal):
+        if isinstance(taken, Refusal) and taken.rule == "known":
+            # It has the message from an earlier call, and says so.
+            call.outcome = "accepted"
+        elif isinstance(taken, Refusal):
             call.outcome = "refused"
             self._judge_refusal(call, line, taken.rule)
         else:

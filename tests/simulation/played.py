@@ -1,6 +1,6 @@
-"""The voices of the platforms that `adapters/simulators` plays: the same objects as in demos and tests, but
-without their servers. Calls are handed to them in memory, what they tell is carried by `mail`, and their
-clock and their randomness are the day's.
+"""How a platform that `adapters/simulators` plays becomes a voice: by the same object as in demos and tests,
+without its server. Calls are handed to it in memory, what it tells is carried by `mail`, and its clock and
+its randomness are the day's.
 """
 
 from abc import ABC, abstractmethod
@@ -13,20 +13,13 @@ from msgspec import structs
 
 from adapters.simulators.http import Request, Response
 from adapters.simulators.ledger import Fact
-from adapters.simulators.messaging.graph import MessagingAccount
-from adapters.simulators.messaging.platform import MessagingSimulator
 from adapters.simulators.playing.calls import Calls
 from adapters.simulators.playing.calls import Refusal as Refused
 from adapters.simulators.playing.cast import Customer
 from adapters.simulators.playing.platform import Played
 from adapters.simulators.settings import Settings
-from adapters.simulators.sms.api import SmsAccount
-from adapters.simulators.sms.platform import SmsSimulator
-from adapters.simulators.tiktok.accounts import TikTokAccount
-from adapters.simulators.tiktok.platform import TikTokSimulator
 from adapters.simulators.webhooks import Event, now_ms
 from engine.domain.phones import with_variants
-from engine.domain.platforms import rules_of
 from tests.simulation.database import POISON
 from tests.simulation.lines import Line, Post, Refusal, Taken
 from tests.simulation.mail import Item
@@ -43,8 +36,6 @@ PUBLIC_URL: Final = "https://mijra.example"
 
 _KINDS: Final = {"edit": "edit", "revoke": "gone"}
 """What the simulators call an edit and a deletion."""
-
-_EARLY_MS: Final = 60_000
 
 
 class Office:
@@ -72,6 +63,8 @@ class PlayedVoice(ABC):
     faults: frozenset[str]
     starts = False
     knows_ours = False
+    echoes = True
+    """Whether it tells what the business writes in the platform's own app."""
     kinds: ClassVar[Mapping[str, float]]
     """What its customers say beside texts, and how often."""
     codes: ClassVar[Mapping[str, tuple[int, str]]]
@@ -191,10 +184,6 @@ class PlayedVoice(ABC):
             person.written.append(composed.fact_id)
         return [item]
 
-    @property
-    def echoes(self) -> bool:
-        return rules_of(self.platform).capabilities.echoes
-
     # ---------------------------------------------------------------- webhooks
 
     def told(self, event: Event) -> None:
@@ -260,10 +249,14 @@ class PlayedVoice(ABC):
 
     def holds(self, request: httpx.Request) -> httpx.Response | None:
         try:
-            self.api._authorised(_request(request))  # type: ignore[attr-defined]
+            self.authorise(_request(request))
         except Refused as refused:
             return _response(self.api.refusal(refused, None))
         return None
+
+    def authorise(self, request: Request) -> None:
+        """Raises the simulator's Refusal for a call whose credentials do not hold."""
+        self.api._authorised(request)  # type: ignore[attr-defined]
 
     def refusal(self, kind: str, retry_after: float) -> httpx.Response:
         return _response(self.api.refusal(Refused(*self.codes[kind]), retry_after or None))
@@ -284,174 +277,6 @@ class PlayedVoice(ABC):
         assert send is not None
         self._ours[send.id] = call.message_id
         return Taken(platform_id=send.id, answer=_response(response))
-
-
-class MessagingVoice(PlayedVoice):
-    """Messenger and Instagram."""
-
-    kinds: ClassVar = {
-        "reply": 0.06,
-        "image": 0.04,
-        "reaction": 0.05,
-        "edit": 0.05,
-        "sticker": 0.02,
-        "postback": 0.03,
-    }
-    codes: ClassVar = {
-        "send_throttled": (613, "Too fast."),
-        "send_error": (2, "Later."),
-        "send_refused": (551, "This person cannot be reached."),
-    }
-    rules: ClassVar = {"outside of allowed window": "window"}
-
-    def make(self, seed: int, habits: Settings, options: "Random") -> Played[Any, Any]:
-        account = MessagingAccount(
-            account_id=str(610_000_000_000_000 + self.line.channel_id),
-            app_secret=options.choice(("secret-of-one-app", f"secret-{self.line.channel_id}")),
-            verify_token="verify",
-            access_token=f"token-{self.line.channel_id}",
-        )
-        return MessagingSimulator(self.platform, [account], seed=seed, settings=habits)
-
-    def pace(self, options: "Random") -> tuple[int, int]:
-        per_second = options.choice((2, 20, 80))
-        self.settings |= {"messages_per_second": per_second, "human_agent": options.random() < 0.3}
-        return per_second, 64
-
-    @property
-    def api(self) -> Calls:
-        assert isinstance(self.sim, MessagingSimulator)
-        return self.sim.api
-
-    @property
-    def company(self) -> Hashable:
-        return (self.platform, self.account.app_secret)
-
-    def credentials(self) -> dict[str, str]:
-        account = self.now()
-        return {
-            "app_secret": account.app_secret,
-            "verify_token": account.verify_token,
-            "access_token": account.access_token,
-        }
-
-
-class MessengerVoice(MessagingVoice):
-    platform = "facebook"
-
-
-class InstagramVoice(MessagingVoice):
-    platform = "instagram"
-    kinds: ClassVar = {**MessagingVoice.kinds, "deleted": 0.04}
-
-
-class TikTokVoice(PlayedVoice):
-    """The token of some accounts ends within the day, and is renewed before."""
-
-    platform = "tiktok"
-    kinds: ClassVar = {"reply": 0.06, "image": 0.04, "stripped": 0.12, "share_post": 0.03, "referral": 0.02}
-    codes: ClassVar = {
-        "send_throttled": (40100, "Too fast."),
-        "send_error": (51002, "Later."),
-        "send_refused": (40004, "No such conversation."),
-    }
-    rules: ClassVar = {"outside of the messaging window": "window", "are used up": "used_up"}
-
-    def make(self, seed: int, habits: Settings, options: "Random") -> Played[Any, Any]:
-        account = TikTokAccount(
-            account_id=f"-000open{self.line.channel_id}",
-            client_key=f"7{self.line.channel_id:018d}",
-            client_secret=f"secret-{self.line.channel_id}",
-            access_token=f"act.first{self.line.channel_id}",
-            refresh_token=f"rft.first{self.line.channel_id}",
-        )
-        self._hours = options.choice((2.0, 9.0, 24.0))
-        return TikTokSimulator([account], seed=seed, settings=habits)
-
-    def pace(self, options: "Random") -> tuple[int, int]:
-        per_second = options.choice((2, 10, 20))
-        self.parent_id = self.account.client_key
-        self.settings |= {"messages_per_second": per_second, "client_key": self.account.client_key}
-        return per_second, 16
-
-    @property
-    def api(self) -> Calls:
-        assert isinstance(self.sim, TikTokSimulator)
-        return self.sim.api
-
-    def life(self) -> tuple[int, int | None]:
-        given = self.world.morning - _EARLY_MS
-        return given, given + round(self._hours * 3_600_000)
-
-    def credentials(self) -> dict[str, str]:
-        account = self.now()
-        return {
-            "access_token": account.access_token,
-            "refresh_token": account.refresh_token,
-            "client_secret": account.client_secret,
-        }
-
-    def key(self, number: int) -> str:
-        return f"c0NvErSaTiOn+000{number}=="
-
-    def revoke(self) -> None:
-        """The owner takes the app's access away: calls are refused, and a webhook says so."""
-        assert isinstance(self.sim, TikTokSimulator)
-        self.sim.remove_authorization(self.external_id)
-
-    def restore(self) -> None:
-        assert isinstance(self.sim, TikTokSimulator)
-        number = self.sim.next_id()
-        self.sim._renewed(self.external_id, f"act.{number}", f"rft.{number}")
-
-
-class SmsVoice(PlayedVoice):
-    """By telephone numbers, so that people are known by each way to write theirs, and may be written to
-    first."""
-
-    platform = "sms"
-    starts = True
-    knows_ours = True
-    kinds: ClassVar = {"image": 0.04, "stop": 0.08, "start": 0.08}
-    codes: ClassVar = {
-        "send_throttled": (20429, "Too fast."),
-        "send_error": (20503, "Later."),
-        "send_refused": (21614, "Not a mobile number."),
-    }
-    rules: ClassVar = {"unsubscribed": "opted_out"}
-
-    def make(self, seed: int, habits: Settings, options: "Random") -> Played[Any, Any]:
-        account = SmsAccount(
-            account_id=f"+180055501{self.line.channel_id}",
-            account_sid=f"AC{self.line.channel_id:032x}",
-            auth_token=f"token-{self.line.channel_id}",
-        )
-        return SmsSimulator([account], seed=seed, settings=habits)
-
-    def pace(self, options: "Random") -> tuple[int, int]:
-        per_second = options.choice((3, 20, 80))
-        self.parent_id = self.account.account_sid
-        self.settings |= {"segments_per_second": per_second, "account_sid": self.account.account_sid}
-        return per_second, 16
-
-    @property
-    def api(self) -> Calls:
-        assert isinstance(self.sim, SmsSimulator)
-        return self.sim.api
-
-    def is_signal(self, content: str) -> bool:
-        return False
-
-    def credentials(self) -> dict[str, str]:
-        return {"auth_token": self.now().auth_token}
-
-    def key(self, number: int) -> str:
-        # Those of the line alone: who opts out does so of one sender.
-        return f"1555{self.line.channel_id}0{number:02d}"
-
-    def restore(self) -> None:
-        # The token signs what comes in, too: another one would be refused until somebody enters it.
-        self.sim.expire_token(self.external_id, expired=False)
 
 
 class _Nowhere:
@@ -484,6 +309,3 @@ def _posted(url: str, post: Any) -> Post:
     target = urlsplit(url)
     headers = {name.lower(): value for name, value in post.headers.items()}
     return Post(path=target.path, query=target.query, headers=headers, body=post.body)
-
-
-VOICES: Final = {each.platform: each for each in (MessengerVoice, InstagramVoice, TikTokVoice, SmsVoice)}

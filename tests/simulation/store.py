@@ -130,15 +130,16 @@ class ModelStore:
         newest = max(conversations, key=lambda row: (row.status in OPEN_STATUSES, row.id), default=None)
         customer = _copied(self.row(tenant, "customers", known.customer_id))
         others = self.table(tenant, "customers")
+        handles = tuple(copy.copy(row) for row in self.table(tenant, "customer_handles") if here(row))
         return ContactSnapshot(
             customer=customer,
             shared=any(row.merged_into == known.customer_id for row in others),
             root=self._root(customer) if customer is not None else None,
-            handles=tuple(copy.copy(row) for row in self.table(tenant, "customer_handles") if here(row)),
+            handles=handles,
             contact_key=known.contact_key,
             conversation=_copied(newest),
             messages=tuple(_tracked(row) for row in messages[:recent_max]),
-            complete=len(messages) <= recent_max,
+            complete=len(messages) <= recent_max and all(row.moved_at is None for row in handles),
         )
 
     def _root(self, customer: rows.CustomerRow) -> CustomerRef | None:

@@ -28,13 +28,13 @@ from tests.simulation.mail import Mail
 from tests.simulation.people import People, Person
 from tests.simulation.plan import Operation, Scenario
 from tests.simulation.platform import Platform
-from tests.simulation.played import VOICES
 from tests.simulation.process import Process, credentials_of, entry_of
 from tests.simulation.record import Record
 from tests.simulation.screens import Screen
 from tests.simulation.store import ModelStore
 from tests.simulation.supervision import Supervision
 from tests.simulation.troubles import StoreTroubles
+from tests.simulation.voices import VOICES
 from tests.simulation.whatsapp import WhatsAppVoice
 
 MORNING = 1_767_441_600_000  # Saturday 2026-01-03 12:00:00 UTC

@@ -69,7 +69,7 @@ async def test_what_is_sent_is_delivered_and_read_or_comes_back() -> None:
         await on.answer(received, SendText(body="No."))
         failed = await status(on, "failed")
         assert failed.error is not None
-        assert failed.error.platform_code == "5.1.1"
+        assert failed.error.platform_code == "5.2.2"
 
 
 async def test_over_smtp_a_failure_comes_back_as_a_report() -> None:

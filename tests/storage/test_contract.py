@@ -215,10 +215,15 @@ async def side(
     bridge: Bridge,
     postgres_dsn: str,
     databases: DatabaseServer,
-    tenant_database: str,
+    tenant_template: str,
 ) -> AsyncIterator[Side]:
-    prefix = databases.landlord_database.removesuffix("landlord")
-    made = _model() if request.param == "model" else _postgres(bridge, postgres_dsn, prefix, tenant_database)
+    if request.param == "model":
+        made = _model()
+    else:
+        name = databases.pooled_database(1)
+        await databases.create_database(name, template=tenant_template)
+        prefix = databases.landlord_database.removesuffix("landlord")
+        made = _postgres(bridge, postgres_dsn, prefix, name)
     async with made as opened:
         yield opened
 
@@ -406,6 +411,41 @@ async def test_contacts_are_loaded_as_they_were_stored(side: Side) -> None:
         (whole,) = await node.contacts.load_contacts([_asked(1, "a")], recent_max=3)
         assert whole is not None
         assert whole.complete
+
+
+@pytest.mark.parametrize(
+    "order", [(("c", "b"), ("b", "a")), (("b", "a"), ("c", "b"))], ids=["cb ba", "ba cb"]
+)
+async def test_a_contact_moves_with_all_its_names_to_where_the_other_leads(
+    side: Side, order: tuple[tuple[str, str], ...]
+) -> None:
+    """Also where two move in one batch, whichever is decided first; nobody else's names move."""
+    async with side.node() as node:
+        await node.commit(
+            handle(1, "a", customer_id=1),
+            handle(1, "b", customer_id=2),
+            handle(1, "b2", contact_key="b", customer_id=2),
+            handle(1, "c", customer_id=3),
+            handle(1, "b", channel_id=8, customer_id=4),
+            *(customer(1, number) for number in (1, 2, 3, 4)),
+        )
+        await node.commit(handle(2, "b", customer_id=2), customer(2, 2))
+        for one, other in order:
+            move = rows.ContactMove(tenant_id=1, channel_id=7, from_key=one, into_key=other, at=T0)
+            node.submit(one, move)
+        await node.writers.flush()
+        assert node.verdicts.all[-2:] == [(name, None) for name, _ in order]
+        for contact in await node.contacts.load_contacts(
+            [_asked(1, key) for key in ("a", "b", "b2", "c")], recent_max=2
+        ):
+            assert contact is not None
+            assert (contact.contact_key, contact.customer.id, contact.complete) == ("a", 1, False)
+            assert {one.external_id for one in contact.handles} == {"a", "b", "b2", "c"}
+        elsewhere = ContactRequest(tenant_id=1, channel_id=8, keys=("b",))
+        for asked, customer_id in ((elsewhere, 4), (_asked(2, "b"), 2)):
+            [contact] = await node.contacts.load_contacts([asked], recent_max=2)
+            assert contact is not None
+            assert (contact.contact_key, contact.customer.id, contact.complete) == ("b", customer_id, True)
 
 
 async def test_a_contact_knows_whom_it_is_shown_as_and_who_is_shown_as_it(side: Side) -> None:

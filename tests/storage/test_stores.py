@@ -33,7 +33,7 @@ from storage.pages import cursor_text
 from storage.placements import Placements
 from storage.reads import ReadStore
 from storage.tenants import Tenants
-from storage.upkeep import upkeep
+from storage.upkeep import DAY_MS, RETENTION_DAYS, forget_parked, upkeep
 from storage.writers import Writers
 from tests.storage.writing import (
     T0,
@@ -86,9 +86,13 @@ class World:
 
 @pytest.fixture(params=["own", "pooled"])
 async def world(
-    request: pytest.FixtureRequest, databases: DatabaseServer, landlord_database: str
+    request: pytest.FixtureRequest, databases: DatabaseServer, landlord_database: str, tenant_template: str
 ) -> AsyncIterator[World]:
     made = World(databases)
+    # Copied, so that the landlord finds nothing to migrate.
+    own = request.param == "own"
+    for name in map(databases.own_database, (1, 2)) if own else [databases.pooled_database(1)]:
+        await databases.create_database(name, template=tenant_template)
     for number in (1, 2):
         await made.landlord.create_tenant(
             tenant_id=number,
@@ -472,6 +476,25 @@ async def test_a_tenant_has_one_push_app(world: World) -> None:
     assert len(made) == 5
     assert list(await world.landlord.push_apps()) == [made[0]]
     assert all(each == made[0] for each in made)
+
+
+async def test_what_nobody_comes_for_is_forgotten(world: World) -> None:
+    """Parked deliveries go after as long as all others; younger ones stay."""
+    now = T0 + RETENTION_DAYS * DAY_MS
+    for number, at in enumerate((T0 - 1, T0, now), 1):
+        await world.landlord.park_unrouted(
+            delivery_id=number,
+            platform="whatsapp",
+            external_id="42",
+            headers={},
+            body=b"{}",
+            reason="unknown_account",
+            trace="t",
+            now=at,
+        )
+    assert await forget_parked(world.landlord, now=now) == 1
+    assert await forget_parked(world.landlord, now=now) == 0
+    assert await forget_parked(world.landlord, now=now + 1) == 1
 
 
 async def test_a_tenant_half_created_is_finished(databases: DatabaseServer, landlord_database: str) -> None:

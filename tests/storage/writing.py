@@ -240,6 +240,7 @@ def one_of_each(tenant: int) -> list[rows.Row]:
         customer(tenant),
         customer_merge(tenant, 1, survivor_id=1, merged_id=2),
         handle(tenant, "c1"),
+        rows.ContactMove(tenant_id=tenant, channel_id=7, from_key="c0", into_key="c1", at=T0),
         conversation(tenant, tag_ids=[3], auto_replied={"4": T0}),
         message(tenant, id=100, platform_message_id="wamid.1", client_key="k1"),
         attachment(tenant, id=200, message_id=100, width=10, duration=1.5),

@@ -17,7 +17,7 @@ import trio
 
 from adapters.simulators.ledger import Send
 from adapters.simulators.mail.people import Correspondent, Correspondents, Written
-from adapters.simulators.mail.reports import failure_report
+from adapters.simulators.mail.reports import FULL, failure_report
 from adapters.simulators.mail.server import MailDoor
 from adapters.simulators.mail.service import MailAccount, MailService
 from adapters.simulators.mail.speech import MailgunSpeech
@@ -111,7 +111,7 @@ class MailSimulator(Played[MailAccount, Correspondent]):
             self._tell_event(account, send, payload, "failed", "failed")
             return
         # Whoever sends by SMTP hears of a failure by mail.
-        report = failure_report(account.account_id, send.id, customer.key)
+        report = failure_report(account.account_id, send.id, customer.key, FULL)
         fact = self.fact("status", account, send.id, send.recipient, send.type, status="failed")
         written = Written(
             sender="", recipient=account.account_id, message_id=send.id, kind="report", mime=report
@@ -132,7 +132,7 @@ class MailSimulator(Played[MailAccount, Correspondent]):
             change |= {
                 "severity": "permanent",
                 "reason": "bounce",
-                "delivery-status": {"code": 550, "message": "550 5.1.1 The mailbox does not exist"},
+                "delivery-status": {"code": int(FULL[:3]), "message": FULL},
             }
         fact = self.fact("status", account, send.id, send.recipient, send.type, status=status)
         self.tell_item(account, change, (fact,))

@@ -5,6 +5,9 @@ from email.message import EmailMessage
 from email.policy import SMTP
 from typing import Final
 
+DEAD: Final = "550 5.1.1 The mailbox does not exist"
+FULL: Final = "552 5.2.2 The mailbox is full"
+"""How mail to somebody fails who has a mailbox: they write from it."""
 _REPORT: Final = """\
 From: Mail Delivery System <mailer-daemon@relay.example>
 To: {to}
@@ -26,8 +29,8 @@ Reporting-MTA: dns; relay.example
 
 Final-Recipient: rfc822; {recipient}
 Action: failed
-Status: 5.1.1
-Diagnostic-Code: smtp; 550 5.1.1 The mailbox does not exist
+Status: {code}
+Diagnostic-Code: smtp; {reply}
 
 --report
 Content-Type: text/rfc822-headers
@@ -39,6 +42,8 @@ To: {recipient}
 """
 
 
-def failure_report(to: str, message_id: str, recipient: str) -> EmailMessage:
-    text = _REPORT.format(to=to, message_id=message_id, recipient=recipient)
+def failure_report(to: str, message_id: str, recipient: str, reply: str = DEAD) -> EmailMessage:
+    """`reply`: what the recipient's server said, with an enhanced code."""
+    code = reply.split()[1]
+    text = _REPORT.format(to=to, message_id=message_id, recipient=recipient, code=code, reply=reply)
     return message_from_string(text, _class=EmailMessage, policy=SMTP)

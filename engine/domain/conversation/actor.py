@@ -13,7 +13,7 @@ Restart    the state is read afresh; what was not committed was never seen by an
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, assert_never, cast
 
-from engine.domain.conversation import consent, customer, delivery, desk, receiving, replying
+from engine.domain.conversation import consent, customer, delivery, desk, joining, receiving, replying
 from engine.domain.conversation.finding import ABSENT, no_conversation
 from engine.domain.conversation.messages import (
     KIND,
@@ -23,6 +23,7 @@ from engine.domain.conversation.messages import (
     ChangeTags,
     ConversationCommand,
     EditNote,
+    Joined,
     KnowProfile,
     LiftUndeliverable,
     Link,
@@ -68,10 +69,14 @@ def decide(state: ContactState, message: ConversationCommand, ctx: Context) -> E
             return delivery.media_verdict(state, message, ctx)
         case Start():
             return replying.start(state, message, ctx)
+        case TimerFired(timer=joining.TIMER):
+            return joining.take_up(state, message, ctx)
         case TimerFired():
             return desk.timer_fired(state, message, ctx)
         case NamedBeside():
-            return customer.named_beside(state, message, ctx)
+            return joining.named_beside(state, message, ctx)
+        case Joined():
+            return joining.joined(state, message, ctx)
         case _ if state.customer is None:
             return no_conversation()
         case KnowProfile():

@@ -99,12 +99,20 @@ def opt(change: Change, opts: str, *, source: str, message_id: int | None = None
         return
     if opts == OUT:
         conversation.metadata = {**conversation.metadata, OPTED_OUT: change.now}
-        _withdraw(change, "opted_out", "The customer opted out before this was sent.", retryable=False)
+        _withdraw_unwanted(change)
     else:
         conversation.metadata = {k: v for k, v in conversation.metadata.items() if k != OPTED_OUT}
     change.touch(conversation)
     name = "customer.opted_out" if opts == OUT else "customer.opted_in"
     change.event(name, conversation, source=source, message_id=message_id)
+
+
+def keep_out(change: Change) -> None:
+    """The customer opted out under another of their names: they have under all."""
+    if has_opted_out(change.state):
+        _withdraw_unwanted(change)
+    else:
+        opt(change, OUT, source="platform")
 
 
 def heed(change: Change, error: PlatformError | Refused, *, at: int, message_id: int | None = None) -> None:
@@ -170,6 +178,10 @@ def lift(
     change = Change(state, ctx, message.trace)
     arrives(change, source="user", by=message.by)
     return change.done(change.resource(conversation))
+
+
+def _withdraw_unwanted(change: Change) -> None:
+    _withdraw(change, "opted_out", "The customer opted out before this was sent.", retryable=False)
 
 
 def _withdraw(change: Change, code: str, sentence: str, *, retryable: bool) -> None:

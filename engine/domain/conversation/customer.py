@@ -5,8 +5,8 @@ who is one person with whom, the customers actor decides, and each contact hears
 """
 
 from engine.domain.conversation.changes import Change
-from engine.domain.conversation.lifecycle import know_address, spread_name
-from engine.domain.conversation.messages import ChangeCustomer, Link, NamedBeside, Shared
+from engine.domain.conversation.lifecycle import spread_name
+from engine.domain.conversation.messages import ChangeCustomer, Link, Shared
 from engine.domain.conversation.state import ContactState, snapshot
 from engine.domain.customers.changing import apply_link, apply_values
 from engine.domain.customers.messages import Linked, Renamed
@@ -31,16 +31,6 @@ def change_customer(state: ContactState, message: ChangeCustomer, ctx: Context) 
     if spread_name(change, before) and customer.merged_into is None and state.conversation is not None:
         change.event("conversation.updated", state.conversation)
     return change.done(change.customer_resource())
-
-
-def named_beside(state: ContactState, message: NamedBeside, ctx: Context) -> Effects:
-    """By the platform, together with a contact that has a customer of its own."""
-    customer = state.customer
-    change = Change(state, ctx, message.trace)
-    if customer is not None and know_address(customer, phone=message.phone, email=message.email):
-        change.add(snapshot(customer))
-        change.customer_event()
-    return change.done()
 
 
 def link_customer(state: ContactState, message: Link, ctx: Context) -> Effects:

@@ -45,7 +45,7 @@ def receive_status(
             query = by_id(state, own_id) if own_id is not None else by_platform(state, event.platform_id)
             return Lookup(query)
         if found.message is not None:
-            if found.message.contact_key != state.key:
+            if not state.owns(found.message.contact_key):
                 # The person was named by an id that is new to us. A message has one writer: its owner.
                 owner = found.message.contact_key
                 return Effects(forward=address_of(state.tenant_id, state.channel_id, owner))

@@ -38,7 +38,7 @@ def conversation_of(
     row = ctx.found
     if not isinstance(row, ConversationRow):
         return None
-    if row.channel_id != state.channel_id or row.contact_key != state.key:
+    if row.channel_id != state.channel_id or not state.owns(row.contact_key):
         return None
     return state.adopt(row)
 

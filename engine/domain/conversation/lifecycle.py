@@ -85,8 +85,8 @@ def know_customer(
             customer.last_seen_at = now
             change.add(snapshot(customer))
     if change.ctx.suspect and state.handles:
-        # One of the handles belongs to another contact: that is for a merge to settle, not for us.
-        beside = NamedBeside(phone=customer.phone, email=customer.email, trace=change.trace)
+        # One of the handles belongs to another contact, which is the same person.
+        beside = NamedBeside(state.key, customer.id, change.trace)
         for key in keys:
             if state.wants_handle(key, now):
                 state.leave_handle(key, now)

@@ -71,11 +71,21 @@ class KnowProfile(Struct, frozen=True, tag=True, tag_field="message", kw_only=Tr
     trace: str = ""
 
 
-class NamedBeside(Struct, frozen=True, tag=True, tag_field="message", kw_only=True):
+class NamedBeside(Struct, frozen=True, tag=True, tag_field="message"):
     """From another contact on the channel, which the platform has named in one breath with this one, after
-    each had come by a name of its own. Two contacts they stay; what this one lacks of number and address it
-    takes over, so that they are suggested as one person. No answer."""
+    each had come by a name of its own: they become one contact (`joining`). No answer."""
 
+    contact_key: str
+    customer_id: int
+    trace: str = ""
+
+
+class Joined(Struct, frozen=True, tag=True, tag_field="message", kw_only=True):
+    """From a contact that has moved into this one: its customer, and the names that lead here now. No
+    answer."""
+
+    customer_id: int
+    handles: dict[str, str | None]
     phone: str | None
     email: str | None
     trace: str = ""
@@ -296,7 +306,7 @@ class TimerFired(Struct, frozen=True, tag=True, tag_field="message", kw_only=Tru
     """From the timers actor: a durable deadline has come."""
 
     timer_id: int
-    timer: str  # 'snooze'
+    timer: str  # 'snooze', 'join'
     conversation_id: int
     due_at: int
 
@@ -319,6 +329,7 @@ ConversationCommand = (
     | MediaVerdict
     | KnowProfile
     | NamedBeside
+    | Joined
     | ChangeCustomer
     | Link
     | Shared

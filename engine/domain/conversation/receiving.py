@@ -213,7 +213,7 @@ def _answered(
     original, own = ctx.found
     row = original.message
     if row is not None and row.direction == "outbound":
-        if row.contact_key != state.key:
+        if not state.owns(row.contact_key):
             return Effects(forward=address_of(state.tenant_id, state.channel_id, row.contact_key))
         state.track(tracked_row(row))
     found: FoundMessage = own
@@ -708,7 +708,7 @@ def _target(
     original, own = ctx.found
     if original.message is None:
         return None, own
-    if original.message.contact_key != state.key:
+    if not state.owns(original.message.contact_key):
         return Effects(forward=address_of(state.tenant_id, state.channel_id, original.message.contact_key))
     target = tracked_row(original.message)
     state.track(target)

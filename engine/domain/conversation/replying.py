@@ -170,7 +170,7 @@ def retry(state: ContactState, message: Retry, ctx: Context) -> Effects | Lookup
     if (
         row is None
         or row.conversation_id != message.conversation_id
-        or row.contact_key != state.key
+        or not state.owns(row.contact_key)
         or found.outbox is None
     ):
         return Effects(refuse=_not_found("There is no such message to send again."))
@@ -553,7 +553,7 @@ def _message_named(state: ContactState, message_id: int | None, found: tuple[obj
     for each in found:
         if isinstance(each, FoundMessage) and each.message is not None:
             row = each.message
-            if row.id == message_id and row.contact_key == state.key:
+            if row.id == message_id and state.owns(row.contact_key):
                 return tracked_row(row)
     return None
 
@@ -563,7 +563,7 @@ def _found_conversation(state: ContactState, found: tuple[object, ...]) -> Conve
         if (
             isinstance(each, ConversationRow)
             and each.channel_id == state.channel_id
-            and each.contact_key == state.key
+            and state.owns(each.contact_key)
         ):
             return state.adopt(each)
     return None

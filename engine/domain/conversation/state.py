@@ -178,8 +178,15 @@ class ContactState(Struct, kw_only=True):
             self.older[conversation_id] = row
         return row
 
+    def owns(self, contact_key: str) -> bool:
+        """Whether what was stored under this key is this contact's. A contact that has moved into this one
+        has left it its key among its handles."""
+        return contact_key == self.key or contact_key in self.handles
+
     def adopt(self, row: ConversationRow) -> ConversationRow:
-        """Takes in a conversation that was looked up."""
+        """Takes in a conversation that was looked up; what is written of it from now on is under our key."""
+        if self.customer is not None:
+            row.contact_key, row.customer_id = self.key, self.customer.id
         self.older.pop(row.id, None)
         self.older[row.id] = row
         if len(self.older) > OLDER_MAX:

@@ -111,6 +111,9 @@ class _Demo:
             checks = await self._with_server(server, asked)
         if server.exit_status != 0:
             checks.append(_server_failed(server.exit_status))
+        if not checks:
+            screen.say("It ended before a customer had written, so there is nothing to compare.")
+            return False
         screen.shares(self._tally.shares)
         screen.checks(checks)
         clean = all(check.clean for check in checks)
@@ -118,6 +121,7 @@ class _Demo:
         return clean
 
     async def _with_server(self, server: Server, asked: trio.Event) -> list[Check]:
+        """None where nobody has written."""
         ready = server.ready
         played = "  ".join(f"{name} {url}" for name, url in self._urls().items())
         self._screen.say(f"API {ready.base_url}  WebSocket {ready.ws_url}  {played}")
@@ -138,6 +142,9 @@ class _Demo:
                 nursery.start_soon(self._count_stored, witness)
                 nursery.start_soon(_end_with, server, asked)
                 await self._talk(asked)
+                if not self._ledger.facts:
+                    nursery.cancel_scope.cancel()
+                    return []
                 self._state = "settling"
                 settled = await self._settle(server, witness, office, inbox)
                 self._tally.stored = await witness.inbound()

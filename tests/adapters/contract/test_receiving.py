@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from msgspec import structs
 
 from adapters.port import Adapter
-from adapters.wire import EVENTS_MAX
+from adapters.wire import BYTES_PER_CONTAINER_MIN, CONTAINERS_MAX, EVENTS_MAX, decode_json
 from engine.domain.inbound import (
     Announced,
     InboundEvent,
@@ -165,6 +165,14 @@ def test_bytes_of_any_kind_never_crash_the_parser(
             parsed(payload, body)
         except InvalidInput:
             continue
+
+
+def test_a_body_of_brackets_is_not_decoded() -> None:
+    """Nothing takes so long to decode for its size. Brackets in a long text do no harm."""
+    with pytest.raises(InvalidInput):
+        decode_json(b"[" + b"{}," * CONTAINERS_MAX + b"{}]")
+    text = "{[" * CONTAINERS_MAX + "x" * 2 * BYTES_PER_CONTAINER_MIN * CONTAINERS_MAX
+    assert decode_json(json.dumps({"text": text}).encode()) == {"text": text}
 
 
 @each_adapter

@@ -5,6 +5,7 @@ import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from email.message import EmailMessage
+from email.parser import BytesParser
 from email.policy import SMTP
 from typing import Any
 
@@ -21,6 +22,7 @@ from engine.errors import MailboxFull, MijraError, StoreUnavailable
 from engine.ports import Endpoint
 from storage.bridge import Bridge
 from tests.adapters.email.certificates import certificate
+from tests.adapters.email.judged import Resolver, names, signed
 from tests.patience import PATIENCE_SECONDS
 
 pytestmark = pytest.mark.real_time
@@ -43,6 +45,9 @@ class House:
         self.ready = trio.Event()
         self.stopping = trio.Event()
         self.tls: ssl.SSLContext | None = None
+        self.wishes: dict[str, str] = {}
+        self.resolver = Resolver(names())
+        self.strangers = False
 
     async def deliver(self, delivery: Delivery) -> DeliveryReceipt:
         if self.before is not None:
@@ -73,7 +78,15 @@ class House:
     @asynccontextmanager
     async def running(self, bridge: Bridge) -> AsyncIterator[MailListener]:
         async def account(endpoint: Endpoint) -> Account | None:
-            return None
+            wish = self.wishes.get(endpoint.external_id)
+            return Account(
+                tenant_id=7,
+                channel_id=70,
+                platform="email",
+                external_id=endpoint.external_id,
+                credentials={},
+                settings={"dmarc": wish} if wish is not None else {},
+            )
 
         nothing: Any = Nothing()
         tools: Tools = nothing
@@ -91,7 +104,9 @@ class House:
                 listen={"smtp": Listen(host="127.0.0.1", port=0)},
                 tls=lambda: self.tls,
                 listening=self.is_listening,
-            )
+            ),
+            self.resolver,
+            lambda address: self.strangers,
         )
         async with trio.open_nursery() as nursery:
             nursery.start_soon(listener.run, self.stopping)
@@ -400,3 +415,50 @@ async def test_a_stop_lets_a_mail_under_way_be_answered(bridge: Bridge) -> None:
             durable.set()
         assert results == [{}]
         assert len(house.deliveries) == 1
+
+
+async def test_who_sends_is_noted_with_the_message(bridge: Bridge) -> None:
+    """As a fact, and as a sentence where it is not who it says."""
+    house = House()
+    house.strangers = True
+    async with house.running(bridge):
+        await send(house)
+        (_, (event,)) = house.deliveries[0].groups[0]
+        assert isinstance(event, MessageReceived)
+        facts = event.metadata["email"]
+        assert (facts["dmarc"], facts["dmarc_policy"], facts["dkim"]) == ("fail", "reject", "none")
+        assert facts["warning"].startswith("The sender's address is not proven")
+
+
+async def test_what_its_domain_wants_refused_is_where_the_account_says_so(bridge: Bridge) -> None:
+    """A mail that is signed is taken; and so is one that is for somebody else too, who takes such."""
+    house = House()
+    house.strangers = True
+    house.wishes = {ADDRESS: "refuse"}
+    async with house.running(bridge):
+        with pytest.raises(smtplib.SMTPDataError) as refusal:
+            await send(house)
+        assert refusal.value.smtp_code == 550
+        assert "5.7.26 mail.example" in str(refusal.value)
+        assert house.deliveries == []
+        await send(house, (ADDRESS, "sales@shop.example"))
+        assert len(house.deliveries[0].groups) == 2
+        good = BytesParser(policy=SMTP, _class=EmailMessage).parsebytes(signed(mail().as_bytes(policy=SMTP)))
+        await send(house, message=good)
+        (_, (event,)) = house.deliveries[1].groups[0]
+        assert isinstance(event, MessageReceived)
+        assert event.metadata["email"]["dmarc"] == "pass"
+
+
+async def test_nobody_is_asked_where_nothing_is_judged(bridge: Bridge) -> None:
+    """The account wants none of it, or a server of our own network passes the mail on."""
+    house = House()
+    async with house.running(bridge):
+        await send(house)
+        house.strangers, house.wishes = True, {ADDRESS: "off"}
+        await send(house)
+    assert house.resolver.asked == []
+    for delivery in house.deliveries:
+        (_, (event,)) = delivery.groups[0]
+        assert isinstance(event, MessageReceived)
+        assert "dmarc" not in event.metadata["email"]
