@@ -64,6 +64,10 @@ class Shop(Struct, Generic[S], kw_only=True):
         return health
 
 
+NOT_GIVEN = frozenset({"resource_name", "push_private_key", "push_key_id"})
+"""Of a stand-in's keys what names the account, and what is Google's own."""
+
+
 @asynccontextmanager
 async def shop(business: Business, stand_in: StandIn, kind: type[S]) -> AsyncIterator[Shop[S]]:
     keys = stand_in.new_keys()
@@ -79,7 +83,7 @@ async def shop(business: Business, stand_in: StandIn, kind: type[S]) -> AsyncIte
                     "platform": "google-business",
                     "name": f"Google {next(_numbers)}",
                     "external_id": keys["resource_name"],
-                    "credentials": {name: value for name, value in keys.items() if name != "resource_name"},
+                    "credentials": {name: value for name, value in keys.items() if name not in NOT_GIVEN},
                     "settings": {"base_url": sim.base_url},
                 },
             )
