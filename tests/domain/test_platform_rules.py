@@ -7,7 +7,7 @@ import msgspec
 from msgspec import structs
 
 from engine.domain.conversation.messages import By, KnowProfile, OutboxVerdict, Retry
-from engine.domain.inbound import Contact, MessageEchoed, StatusesReached
+from engine.domain.inbound import Contact, MessageEchoed, StatusChanged, StatusesReached
 from engine.domain.outbound import OutboxItem, OutboxPayload, OutcomeUnknown, SendText, Sent
 from engine.domain.outbox import Settled
 from engine.domain.rows import CustomerRow, MessagePatch, MessageRow, OutboxPatch, OutboxRow, StatusRow
@@ -157,6 +157,25 @@ def test_a_mark_that_overtakes_the_answer_to_the_send_is_not_lost() -> None:
         assert statuses(story) == {message: "pending"}
         story.tell(verdict(story, message, Sent(platform_id="m_9", at=NOON)))
         assert statuses(story) == {message: "read"}
+
+
+def test_a_mark_that_overtakes_the_name_of_a_message_in_doubt_is_not_lost() -> None:
+    """The answer to the send was lost; a status names the message, after the mark that has passed it."""
+    story = on("facebook")
+    story.customer_writes()
+    message = story.tell(story.reply("quick")).reply.id
+    story.tell(verdict(story, message, OutcomeUnknown(at=NOON)))
+    story.tell(reached(story, "read", up_to=NOON + 10))
+    named = StatusChanged(
+        contact=Contact(keys=(KEY,)),
+        platform_id="m_9",
+        status="sent",
+        at=NOON,
+        raw_status="sent",
+        callback=str(message),
+    )
+    story.tell(story.receive(named))
+    assert statuses(story) == {message: "read"}
 
 
 def test_what_is_not_resident_is_looked_up_once() -> None:

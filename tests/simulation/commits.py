@@ -65,7 +65,8 @@ class Commits:
                 )
 
     def _states(self, database: "Database", columns: Sequence[Any]) -> None:
-        """What one process said that it is sending, another one first calls unknown."""
+        """The message that one process said that it is sending, another one first calls unknown. A signal
+        (seen, typing) does no harm twice."""
         names = rows.OutboxPatch.__struct_fields__
         for values in zip(*columns, strict=True):
             patch = dict(zip(names, values, strict=True))
@@ -73,7 +74,9 @@ class Commits:
             node = database.owners[patch["tenant_id"]].node
             before, sender = self.items.get(number, ("queued", node))
             if state == "sending":
-                if before == "sending" and sender != node:
+                item = database.tables["outbox"].get((patch["tenant_id"], number))
+                is_message = item is not None and item.message_id is not None
+                if is_message and before == "sending" and sender != node:
                     self.world.violate("outbox", f"{number} is sent by {sender} and by {node}", number)
                 sender = node
             self.items[number] = (state or before, sender)

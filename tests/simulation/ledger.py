@@ -46,6 +46,9 @@ class Ledger:
         key = ("messages_platform_id", tenant, item.line.channel_id, item.platform_id)
         if key in world.databases[tenant].unique:
             return []
+        if item.announced and not item.line.voice.can_tell(item.platform_id):
+            # Told of so late that the platform's own list, the newest 20 of a conversation, has gone on.
+            return []
         letters = world.store.table(tenant, "dead_letters")
         if is_poison(item) and any(item.platform_id in str(letter.message) for letter in letters):
             return []

@@ -93,6 +93,10 @@ class PlayedVoice(ABC):
     @abstractmethod
     def make(self, seed: int, habits: Settings, options: "Random") -> Played[Any, Any]: ...
 
+    def can_tell(self, platform_id: str) -> bool:
+        """Whether the platform still tells of a message that a webhook only announced."""
+        return True
+
     @abstractmethod
     def pace(self, options: "Random") -> tuple[int, int]:
         """Calls in a second and at once, after putting into `settings` what says so."""

@@ -117,6 +117,10 @@ class TikTokVoice(PlayedVoice):
         assert isinstance(self.sim, TikTokSimulator)
         return self.sim.api
 
+    def can_tell(self, platform_id: str) -> bool:
+        assert isinstance(self.sim, TikTokSimulator)
+        return self.sim.history.has(self.now().account_id, platform_id)
+
     def life(self) -> tuple[int, int | None]:
         given = self.world.morning - _EARLY_MS
         return given, given + round(self._hours * 3_600_000)

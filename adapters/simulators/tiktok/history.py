@@ -40,6 +40,11 @@ class History:
         """The newest first."""
         return list(reversed(self._messages.get(account_id, OrderedDict()).get(conversation_id, ())))
 
+    def has(self, account_id: str, message_id: str) -> bool:
+        """Whether it is still listed."""
+        conversations = self._messages.get(account_id, OrderedDict()).values()
+        return any(each["message_id"] == message_id for listed in conversations for each in listed)
+
 
 def _listed(content: Json) -> Json:
     shown = {_RENAMED.get(name, name): value for name, value in content.items() if name not in _LEFT_OUT}

@@ -93,14 +93,14 @@ class TikTokSimulator(Played[TikTokAccount, Customer]):
         super().__init__("tiktok", accounts, **making)
         self._media = MediaStore(_MEDIA_URL_SECONDS, 10**15 + time.time_ns() // 1_000)
         self._people = People(self.random("people"), self._new_mid, self._put_file)
-        self._history = History()
+        self.history = History()
         self._unread: dict[tuple[str, str], list[Send]] = {}
         self.api = BusinessApi(
             self.accounts,
             self._people,
             ledger=self.ledger,
             media=self._media,
-            history=self._history,
+            history=self.history,
             faults=self.faults,
             new_mid=self._new_mid,
             accepted=self._accepted,
@@ -142,7 +142,7 @@ class TikTokSimulator(Played[TikTokAccount, Customer]):
     def _keep(self, account: TikTokAccount, item: Json) -> None:
         content: Json = item.get("whole") or item["content"]
         if "message_id" in content:
-            self._history.add(account.account_id, content["conversation_id"], content)
+            self.history.add(account.account_id, content["conversation_id"], content)
 
     def echo(self, customer: Customer, text: str, *, account_id: str | None = None) -> str:
         account = self.account(account_id)

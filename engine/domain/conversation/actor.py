@@ -7,7 +7,8 @@ Promises   sequence numbers rise by exactly one per stored message, and only her
            once; a contact has one open conversation per channel; statuses never go back; an automated reply
            answers only customers. The database's unique keys stand behind the first four.
 Restart    the state is read afresh; what was not committed was never seen by anyone. Early statuses
-           (at most 16 that overtook their message) are forgotten; their rows are kept.
+           (at most 16 that overtook their message) are forgotten; their rows are kept. So are watermarks that
+           overtook the answer to a send; the next one reaches further.
 """
 
 from collections.abc import Awaitable, Callable, Sequence

@@ -198,7 +198,8 @@ def apply_status(change: Change, target: Tracked, event: StatusChanged) -> None:
     if event.status != "failed":
         _not_withdrawn(target, patch)
     was_undecided = target.status in UNDECIDED
-    if target.platform_id is None:
+    named = target.platform_id is None
+    if named:
         state.learn_platform_id(target, event.platform_id)
         patch.platform_message_id = event.platform_id
     error = None
@@ -229,8 +230,21 @@ def apply_status(change: Change, target: Tracked, event: StatusChanged) -> None:
     if was_undecided:
         settle(change, target)
     _tell(change, target, patch, error)
+    if named:
+        _catch_up(change, target, event.platform_id)
     if event.error is not None:
         consent.heed(change, event.error, at=event.at, message_id=target.id)
+
+
+def _catch_up(change: Change, target: Tracked, platform_id: str) -> None:
+    """What overtook the message's name: statuses under it, and watermarks."""
+    state = change.state
+    for status in state.early.pop(platform_id, Early()).statuses:
+        if not _reported_before(target, status.status):
+            apply_status(change, target, status)
+    for reached in state.marks.values():
+        if target.platform_id is not None and _reaches(target, reached, _up_to(reached), None):
+            apply_status(change, target, _status(reached, target.platform_id))
 
 
 def _tell(change: Change, target: Tracked, patch: MessagePatch, error: dict[str, Any] | None) -> None:
@@ -375,7 +389,6 @@ def _sent_without_id(change: Change, target: Tracked, at: int) -> None:
 
 def _sent(change: Change, target: Tracked, platform_id: str, at: int) -> None:
     state = change.state
-    early = state.early.pop(platform_id, Early())
     patch = MessagePatch(tenant_id=state.tenant_id, id=target.id)
     _not_withdrawn(target, patch)
     undecided = target.status in UNDECIDED
@@ -389,13 +402,7 @@ def _sent(change: Change, target: Tracked, platform_id: str, at: int) -> None:
         target.status = patch.status = after
     change.add(patch)
     _tell(change, target, patch, None)
-    for status in early.statuses:
-        if not _reported_before(target, status.status):
-            apply_status(change, target, status)
-    for reached in state.marks.values():
-        # A watermark that overtook the answer to the send.
-        if target.platform_id is not None and _reaches(target, reached, _up_to(reached), None):
-            apply_status(change, target, _status(reached, target.platform_id))
+    _catch_up(change, target, platform_id)
     change.add(outbox_patch(change, target.id, ended(target)))
 
 
