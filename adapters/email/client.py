@@ -18,6 +18,7 @@ import trio
 from msgspec import Struct
 
 from adapters.calling import declined
+from adapters.email.connecting import connected
 from adapters.email.errors import LOGIN, smtp_refusal
 from adapters.guard import AddressRefused, Guard, PortRefused
 from adapters.port import Account, Declined, ErrorClass
@@ -128,20 +129,9 @@ class Client(smtplib.SMTP):
 
     def _get_socket(self, host: str, port: int, timeout: Any) -> socket.socket:
         """What smtplib connects by."""
-        found: socket.socket | None = None
-        for address in self._addresses:
-            try:
-                found = socket.create_connection((address, port), CONNECT_SECONDS)
-                break
-            except OSError:
-                if address == self._addresses[-1]:
-                    raise
-        assert found is not None, "the guard gives one address at least"
+        tls = self._server.security == "tls"
+        found = connected(self._addresses, host, port, CONNECT_SECONDS, tls=tls)
         found.settimeout(timeout)
-        # A mail's last segment would wait for the server's acknowledgement of the one before.
-        found.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        if self._server.security == "tls":
-            return ssl.create_default_context().wrap_socket(found, server_hostname=host)
         return found
 
     def send(self, s: Any) -> None:

@@ -16,6 +16,7 @@ from typing import Any, Final, TypeVar
 
 import trio
 
+from adapters.email.connecting import connected
 from adapters.email.describing import MESSAGE_BYTES_MAX
 from adapters.email.structure import Leaf, leaves_of, told_of
 
@@ -77,18 +78,7 @@ class Mailbox(imaplib.IMAP4):
     def _create_socket(self, timeout: float | None) -> socket.socket:
         """What imaplib connects by."""
         host, port, security = self._where
-        found: socket.socket | None = None
-        for address in self._addresses:
-            try:
-                found = socket.create_connection((address, port), timeout)
-                break
-            except OSError:
-                if address == self._addresses[-1]:
-                    raise
-        assert found is not None, "the guard gives one address at least"
-        if security == "tls":
-            return ssl.create_default_context().wrap_socket(found, server_hostname=host)
-        return found
+        return connected(self._addresses, host, port, timeout or STEP_SECONDS, tls=security == "tls")
 
     def examine(self, folder: str) -> tuple[int, int]:
         """UIDVALIDITY and UIDNEXT, without changing anything."""
