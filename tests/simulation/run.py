@@ -18,8 +18,9 @@ TURNS_MAX = 20_000
 """Turns of the scheduler at one moment of the day: a few hundred are a busy one, more are a loop that waits
 for nothing, and under virtual time it would never end."""
 
-TURNS_IN_ALL_MAX = 60_000
-"""A day takes some 10,000; one that needs so many goes in circles."""
+TURNS_IN_ALL_MAX = 200_000
+"""A day takes some 10,000, and some 60,000 where deliveries come days late while conversations wait for
+agents who are away: the assigner looks each half minute. One that needs so many goes in circles."""
 
 
 class Report(Struct, kw_only=True):
