@@ -21,15 +21,13 @@ from engine.domain.conversation import consent
 from engine.domain.conversation.changes import Change
 from engine.domain.conversation.composing import next_message
 from engine.domain.conversation.finding import conversation_of
-from engine.domain.conversation.lifecycle import append, hand_to, know_address, set_status, want_agent
+from engine.domain.conversation.lifecycle import append, arm, hand_to, know_address, set_status, want_agent
 from engine.domain.conversation.messages import SYSTEM, Joined, NamedBeside, TimerFired, address_of
 from engine.domain.conversation.state import PLATFORM_SKEW_MS, ContactState, snapshot
 from engine.domain.customers.messages import Merge
 from engine.domain.customers.messages import address_of as customers_of
 from engine.domain.resources import JOIN_KEY, OPTED_OUT
-from engine.domain.rows import ContactMove, ConversationRow, TimerDone, TimerRow
-from engine.domain.timers.messages import Arm
-from engine.domain.timers.messages import address_of as timers_of
+from engine.domain.rows import ContactMove, ConversationRow, TimerDone
 from engine.runtime import Context, Effects, Lookup, Tell
 
 TIMER: Final = "join"
@@ -74,20 +72,10 @@ def _hand_over(change: Change, conversation: ConversationRow, into: NamedBeside)
     was_open = change.state.has_open()
     if was_open:
         set_status(change, conversation, "resolved", SYSTEM)
-    timer = TimerRow(
-        tenant_id=conversation.tenant_id,
-        id=change.ctx.new_id(),
-        kind=TIMER,
-        channel_id=conversation.channel_id,
-        contact_key=into.contact_key,
-        conversation_id=conversation.id,
-        due_at=change.now,
-    )
     conversation.contact_key, conversation.customer_id = into.contact_key, into.customer_id
-    conversation.metadata = {**conversation.metadata, JOIN_KEY: {"timer": timer.id, "open": was_open}}
+    timer_id = arm(change, conversation, TIMER, change.now)
+    conversation.metadata = {**conversation.metadata, JOIN_KEY: {"timer": timer_id, "open": was_open}}
     change.touch(conversation)
-    change.add(timer)
-    change.tell(Tell(timers_of(conversation.tenant_id), Arm(timer)))
 
 
 def joined(state: ContactState, message: Joined, ctx: Context) -> Effects:

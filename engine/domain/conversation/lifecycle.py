@@ -243,20 +243,26 @@ def status_event(change: Change, conversation: ConversationRow, before: str, by:
 def snooze(change: Change, conversation: ConversationRow, until: int) -> None:
     """Arms the durable timer that reopens the conversation; an earlier one is replaced."""
     wake(change, conversation)
+    timer_id = arm(change, conversation, "snooze", until)
+    conversation.snoozed_until = until
+    conversation.metadata = {**conversation.metadata, SNOOZE_KEY: timer_id}
+    change.touch(conversation)
+
+
+def arm(change: Change, conversation: ConversationRow, kind: str, due_at: int) -> int:
+    """A durable timer of this conversation, told to the contact that it is of now; its id."""
     row = TimerRow(
         tenant_id=conversation.tenant_id,
         id=change.ctx.new_id(),
-        kind="snooze",
+        kind=kind,
         channel_id=conversation.channel_id,
         contact_key=conversation.contact_key,
         conversation_id=conversation.id,
-        due_at=until,
+        due_at=due_at,
     )
-    conversation.snoozed_until = until
-    conversation.metadata = {**conversation.metadata, SNOOZE_KEY: row.id}
-    change.touch(conversation)
     change.add(row)
     change.tell(Tell(timers_of(conversation.tenant_id), Arm(row)))
+    return row.id
 
 
 def wake(change: Change, conversation: ConversationRow) -> None:
